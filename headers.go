@@ -1,0 +1,754 @@
+package isr
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The Cache-Status of requests that go to the handler untouched (RFC 9211).
+const (
+	fwdBypass      = "isr; fwd=bypass"
+	fwdMethod      = "isr; fwd=method"
+	fwdUncacheable = "isr; fwd=bypass; detail=uncacheable"
+)
+
+// A forward is the Cache-Status of a request that had to wait for the handler.
+type forward struct {
+	reason    string // uri-miss, or stale
+	status    int    // the handler's, where it is not the one that the visitor gets
+	stored    bool
+	collapsed bool // whether another request had set the generation going
+	detail    string
+}
+
+func (f forward) String() string {
+	s := "isr; fwd=" + f.reason
+	if f.status != 0 {
+		s += "; fwd-status=" + strconv.Itoa(f.status)
+	}
+	if f.stored {
+		s += "; stored"
+	}
+	if f.collapsed {
+		s += "; collapsed"
+	}
+	if f.detail != "" {
+		s += "; detail=" + f.detail
+	}
+	return s
+}
+
+// elements yields the members of a comma-separated header (RFC 9110, section
+// 5.6.1), which has no quoted strings.
+func elements(lines []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range lines {
+			for line != "" {
+				var e string
+				e, line, _ = strings.Cut(line, ",")
+				if e = strings.Trim(e, " \t"); e != "" && !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// isToken reports whether s is a token (RFC 9110, section 5.6.2).
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r)
+	})
+}
+
+// notForHandler reports whether isr itself answers what a request header asks.
+func notForHandler(name string) bool {
+	switch name {
+	case "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range":
+		return true
+	}
+	return isHopByHop(name)
+}
+
+// isHopByHop reports whether a header is about one connection (RFC 9110,
+// section 7.6.1).
+func isHopByHop(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return strings.HasPrefix(name, http.TrailerPrefix)
+}
+
+// directives are what a response's Cache-Control says (RFC 9111, section 5.2.2;
+// RFC 5861). Durations are negative where they are not given.
+type directives struct {
+	noStore, noCache, private, mustRevalidate, noTransform bool
+	maxAge, sMaxAge, staleWhileRevalidate, staleIfError    time.Duration
+}
+
+// parseCacheControl reads Cache-Control lines. Names are not case-sensitive, of
+// duplicates the first counts, arguments may be quoted, a number too large is
+// the largest, and what is no number means stale. The qualified forms of private
+// and no-cache count as the unqualified ones.
+func parseCacheControl(lines []string) directives {
+	d := directives{maxAge: -1, sMaxAge: -1, staleWhileRevalidate: -1, staleIfError: -1}
+	for _, line := range lines {
+		for line != "" {
+			var name, arg string
+			name, arg, line = cutDirective(line)
+			seconds := func(into *time.Duration) {
+				if *into < 0 {
+					*into = parseSeconds(arg)
+				}
+			}
+			switch strings.ToLower(name) {
+			case "no-store":
+				d.noStore = true
+			case "no-cache":
+				d.noCache = true
+			case "private":
+				d.private = true
+			case "must-revalidate", "proxy-revalidate":
+				d.mustRevalidate = true
+			case "no-transform":
+				d.noTransform = true
+			case "max-age":
+				seconds(&d.maxAge)
+			case "s-maxage":
+				seconds(&d.sMaxAge)
+			case "stale-while-revalidate":
+				seconds(&d.staleWhileRevalidate)
+			case "stale-if-error":
+				seconds(&d.staleIfError)
+			}
+		}
+	}
+	return d
+}
+
+// cutDirective cuts the first directive off a Cache-Control line.
+func cutDirective(line string) (name, arg, rest string) {
+	i := strings.IndexAny(line, "=,")
+	if i < 0 || line[i] == ',' {
+		name, rest, _ = strings.Cut(line, ",")
+		return strings.Trim(name, " \t"), "", rest
+	}
+	name, line = strings.Trim(line[:i], " \t"), strings.TrimLeft(line[i+1:], " \t")
+	if !strings.HasPrefix(line, `"`) {
+		arg, rest, _ = strings.Cut(line, ",")
+		return name, strings.Trim(arg, " \t"), rest
+	}
+	var b strings.Builder
+	for i := 1; i < len(line); i++ {
+		switch line[i] {
+		case '"':
+			_, rest, _ = strings.Cut(line[i:], ",")
+			return name, b.String(), rest
+		case '\\':
+			if i++; i < len(line) {
+				b.WriteByte(line[i])
+			}
+		default:
+			b.WriteByte(line[i])
+		}
+	}
+	return name, b.String(), "" // the quote is not closed
+}
+
+// parseSeconds reads delta-seconds (RFC 9111, section 1.2.2).
+func parseSeconds(s string) time.Duration {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n > math.MaxInt32 {
+		n = math.MaxInt32
+	}
+	return time.Duration(n) * time.Second
+}
+
+// lifetime says how long a response lives, and whether the handler itself gave
+// it its time (RFC 9111, section 4.2.1).
+func (rt *route) lifetime(status int, h http.Header, d directives) (l lifetime, explicit bool) {
+	l = lifetime{rt.TTL, rt.StaleWhileRevalidate, rt.StaleIfError}
+	if status == http.StatusNotFound || status == http.StatusGone {
+		l.ttl = rt.NotFoundTTL
+	}
+	switch {
+	case d.sMaxAge >= 0:
+		l.ttl, explicit = d.sMaxAge, true
+	case d.maxAge >= 0:
+		l.ttl, explicit = d.maxAge, true
+	case h["Expires"] != nil:
+		at, _ := http.ParseTime(h.Get("Expires")) // what is no date is in the past
+		from, err := http.ParseTime(h.Get("Date"))
+		if err != nil {
+			from = time.Now()
+		}
+		l.ttl, explicit = max(0, at.Sub(from)), true
+	}
+	if d.staleWhileRevalidate >= 0 {
+		l.staleWhileRevalidate = d.staleWhileRevalidate
+	}
+	if d.staleIfError >= 0 {
+		l.staleIfError = d.staleIfError
+	}
+	if d.mustRevalidate {
+		l.staleWhileRevalidate, l.staleIfError = 0, 0
+	}
+	return l, explicit
+}
+
+// A refusal is why a response may not be stored, and where it is not what the
+// developer asked for, the remedy.
+type refusal struct{ why, remedy string }
+
+func (r refusal) String() string {
+	if r.remedy == "" {
+		return r.why
+	}
+	return r.why + ": " + r.remedy
+}
+
+// refuses says why a response of the route may not be stored, if so (RFC 9111,
+// section 3, and a little stricter).
+func (rt *route) refuses(status int, h http.Header) (no refusal) {
+	d := parseCacheControl(h["Cache-Control"])
+	l, explicit := rt.lifetime(status, h, d)
+	switch {
+	case h["Set-Cookie"] != nil:
+		return refusal{"sets a cookie", "set it in middleware outside of isr, or set Route.Bypass"}
+	case d.private:
+		return refusal{why: "is private by its Cache-Control"}
+	case d.noStore:
+		return refusal{why: "is no-store by its Cache-Control"}
+	case d.noCache:
+		return refusal{why: "is no-cache by its Cache-Control"}
+	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
+		return refusal{"is an event stream", "set Route.Bypass"}
+	}
+	for name := range elements(h["Vary"]) {
+		name = http.CanonicalHeaderKey(name)
+		switch {
+		case name == "*":
+			return refusal{why: "varies on everything"}
+		case name == "Cookie" && len(rt.cookies) == 0 && !slices.Contains(rt.vary, name):
+			return refusal{"varies on Cookie", "name the cookies in Route.VaryCookies"}
+		case name != "Cookie" && name != "Accept-Encoding" && name != "Host" && name != "X-Forwarded-Proto" &&
+			!slices.Contains(rt.vary, name):
+			return refusal{"varies on " + name, "add it to Route.Vary"}
+		}
+	}
+	switch status {
+	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusMovedPermanently, http.StatusPermanentRedirect:
+	case http.StatusNotFound, http.StatusGone:
+		if l.ttl < 0 && rt.TTL >= 0 {
+			return refusal{why: fmt.Sprintf("has status %d, and Route.NotFoundTTL is negative", status)}
+		}
+	case http.StatusSwitchingProtocols, http.StatusPartialContent, http.StatusNotModified:
+		return refusal{why: fmt.Sprintf("has status %d", status)}
+	default:
+		if !explicit || l.ttl <= 0 {
+			return refusal{fmt.Sprintf("has status %d", status),
+				"set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"}
+		}
+	}
+	if l.ttl < 0 {
+		return refusal{why: "has no Cache-Control: max-age, and Route.TTL is NoStore"}
+	}
+	tags := tagsOf(rt, h)
+	for _, tag := range tags {
+		if err := checkTag(tag); err != nil {
+			return refusal{"has a Cache-Tag that is none", err.Error()}
+		}
+	}
+	if len(tags) > maxTags {
+		return refusal{fmt.Sprintf("has %d tags", len(tags)), fmt.Sprintf("a page has at most %d", maxTags)}
+	}
+	return refusal{}
+}
+
+// tagsOf returns the tags of the route and those of the handler.
+func tagsOf(rt *route, h http.Header) []string {
+	tags := rt.Tags
+	for tag := range elements(h["Cache-Tag"]) {
+		if !slices.Contains(tags, tag) {
+			tags = append(slices.Clip(tags), strings.Clone(tag))
+		}
+	}
+	return tags
+}
+
+// validators are those that the handler itself has set.
+type validators struct{ etag, lastModified string }
+
+// ask makes a request conditional, and reports whether it is.
+func (v validators) ask(h http.Header) bool {
+	if v.etag != "" {
+		h.Set("If-None-Match", v.etag)
+	}
+	if v.lastModified != "" {
+		h.Set("If-Modified-Since", v.lastModified)
+	}
+	return v != validators{}
+}
+
+// isETag reports whether s is an entity tag (RFC 9110, section 8.8.3).
+func isETag(s string) bool {
+	s = strings.TrimPrefix(s, "W/")
+	return len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' &&
+		!strings.ContainsFunc(s[1:len(s)-1], func(r rune) bool { return r == '"' || r <= ' ' || r == 0x7f })
+}
+
+// passedOn returns the headers of a response that go on to visitors: not those
+// of its connection, not those that are for one visitor alone, not those that
+// are made anew.
+func passedOn(h http.Header, body []byte) http.Header {
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		if !isHopByHop(name) && len(values) > 0 {
+			out[name] = slices.Clone(values)
+		}
+	}
+	for name := range elements(h["Connection"]) {
+		out.Del(name)
+	}
+	for _, name := range [...]string{"Content-Length", "Set-Cookie", "Age"} {
+		delete(out, name)
+	}
+	_, typed := h["Content-Type"]
+	if !typed && len(body) > 0 && h.Get("Content-Encoding") == "" {
+		out.Set("Content-Type", http.DetectContentType(body))
+	}
+	return out
+}
+
+// newPage makes a page of a response.
+func (f *flight) newPage(status int, sent http.Header, body []byte) *page {
+	h := passedOn(sent, body)
+	plain := append([]byte(nil), body...)
+	p := f.page(status, h, plain, compress(h, plain))
+	if age := sent.Get("Age"); age != "" {
+		// An upstream cache had the page for a while. Its time counts where the
+		// lifetime is the upstream's, too (RFC 9111, section 4.2.3).
+		if _, explicit := f.route.lifetime(status, h, parseCacheControl(h["Cache-Control"])); explicit {
+			p.generated = p.generated.Add(-parseSeconds(age))
+		}
+	}
+	return p
+}
+
+// merged returns the headers of a stored page, as a 304 has updated them (RFC
+// 9111, section 3.2).
+func (p *page) merged(update http.Header) http.Header {
+	h, _ := p.plain.snapshot()
+	if !p.ownControl {
+		delete(h, "Cache-Control")
+	}
+	if p.validators.etag == "" {
+		delete(h, "Etag")
+	}
+	for name, values := range update {
+		switch name {
+		case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range":
+		default:
+			h[name] = values
+		}
+	}
+	return h
+}
+
+// renewed makes a page of the stored one and the headers that a 304 has updated.
+func (f *flight) renewed(merged http.Header) *page {
+	var compressed []byte
+	if f.old.gzip != nil {
+		compressed = f.old.gzip.body
+	}
+	return f.page(f.old.status, passedOn(merged, nil), f.old.plain.body, compressed)
+}
+
+// passMark makes the note that the response may not be stored.
+func (f *flight) passMark(why refusal) *page {
+	return &page{
+		key: f.key, route: f.route, outer: f.outer, ticket: f.ticket, generated: time.Now(),
+		pass: why, size: pageOverhead/2 + 2*f.key.bytes(),
+	}
+}
+
+// pageOverhead is what a page takes beside its bytes: its own structures, its
+// places in the list, the index and the shelf, the slices of its headers and one
+// stamp. TestMemory compares it with the heap.
+const pageOverhead = 1900
+
+// page makes a page of h, which it takes over, and the encodings of a body.
+func (f *flight) page(status int, h http.Header, plain, compressed []byte) *page {
+	d := parseCacheControl(h["Cache-Control"])
+	p := &page{
+		key: f.key, route: f.route, outer: f.outer, ticket: f.ticket, status: status, generated: time.Now(),
+		tags: tagsOf(f.route, h), ownControl: h["Cache-Control"] != nil,
+	}
+	p.lifetime, _ = f.route.lifetime(status, h, d)
+	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
+		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
+	}
+	etag := h.Get("Etag")
+	if isETag(etag) {
+		p.validators.etag = etag
+	} else {
+		sum := sha256.Sum256(plain)
+		etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	}
+	if !p.ownControl {
+		control := f.route.CacheControl
+		if control == "" {
+			control = p.lifetime.control()
+		}
+		h.Set("Cache-Control", control)
+	}
+	h.Del("Age")
+	addVary(h, f.route.varyOn)
+	if compressed != nil {
+		addVary(h, "Accept-Encoding")
+		zipped := maps.Clone(h)
+		zipped.Set("Content-Encoding", "gzip")
+		p.gzip = newRepresentation(status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`)
+	}
+	p.plain = newRepresentation(status, h, plain, etag)
+	p.size = pageOverhead + 2*p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
+	return p
+}
+
+// oneYear stands for "forever" in headers, in seconds.
+const oneYear = 31536000
+
+// control derives the Cache-Control for downstream: browsers ask each time and
+// get a 304; CDNs may hold the page as long as it is fresh here.
+func (l lifetime) control() string {
+	seconds := func(d time.Duration) int64 { return min(oneYear, int64(d/time.Second)) }
+	s := fmt.Sprintf("public, max-age=0, s-maxage=%d", seconds(l.ttl))
+	if l.staleWhileRevalidate > 0 {
+		s += fmt.Sprintf(", stale-while-revalidate=%d", seconds(l.staleWhileRevalidate))
+	}
+	return s
+}
+
+// revokedControl is the Cache-Control of a page that is shown although it was
+// invalidated: downstream, its time is over.
+const revokedControl = "public, max-age=0, must-revalidate"
+
+// addVary adds names to Vary, each once.
+func addVary(h http.Header, names string) {
+	have := slices.Collect(elements(h["Vary"]))
+	for name := range elements([]string{names}) {
+		if !slices.ContainsFunc(have, func(s string) bool { return strings.EqualFold(s, name) }) {
+			have = append(have, name)
+		}
+	}
+	if len(have) > 0 {
+		h["Vary"] = []string{strings.Join(have, ", ")}
+	}
+}
+
+// A representation is one encoding of a page, with its headers ready to send.
+type representation struct {
+	body   []byte
+	etag   string
+	names  []string // of values; equal ones stand together
+	values []string // the last three: Cache-Control, Age, Cache-Status
+	entity int      // how many of the first describe the body, and are not for a 304
+	stamp  atomic.Pointer[stamp]
+}
+
+// A stamp is the values of a representation for one second.
+type stamp struct {
+	age, left int64
+	state     State
+	revoked   bool
+	values    []string
+}
+
+func newRepresentation(status int, h http.Header, body []byte, etag string) *representation {
+	rep := &representation{body: body, etag: etag}
+	add := func(name string, values ...string) {
+		for _, v := range values {
+			rep.names = append(rep.names, name)
+			rep.values = append(rep.values, strings.Clone(v))
+		}
+	}
+	n := len(h) + 5
+	rep.names, rep.values = make([]string, 0, n), make([]string, 0, n)
+	entity := []string{"Content-Encoding", "Content-Language", "Content-Type", "Last-Modified"}
+	if bodyAllowed(status) {
+		add("Content-Length", strconv.Itoa(len(body)))
+	}
+	for _, name := range entity {
+		add(name, h[name]...)
+	}
+	rep.entity = len(rep.names)
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if name != "Cache-Control" && name != "Cache-Status" && name != "Etag" && name != "Vary" && !slices.Contains(entity, name) {
+			add(name, h[name]...)
+		}
+	}
+	if bodyAllowed(status) {
+		add("Etag", etag)
+	}
+	add("Vary", h["Vary"]...)
+	add("Cache-Control", strings.Join(h["Cache-Control"], ", "))
+	add("Age", "0")
+	add("Cache-Status", strings.Join(append(slices.Clip(h["Cache-Status"]), "isr"), ", "))
+	return rep
+}
+
+// bytes returns how much memory rep takes beside what every page does.
+func (rep *representation) bytes() int64 {
+	if rep == nil {
+		return 0
+	}
+	n := cap(rep.body)
+	for _, v := range rep.values {
+		n += len(v)
+	}
+	return int64(n)
+}
+
+// snapshot returns the headers as they were generated.
+func (rep *representation) snapshot() (h http.Header, etag string) {
+	h = make(http.Header, len(rep.names))
+	for i, name := range rep.names[:len(rep.names)-2] {
+		h[name] = append(h[name], rep.values[i])
+	}
+	if status := strings.TrimSuffix(strings.TrimSuffix(rep.values[len(rep.values)-1], "isr"), ", "); status != "" {
+		h["Cache-Status"] = []string{status} // the handler's
+	}
+	return h, rep.etag
+}
+
+// at returns the values of the headers at one moment. They are formatted once a
+// second, whatever the number of visitors.
+func (rep *representation) at(v view) *stamp {
+	want := stamp{age: int64(v.age / time.Second), left: int64(v.left / time.Second), state: v.state, revoked: v.revoked}
+	if v.left != forever && !v.revoked {
+		want.left = int64((v.left+v.age)/time.Second) - want.age // in step with Age
+	}
+	if s := rep.stamp.Load(); s != nil && s.age == want.age && s.left == want.left && s.state == want.state && s.revoked == want.revoked {
+		return s
+	}
+	want.values = slices.Clone(rep.values)
+	tail := want.values[len(want.values)-3:]
+	if v.revoked {
+		tail[0] = revokedControl
+	}
+	tail[1] = strconv.FormatInt(want.age, 10)
+	tail[2] += "; hit"
+	if v.left != forever {
+		tail[2] += "; ttl=" + strconv.FormatInt(want.left, 10)
+	}
+	if v.state != Fresh {
+		tail[2] += "; detail=stale"
+	}
+	rep.stamp.Store(&want)
+	return &want
+}
+
+// serve answers from memory.
+func (p *page) serve(w http.ResponseWriter, r *http.Request, v view) {
+	rep := p.encodingFor(r)
+	p.send(w, r, rep, slices.Clone(rep.at(v).values))
+}
+
+// serveForwarded answers with a page that the visitor had to wait for.
+func (p *page) serveForwarded(w http.ResponseWriter, r *http.Request, v view, f forward) {
+	rep := p.encodingFor(r)
+	values := slices.Clone(rep.at(v).values)
+	values[len(values)-1] = strings.TrimSuffix(rep.values[len(values)-1], "isr") + f.String()
+	p.send(w, r, rep, values)
+}
+
+// encodingFor chooses the representation. Ranges are of the plain bytes.
+func (p *page) encodingFor(r *http.Request) *representation {
+	if p.gzip != nil && r.Header["Range"] == nil && acceptsGzip(r.Header["Accept-Encoding"]) {
+		return p.gzip
+	}
+	return p.plain
+}
+
+// send writes a representation with the given header values, which it takes over.
+func (p *page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string) {
+	h := w.Header()
+	etags := r.Header["If-None-Match"]
+	plain := p.status != http.StatusOK || etags == nil && !asksForPart(r.Header)
+	if !plain && len(etags) == 1 && etags[0] == rep.etag {
+		rep.writeHeader(h, values, rep.entity)
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	rep.writeHeader(h, values, 0)
+	if !plain {
+		http.ServeContent(w, r, "", p.modified, bytes.NewReader(rep.body))
+		return
+	}
+	w.WriteHeader(p.status)
+	if r.Method != http.MethodHead && len(rep.body) > 0 {
+		w.Write(rep.body)
+	}
+}
+
+// asksForPart reports whether a request asks for a part of a page, or for one
+// under a condition other than If-None-Match.
+func asksForPart(h http.Header) bool {
+	return h["If-Modified-Since"] != nil || h["Range"] != nil || h["If-Match"] != nil || h["If-Unmodified-Since"] != nil
+}
+
+// writeHeader sets the headers from the given one on. It gives values away:
+// whoever edits a header edits his own.
+func (rep *representation) writeHeader(h http.Header, values []string, from int) {
+	fresh := len(h) == 0
+	for i := from; i < len(values); {
+		j := i + 1
+		for j < len(values) && rep.names[j] == rep.names[i] {
+			j++
+		}
+		name, vs := rep.names[i], values[i:j:j]
+		if !fresh && (name == "Vary" || name == "Cache-Status") {
+			vs = append(slices.Clip(h[name]), vs...) // others have their say, too
+		}
+		h[name] = vs
+		i = j
+	}
+}
+
+// serve passes a stream on to the visitor who took it.
+func (st *stream) serve(w http.ResponseWriter) {
+	h := w.Header()
+	length := st.header["Content-Length"]
+	for name, values := range passedOn(st.header, st.begin) {
+		h[name] = values
+	}
+	if length != nil {
+		h["Content-Length"] = slices.Clone(length)
+	}
+	h.Add("Cache-Status", "isr; fwd=uri-miss; detail=too-large")
+	w.WriteHeader(st.status)
+	_, err := w.Write(st.begin)
+	if err == nil {
+		_, err = io.Copy(w, st.rest)
+	}
+	st.rest.CloseWithError(errLate)
+	if err != nil {
+		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
+	}
+}
+
+// acceptsGzip reports whether gzip is at least as welcome as no encoding
+// (RFC 9110, section 12.5.3).
+func acceptsGzip(lines []string) bool {
+	zipped, identity, any := -1, -1, -1 // thousandths
+	for e := range elements(lines) {
+		coding, params, _ := strings.Cut(e, ";")
+		q := 1000
+		if params != "" {
+			q = quality(params)
+		}
+		switch coding = strings.TrimRight(coding, " \t"); {
+		case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
+			zipped = q
+		case strings.EqualFold(coding, "identity"):
+			identity = q
+		case coding == "*":
+			any = q
+		}
+	}
+	if zipped < 0 {
+		zipped = any
+	}
+	return zipped > 0 && zipped >= identity
+}
+
+// quality reads a weight (RFC 9110, section 12.4.2) in thousandths; what is none
+// is zero.
+func quality(params string) int {
+	name, value, ok := strings.Cut(strings.Trim(params, " \t"), "=")
+	if !ok || !strings.EqualFold(strings.TrimRight(name, " \t"), "q") {
+		return 0
+	}
+	q, err := strconv.ParseFloat(strings.Trim(value, " \t"), 64)
+	if err != nil || !(q >= 0 && q <= 1) {
+		return 0
+	}
+	return int(q * 1000)
+}
+
+// worthCompressing is the size from which a body is compressed.
+const worthCompressing = 512
+
+var zippers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+
+// compress returns the body in gzip, or nil where that is not for it or gains
+// nothing.
+func compress(h http.Header, body []byte) []byte {
+	if len(body) < worthCompressing || h["Content-Encoding"] != nil || !compressible(h.Get("Content-Type")) ||
+		parseCacheControl(h["Cache-Control"]).noTransform {
+		return nil
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	z := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(z)
+	z.Reset(buf)
+	z.Write(body) // to memory: no error
+	z.Close()
+	if buf.Len() >= len(body)-len(body)/16 {
+		return nil
+	}
+	return append([]byte(nil), buf.Bytes()...)
+}
+
+func compressible(contentType string) bool {
+	t, _, _ := strings.Cut(contentType, ";")
+	t = strings.ToLower(strings.TrimSpace(t))
+	switch t {
+	case "application/javascript", "application/json", "application/xml", "application/wasm", "application/manifest+json",
+		"application/x-javascript", "application/rtf", "application/vnd.ms-fontobject", "font/ttf", "font/otf", "image/bmp", "image/x-icon":
+		return true
+	}
+	return strings.HasPrefix(t, "text/") || strings.HasSuffix(t, "+json") || strings.HasSuffix(t, "+xml")
+}
+
+// A noStoreWriter makes sure that nobody keeps the response.
+type noStoreWriter struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (w *noStoreWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *noStoreWriter) WriteHeader(status int) {
+	if w.wrote = w.wrote || status >= 200; w.wrote {
+		w.Header().Set("Cache-Control", "no-store")
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *noStoreWriter) Write(b []byte) (int, error) {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
+}

@@ -1,0 +1,734 @@
+// Package isr brings Incremental Static Regeneration to any [net/http] handler:
+// its pages are generated once, then served from memory, and renewed behind the
+// visitors' backs when they have grown old.
+//
+// # The idea
+//
+// A page is a function of its URL. The wrapped handler is never shown a
+// visitor's request. It is shown a page request, built from the page's key:
+// method GET, scheme, host, path and query, plus the headers and cookies that
+// the [Route] declares, and nothing else. What is not in the key the handler
+// cannot see, so no visitor's data can be baked into the page that everybody
+// gets.
+//
+// # Rules for the neighbours in the chain
+//
+// Wrap the router, not a handler inside it. Routers that keep their state in
+// the request's context (chi, gorilla) cannot be entered with a fresh one.
+//
+// A handler that looks at a request header (HX-Request, Accept,
+// Accept-Language) or at a cookie must have it declared in Route.Vary or
+// Route.VaryCookies, or it never sees it.
+//
+// What differs from visitor to visitor belongs outside of the [Site]: sessions,
+// authentication, CORS, request IDs, access logs. The response headers that
+// they set on the way in are kept. What such middleware puts into the context
+// reaches only the requests that are not for the cache.
+//
+// What is random in a page (a CSP nonce, a CSRF token) is the same for everyone
+// who gets that page. Use [net/http.CrossOriginProtection] instead of tokens.
+//
+// Compression outside is not needed: pages are compressed once, when they are
+// generated.
+//
+// Middleware that rewrites a request's URL before the Site sees it (StripPrefix)
+// changes the page's key with it.
+package isr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// NoStore is the [Route] TTL for "only what the handler marks cacheable": a
+// page is stored only where the handler's own Cache-Control (or Expires) gives
+// it a lifetime. Any negative TTL means the same.
+const NoStore time.Duration = -1
+
+// What a zero in Options and Route means.
+const (
+	defaultMaxBytes     = 64 << 20
+	defaultMaxPageBytes = 4 << 20
+	defaultTimeout      = 30 * time.Second
+	defaultNotFoundTTL  = 10 * time.Second
+)
+
+// forever is the lifetime of what is kept until it is revalidated on demand,
+// and the bound of what has none.
+const forever time.Duration = 1<<63 - 1
+
+// Always is a [Route] Bypass for routes whose requests are never for the cache.
+func Always(*http.Request) bool { return true }
+
+// Options configure a [Site]. The zero value keeps every page in at most 64 MiB
+// of memory until it is revalidated on demand.
+type Options struct {
+	// Default is the route of the pages that no pattern in Routes matches.
+	Default Route
+
+	// Routes maps [net/http.ServeMux] patterns to routes. The best match alone
+	// decides; nothing is inherited from Default or from a wider pattern. A
+	// pattern may name a host, and no method but GET (which serves HEAD, too).
+	Routes map[string]Route
+
+	// Origin is the site's one public origin, such as "https://example.com".
+	// With it, host and scheme are constant and no part of a page's key, and
+	// Prerender and Revalidate take bare paths. If empty, they are the request's:
+	// its Host in lower case, and https where the request came over TLS or with
+	// X-Forwarded-Proto: https. Set it wherever visitors can reach the server
+	// under host names that are not yours.
+	Origin string
+
+	// MaxBytes is how much memory the pages may take, overhead included.
+	// Zero means 64 MiB.
+	MaxBytes int64
+
+	// MaxPageBytes is the size of the largest body that is stored. What is
+	// larger is streamed on. Zero means 4 MiB, or MaxBytes where that is less.
+	MaxPageBytes int64
+
+	// MaxRegenerations is how many background regenerations run at a time; the
+	// others wait in line. Zero means 4 × GOMAXPROCS. Visitors who wait for a
+	// page are never queued behind them.
+	MaxRegenerations int
+
+	// Logger receives one line for each outcome: hits, stale hits, misses and
+	// bypasses at Debug, regenerations and revalidations at Info, failures at
+	// Error, and at Warn, once for each route and reason, what a developer can
+	// mend. Paths are logged without their query. Nil means silence.
+	Logger *slog.Logger
+
+	// Observe, if not nil, is called after each outcome, on the goroutine that
+	// brought it about and concurrently with itself. It must not block.
+	Observe func(Event)
+}
+
+// Route says how the pages of one pattern live. The zero value keeps a page
+// until it is revalidated on demand.
+type Route struct {
+	// TTL is how long a page is fresh. Zero means until it is revalidated on
+	// demand; NoStore (or less than zero) means that only what the handler marks
+	// cacheable is stored. The handler's own Cache-Control (s-maxage, max-age)
+	// overrides it for its page.
+	TTL time.Duration
+
+	// StaleWhileRevalidate is how long after its TTL a page is still served at
+	// once while a new one is generated behind it (RFC 5861, section 3). Zero
+	// means without bound; less than zero means that stale pages are not served.
+	StaleWhileRevalidate time.Duration
+
+	// StaleIfError is how long after its TTL a page is still served where a new
+	// one could not be generated (RFC 5861, section 4). Zero means without
+	// bound; less than zero means never.
+	StaleIfError time.Duration
+
+	// NotFoundTTL is how long a 404 or 410 is fresh. Zero means the TTL, at most
+	// 10 seconds; less than zero means that they are not stored.
+	NotFoundTTL time.Duration
+
+	// Query names the query parameters that the page depends on; the handler
+	// sees no others. Nil means all of them, empty means none.
+	Query []string
+
+	// Vary names the request headers that the page depends on, beside its URL;
+	// the handler sees no others. Authorization must be named here before a
+	// request that carries it is one for the cache. Each combination of values
+	// is a page of its own: see Normalize.
+	Vary []string
+
+	// VaryCookies names the cookies that the page depends on; the handler sees
+	// no others.
+	VaryCookies []string
+
+	// Normalize, if not nil, narrows the declared headers (the cookies of
+	// VaryCookies among them, as Cookie) before the page's key is built from
+	// them: "de-AT,de;q=0.9" to "de". Whatever it adds that is not declared is
+	// dropped. It is called concurrently, for every request that carries one of
+	// the declared headers.
+	Normalize func(http.Header)
+
+	// Tags are names for RevalidateTag and PurgeTag. The handler adds more with
+	// a Cache-Tag response header. A page has at most 128, of 256 bytes each.
+	Tags []string
+
+	// Bypass, if not nil, reports whether a visitor's request is not for the
+	// cache; such a request reaches the handler untouched. A CDN in front does
+	// not know of it. It is called concurrently, for every request.
+	Bypass func(*http.Request) bool
+
+	// CacheControl is sent downstream instead of the Cache-Control that is
+	// derived from TTL and StaleWhileRevalidate. A Cache-Control that the handler
+	// sends goes before it.
+	CacheControl string
+
+	// Placeholder, if not nil, answers people at once, with no-store, while a
+	// page that is not stored is generated in the background. Well-known
+	// crawlers wait for the page.
+	Placeholder http.Handler
+
+	// PrerenderedOnly makes every path that neither Prerender nor Revalidate was
+	// asked for a 404 that does not reach the handler.
+	PrerenderedOnly bool
+
+	// Timeout is the deadline of one generation: the handler's context ends
+	// there, those who wait get a 504, and what comes later is dropped. A handler
+	// that ignores its context goes on running; nothing in Go can stop it. Zero
+	// means 30 seconds.
+	Timeout time.Duration
+}
+
+// A Site is a wrapped handler and its pages. Make one with [Wrap]. Its methods
+// are safe for concurrent use.
+type Site struct {
+	handler http.Handler
+	origin  origin
+	mux     *http.ServeMux    // of the patterns in routes; only matched with, never served
+	routes  map[string]*route // by pattern
+	hosts   bool              // whether one of the patterns names a host
+	other   *route            // Options.Default
+	limit   int64             // MaxPageBytes
+
+	log     *slog.Logger
+	warned  sync.Map // of warning: those that were given
+	observe func(Event)
+	counts  [StoreFailed + 1]atomic.Uint64
+
+	cache *cache
+	runs  runs
+}
+
+// Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
+// where opts hold what no request could put right: a malformed pattern, a
+// negative size or Timeout, an Origin that is none, a Vary or tag that is none.
+func Wrap(h http.Handler, opts Options) *Site {
+	if h == nil {
+		panic("isr: Wrap: nil handler")
+	}
+	if opts.MaxBytes < 0 || opts.MaxPageBytes < 0 || opts.MaxRegenerations < 0 {
+		panic(fmt.Sprintf("isr: Options: negative MaxBytes (%d), MaxPageBytes (%d) or MaxRegenerations (%d)",
+			opts.MaxBytes, opts.MaxPageBytes, opts.MaxRegenerations))
+	}
+	maxBytes := or(opts.MaxBytes, defaultMaxBytes)
+	s := &Site{
+		handler: h,
+		origin:  parseOrigin(opts.Origin),
+		mux:     http.NewServeMux(),
+		routes:  make(map[string]*route),
+		other:   newRoute("Options.Default", "", opts.Default),
+		limit:   min(or(opts.MaxPageBytes, defaultMaxPageBytes), maxBytes),
+		log:     opts.Logger,
+		observe: opts.Observe,
+	}
+	s.cache = newCache(maxBytes)
+	s.runs.init(or(opts.MaxRegenerations, 4*runtime.GOMAXPROCS(0)))
+	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
+		s.addRoute(pattern, opts.Routes[pattern])
+	}
+	return s
+}
+
+func or[T comparable](v, instead T) T {
+	if v == *new(T) {
+		return instead
+	}
+	return v
+}
+
+// ServeHTTP answers a visitor: from memory where it can, from the wrapped
+// handler where it must.
+func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := visit{site: s, w: w, r: r, start: time.Now()}
+	if changesPage(r.Method) {
+		v.change()
+		return
+	}
+	if !asksForPage(r) {
+		v.pass(fwdBypass)
+		return
+	}
+	path := r.URL.EscapedPath()
+	shelf := s.cache.shelf(path)
+	if shelf != nil && !s.hosts {
+		v.route = shelf.route
+	} else {
+		v.route = s.lookup(r)
+	}
+	if v.route.bypasses(r) {
+		v.pass(fwdBypass)
+		return
+	}
+	v.key = s.key(r, path, v.route)
+	v.asked = s.cache.now()
+	for {
+		p, effect := s.cache.get(&v.key, shelf)
+		switch view := p.view(effect, v.start); {
+		case view.state == Fresh:
+			v.hit(p, view)
+			return
+		case view.state == Uncacheable:
+			v.pass(fwdUncacheable)
+			return
+		case view.state == Stale, view.state == Expired && view.onError && p.failing():
+			s.join(v.request(), p, nil)
+			v.hit(p, view)
+			return
+		case p == nil && v.route.PrerenderedOnly && !s.cache.admits(path):
+			v.notFound()
+			return
+		case p == nil && v.route.Placeholder != nil && !isCrawler(r.UserAgent()):
+			s.join(v.request(), nil, nil)
+			v.placeholder()
+			return
+		default:
+			if v.wait(p) {
+				return
+			}
+		}
+	}
+}
+
+// changesPage reports whether a successful request with this method expires the
+// page at its path (RFC 9111, section 4.4).
+func changesPage(method string) bool {
+	switch method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// asksForPage reports whether r could be answered with a page, whatever its
+// route says.
+func asksForPage(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
+		r.ContentLength == 0 &&
+		r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") &&
+		r.Header["Upgrade"] == nil
+}
+
+// A visit is one request on its way to an answer.
+type visit struct {
+	site   *Site
+	w      http.ResponseWriter
+	r      *http.Request
+	start  time.Time
+	route  *route
+	key    key
+	asked  uint64 // the clock of invalidations when the visitor asked
+	strict bool   // whether only a run begun since then will do
+}
+
+// request says which page the visitor is after.
+func (v *visit) request() pageRequest {
+	return pageRequest{key: v.key, route: v.route, outer: outerOf(v.r)}
+}
+
+// hit answers with a page from memory.
+func (v *visit) hit(p *page, view view) {
+	kind := Hit
+	if view.state != Fresh {
+		kind = StaleHit
+	}
+	p.hits.Add(1)
+	v.site.cache.touch(p, v.start)
+	p.serve(v.w, v.r, view)
+	v.done(kind, p.status, view.age, nil)
+}
+
+// wait answers with the outcome of a generation, which p, if anything, is too old
+// to stand in for. It reports false where the visit has to be decided anew,
+// because what is stored has changed meanwhile.
+func (v *visit) wait(p *page) bool {
+	s := v.site
+	takes := v.r.Method == http.MethodGet
+	f, joined := s.join(v.request(), p, &waiter{asked: v.asked, strict: v.strict, takes: takes})
+	if f == nil {
+		if s.runs.isClosed() {
+			v.pass(fwdBypass)
+			return true
+		}
+		return false
+	}
+	var offer chan *stream
+	if takes {
+		offer = f.offer
+		defer f.takers.Add(-1)
+	}
+	select {
+	case <-f.done:
+	case st := <-offer:
+		st.serve(v.w)
+		v.done(Miss, st.status, 0, nil)
+		return true
+	case <-v.r.Context().Done():
+		// The visitor may still be there, if it was a middleware's deadline: he
+		// must not take silence for a page.
+		v.fail(http.StatusServiceUnavailable, nil, "")
+		v.done(Miss, http.StatusServiceUnavailable, 0, v.r.Context().Err())
+		return true
+	}
+	forward := forward{reason: "uri-miss", collapsed: joined}
+	if p != nil && p.pass == (refusal{}) {
+		forward.reason = "stale"
+	}
+	if f.outcome.err != nil {
+		v.failed(&f.outcome, forward)
+		return true
+	}
+	made := f.outcome.page
+	effect := s.cache.effect(made)
+	switch {
+	case made.pass != (refusal{}):
+		v.pass(fwdUncacheable)
+	case effect != effectNone && made.ticket.version < v.asked:
+		// Something that the page turned out to depend on was invalidated after
+		// the run began and, for all one knows, before the visitor asked.
+		v.strict = true
+		return false
+	default:
+		forward.stored = f.outcome.stored
+		view := made.view(effect, time.Now())
+		made.serveForwarded(v.w, v.r, view, forward)
+		v.done(Miss, made.status, view.age, nil)
+	}
+	return true
+}
+
+// failed answers where the generation that the visitor has waited for failed:
+// with the last good page if that may still be shown, else with the failure.
+func (v *visit) failed(out *outcome, forward forward) {
+	forward.status = out.status
+	p, effect := v.site.cache.get(&v.key, nil)
+	if view := p.view(effect, time.Now()); view.shows() {
+		forward.detail = "stale-if-error"
+		p.serveForwarded(v.w, v.r, view, forward)
+		v.done(StaleHit, p.status, view.age, out.err)
+		return
+	}
+	v.done(Miss, out.status, 0, out.err)
+	out.raise()
+	v.fail(out.status, out.answer, forward.String())
+}
+
+// pass hands the visitor's own request to the wrapped handler.
+func (v *visit) pass(status string) {
+	v.w.Header().Add("Cache-Status", status)
+	v.site.handler.ServeHTTP(v.w, v.r)
+	v.done(Passed, 0, 0, nil)
+}
+
+// change passes on a request that may change the page at its path, and expires
+// that page if it does.
+func (v *visit) change() {
+	s := v.site
+	if v.r.URL.Opaque != "" || !strings.HasPrefix(v.r.URL.Path, "/") {
+		v.pass(fwdMethod)
+		return
+	}
+	o := &observer{ResponseWriter: v.w, success: func() { s.changed(v.r.URL.EscapedPath()) }}
+	v.w.Header().Add("Cache-Status", fwdMethod)
+	s.handler.ServeHTTP(o.writer(), v.r)
+	o.returned()
+	v.done(Passed, o.status, 0, nil)
+}
+
+// notFound answers for a path that was never prerendered.
+func (v *visit) notFound() {
+	h := v.w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Add("Cache-Status", "isr; detail=not-prerendered")
+	http.NotFound(v.w, v.r)
+	v.done(Miss, http.StatusNotFound, 0, nil)
+}
+
+// placeholder answers while the page is being generated.
+func (v *visit) placeholder() {
+	v.w.Header().Add("Cache-Status", "isr; fwd=uri-miss; detail=placeholder")
+	v.route.Placeholder.ServeHTTP(&noStoreWriter{ResponseWriter: v.w}, v.r)
+	v.done(Miss, 0, 0, nil)
+}
+
+// fail answers with the handler's own error, or for want of one with a bare
+// status. Neither is for keeping, by anyone.
+func (v *visit) fail(status int, answer *answer, cacheStatus string) {
+	h := v.w.Header()
+	if answer != nil {
+		for name, values := range answer.header {
+			h[name] = slices.Clone(values)
+		}
+	}
+	h.Set("Cache-Control", "no-store")
+	if cacheStatus != "" {
+		h.Add("Cache-Status", cacheStatus)
+	}
+	if answer == nil {
+		http.Error(v.w, http.StatusText(status), status)
+		return
+	}
+	v.w.WriteHeader(status)
+	if v.r.Method != http.MethodHead {
+		v.w.Write(answer.body)
+	}
+}
+
+// done reports what the visitor got.
+func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
+	s := v.site
+	s.counts[kind].Add(1)
+	if s.observe == nil && (s.log == nil || !s.log.Enabled(v.r.Context(), slog.LevelDebug)) {
+		return
+	}
+	pattern := ""
+	if v.route != nil {
+		pattern = v.route.pattern
+	}
+	s.tell(Event{Kind: kind, Path: v.r.URL.EscapedPath(), Route: pattern, Status: status, Duration: time.Since(v.start), Err: err}, age)
+}
+
+// A route is a Route ready for use.
+type route struct {
+	Route
+	pattern  string
+	vary     []string // canonical, sorted, without what the key holds anyway
+	cookies  []string // sorted
+	query    []string // sorted
+	varyOn   string   // the Vary header that says the same
+	authPage bool     // whether Authorization is in the key
+}
+
+func (s *Site) addRoute(pattern string, r Route) {
+	where := fmt.Sprintf("Options.Routes[%q]", pattern)
+	defer func() {
+		if v := recover(); v != nil {
+			if msg, ok := v.(string); ok && strings.HasPrefix(msg, "isr: ") {
+				panic(msg)
+			}
+			panic(fmt.Sprintf("isr: %s: %v", where, v))
+		}
+	}()
+	rest := pattern
+	if method, after, ok := strings.Cut(pattern, " "); ok {
+		if method != http.MethodGet {
+			panic(fmt.Sprintf("isr: %s: method %s: only GET has pages (and HEAD with it); leave the method out", where, method))
+		}
+		rest = strings.TrimLeft(after, " \t")
+	}
+	s.mux.Handle(pattern, http.NotFoundHandler())
+	s.routes[pattern] = newRoute(where, pattern, r)
+	s.hosts = s.hosts || !strings.HasPrefix(rest, "/")
+}
+
+func newRoute(where, pattern string, r Route) *route {
+	complain := func(field string, value any, why string) {
+		panic(fmt.Sprintf("isr: %s.%s: %v: %s", where, field, value, why))
+	}
+	if r.Timeout < 0 {
+		complain("Timeout", r.Timeout, "negative; zero means 30s")
+	}
+	for _, tag := range r.Tags {
+		if err := checkTag(tag); err != nil {
+			complain("Tags", fmt.Sprintf("%q", tag), err.Error())
+		}
+	}
+	if len(r.Tags) > maxTags {
+		complain("Tags", len(r.Tags), fmt.Sprintf("more than %d", maxTags))
+	}
+	if strings.ContainsAny(r.CacheControl, "\r\n") {
+		complain("CacheControl", fmt.Sprintf("%q", r.CacheControl), "has a line break")
+	}
+	rt := &route{Route: r, pattern: pattern}
+	rt.TTL = or(r.TTL, forever)
+	rt.StaleWhileRevalidate = or(r.StaleWhileRevalidate, forever)
+	rt.StaleIfError = or(r.StaleIfError, forever)
+	rt.NotFoundTTL = or(r.NotFoundTTL, min(rt.TTL, defaultNotFoundTTL))
+	rt.Timeout = or(r.Timeout, defaultTimeout)
+	rt.Tags = slices.Clone(r.Tags)
+
+	covers := make([]string, 0, len(r.Vary)+1)
+	for _, name := range r.Vary {
+		name = http.CanonicalHeaderKey(name)
+		switch {
+		case !isToken(name) || name == "*":
+			complain("Vary", fmt.Sprintf("%q", name), "not the name of a header")
+		case notForHandler(name):
+			complain("Vary", name, "isr answers this one itself; it never reaches the handler")
+		case name == "Host" || name == "X-Forwarded-Proto":
+			continue // in the key as it is
+		}
+		covers = append(covers, name)
+	}
+	for _, name := range r.VaryCookies {
+		if !isToken(name) {
+			complain("VaryCookies", fmt.Sprintf("%q", name), "not the name of a cookie")
+		}
+	}
+	rt.vary = slices.Compact(slices.Sorted(slices.Values(covers)))
+	rt.cookies = slices.Compact(slices.Sorted(slices.Values(r.VaryCookies)))
+	if slices.Contains(rt.vary, "Cookie") {
+		rt.cookies = nil // the whole header is in the key
+	} else if len(rt.cookies) > 0 {
+		covers = append(covers, "Cookie")
+	}
+	rt.varyOn = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
+	rt.query = slices.Sorted(slices.Values(r.Query))
+	rt.authPage = slices.Contains(rt.vary, "Authorization")
+	return rt
+}
+
+// bypasses reports whether r goes past the cache because of what the route says.
+func (rt *route) bypasses(r *http.Request) bool {
+	return r.Header["Authorization"] != nil && !rt.authPage || rt.Bypass != nil && rt.Bypass(r)
+}
+
+// lookup finds the route of a request, whose method is GET or HEAD.
+func (s *Site) lookup(r *http.Request) *route {
+	if len(s.routes) > 0 {
+		if _, pattern := s.mux.Handler(r); pattern != "" {
+			return s.routes[pattern]
+		}
+	}
+	return s.other
+}
+
+// An origin is the scheme and host of every page, or empty where they are the
+// request's.
+type origin struct{ scheme, host string }
+
+func parseOrigin(s string) origin {
+	if s == "" {
+		return origin{}
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" ||
+		u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		panic(fmt.Sprintf("isr: Options.Origin: %q: want a scheme and a host, such as \"https://example.com\"", s))
+	}
+	return origin{u.Scheme, strings.ToLower(u.Host)}
+}
+
+// Kind says what an [Event] is about.
+type Kind int
+
+const (
+	Hit         Kind = iota // a visitor got a fresh page from memory
+	StaleHit                // a visitor got a page from memory that is being renewed, or could not be
+	Miss                    // a visitor waited for a generation, or got its failure or a placeholder
+	Passed                  // a visitor's own request went to the handler
+	Generated               // a page was generated, or renewed by a 304
+	Failed                  // a generation failed
+	Revalidated             // a path or tag was revalidated
+	Purged                  // a path or tag was purged
+	Evicted                 // a page had to go for others
+	StoreFailed             // a second level did not do what it should
+)
+
+// String returns the kind in lower case.
+func (k Kind) String() string {
+	names := [...]string{"hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted", "store failed"}
+	if k < 0 || int(k) >= len(names) {
+		return fmt.Sprintf("Kind(%d)", int(k))
+	}
+	return names[k]
+}
+
+// An Event is one outcome, for Options.Observe.
+type Event struct {
+	Kind     Kind
+	Path     string        // escaped, without query; of Revalidated and Purged the path or tag as it was named
+	Route    string        // the pattern, empty for the default route; what metrics may be labelled with
+	Status   int           // of the page, or of the failure; zero where the handler answered by itself
+	Duration time.Duration // of a visit, or of a generation
+	Err      error         // why it failed
+}
+
+// Stats are counts since [Wrap], and the state of affairs.
+type Stats struct {
+	Hits, Stale, Misses, Passed uint64 // visits, by what came of them; see Kind
+	Generated, Failed           uint64 // generations
+	Evicted                     uint64 // pages that had to go for others
+	StoreErrors                 uint64 // of a second level
+	Pages                       int    // in memory, pass marks and what is gone but not yet forgotten included
+	Generating                  int    // generations under way
+	Bytes                       int64  // of Options.MaxBytes
+}
+
+// Stats returns a snapshot of the counts. It is cheap.
+func (s *Site) Stats() Stats {
+	count := func(k Kind) uint64 { return s.counts[k].Load() }
+	out := Stats{
+		Hits: count(Hit), Stale: count(StaleHit), Misses: count(Miss), Passed: count(Passed),
+		Generated: count(Generated), Failed: count(Failed), Evicted: count(Evicted), StoreErrors: count(StoreFailed),
+	}
+	out.Pages, out.Bytes = s.cache.size()
+	s.runs.mu.Lock()
+	out.Generating = s.runs.active
+	s.runs.mu.Unlock()
+	return out
+}
+
+// report counts an event and tells it.
+func (s *Site) report(e Event) {
+	s.counts[e.Kind].Add(1)
+	s.tell(e, 0)
+}
+
+// tell passes an event on to Observe and to the Logger.
+func (s *Site) tell(e Event, age time.Duration) {
+	if s.observe != nil {
+		s.observe(e)
+	}
+	level := slog.LevelDebug
+	switch e.Kind {
+	case Generated, Revalidated, Purged:
+		level = slog.LevelInfo
+	case Failed, StoreFailed:
+		level = slog.LevelError
+	}
+	if s.log == nil || !s.log.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("outcome", e.Kind.String()), slog.String("path", e.Path), slog.String("route", e.Route),
+		slog.Int("status", e.Status), slog.Duration("age", age), slog.Duration("duration", e.Duration),
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	if p := (*panicError)(nil); errors.As(e.Err, &p) && e.Kind == Failed {
+		attrs = append(attrs, slog.String("stack", string(p.stack)))
+	}
+	s.log.LogAttrs(context.Background(), level, "isr", attrs...)
+}
+
+// A warning is one that is given once.
+type warning struct {
+	route *route
+	why   string
+}
+
+// explain tells the developer why a page is not stored: as a warning, with the
+// remedy, where it is not what he asked for.
+func (s *Site) explain(p *page) {
+	if s.log == nil {
+		return
+	}
+	level := slog.LevelDebug
+	if p.pass.remedy != "" {
+		if _, told := s.warned.LoadOrStore(warning{p.route, p.pass.why}, true); !told {
+			level = slog.LevelWarn
+		}
+	}
+	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+p.pass.why,
+		"path", p.key.path, "route", p.route.pattern, "remedy", p.pass.remedy)
+}

@@ -1,0 +1,753 @@
+package isr
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A pageRequest says what to generate.
+type pageRequest struct {
+	key   key
+	route *route
+	outer outer
+}
+
+// An outer is what a ServeMux around the Site found out about the path.
+type outer struct {
+	pattern string
+	values  []string // name, value, name, value, …
+}
+
+func outerOf(r *http.Request) outer {
+	o := outer{pattern: strings.Clone(r.Pattern)}
+	for rest := r.Pattern; ; {
+		_, after, ok := strings.Cut(rest, "{")
+		if !ok {
+			return o
+		}
+		var name string
+		name, rest, _ = strings.Cut(after, "}")
+		name = strings.TrimSuffix(name, "...")
+		if name != "$" {
+			o.values = append(o.values, strings.Clone(name), strings.Clone(r.PathValue(name)))
+		}
+	}
+}
+
+// server marks a page request as one under a server: httputil.ReverseProxy
+// keeps quiet about a response that breaks off where it finds none.
+var server = new(http.Server)
+
+// build returns the request that the handler sees. It depends on the key and on
+// what the developer has configured, on nothing else.
+func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
+	u := &url.URL{RawQuery: p.key.query}
+	u.Path, _ = url.PathUnescape(p.key.path)
+	if u.EscapedPath() != p.key.path {
+		u.RawPath = p.key.path
+	}
+	r := &http.Request{
+		Method: http.MethodGet, URL: u, RequestURI: p.key.path,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: parseHeader(p.key.varied), Body: http.NoBody,
+		Host: p.key.host, RemoteAddr: "0.0.0.0:0", Pattern: p.outer.pattern,
+	}
+	if p.key.query != "" {
+		r.RequestURI += "?" + p.key.query
+	}
+	scheme := p.key.scheme
+	if o.host != "" {
+		scheme, r.Host = o.scheme, o.host
+	}
+	r.Header.Set("X-Forwarded-Proto", scheme)
+	if scheme == "https" {
+		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
+	}
+	for nv := range slices.Chunk(p.outer.values, 2) {
+		r.SetPathValue(nv[0], nv[1])
+	}
+	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
+}
+
+// runs are the generations under way and those in line, at most one for each
+// page that a newcomer may join.
+type runs struct {
+	limit int // background runs at a time
+
+	mu         sync.Mutex
+	flights    map[key]*flight // guarded by mu, as all below
+	line       []*flight       // background runs that wait for a slot
+	background int             // slots taken
+	active     int             // runs under way
+	fence      uint64          // the last ticket's
+	closed     bool
+	idle       chan struct{} // closed when closed is set and nothing is under way
+}
+
+func (r *runs) init(limit int) {
+	r.limit = limit
+	r.flights = make(map[key]*flight)
+	r.idle = make(chan struct{})
+}
+
+func (r *runs) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+// A flight is one generation of one page, and those who wait for it. It goes on
+// when they leave.
+type flight struct {
+	pageRequest
+	site *Site
+	old  *page // what it is to replace, or nil
+
+	// Guarded by runs.mu until it has started, constant from then on.
+	started bool
+	slot    bool // whether it holds one of the background slots
+	byName  bool // whether somebody asked for the page by its name
+	ticket  ticket
+	begin   time.Time
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	takers atomic.Int64 // those who would take a stream
+	offer  chan *stream // to one of them: a response that is too large to be stored
+
+	ended   atomic.Bool   // whether the outcome is decided
+	done    chan struct{} // closed when outcome is set
+	outcome outcome
+}
+
+// An outcome is what came of a generation: a page, stored or not, or a pass
+// mark, or an error.
+type outcome struct {
+	page   *page
+	stored bool
+
+	err    error
+	status int     // with err: what those who wait get, unless raise says otherwise
+	answer *answer // with err: the handler's own response, if it gave one
+	panic  any     // with err: what the handler panicked with
+	goexit bool    // with err: whether it called runtime.Goexit
+}
+
+// An answer is a response that is passed on and not stored.
+type answer struct {
+	header http.Header
+	body   []byte
+}
+
+// raise makes a handler's panic, or its runtime.Goexit, that of the caller.
+func (o *outcome) raise() {
+	if o.goexit {
+		runtime.Goexit()
+	}
+	if o.panic != nil {
+		panic(o.panic)
+	}
+}
+
+// Why a generation failed, where the handler does not say so itself.
+var (
+	errTimeout = errors.New("the handler did not finish within Route.Timeout")
+	errGoexit  = errors.New("the handler called runtime.Goexit")
+	errShort   = errors.New("the handler wrote fewer bytes than its Content-Length")
+	errLong    = errors.New("the handler wrote more bytes than its Content-Length")
+	errLate    = errors.New("isr: nobody waits for this response any more")
+	errClosed  = errors.New("the site is shut down")
+)
+
+// A panicError is a handler's panic.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("the handler panicked: %v", e.value) }
+
+// A waiter says what someone who waits for a run needs of it.
+type waiter struct {
+	asked  uint64 // the clock of invalidations when he asked
+	strict bool   // whether the run must have begun since, whatever he knows of its tags
+	takes  bool   // whether he would take a stream
+	byName bool   // whether he asked for the page by its name, and not in passing
+}
+
+func (w *waiter) accepts(f *flight) bool {
+	if !f.started {
+		return true
+	}
+	if w != nil && w.strict {
+		return f.ticket.version >= w.asked
+	}
+	return !f.site.cache.invalidated(f.ticket.version, &f.key, f.tags())
+}
+
+// join returns a run of the page for someone who found seen in the cache, and
+// whether it was there before. It returns nil where the cache holds something
+// else by now, or the site is shut down. A nil waiter does not wait: his run is
+// background work and may stand in line.
+func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined bool) {
+	r := &s.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f = r.flights[req.key]
+	if joined = f != nil && w.accepts(f); !joined {
+		if r.closed || s.cache.peek(&req.key) != seen {
+			return nil, false
+		}
+		f = s.newFlight(req, seen)
+	}
+	if w != nil && w.takes {
+		f.takers.Add(1)
+	}
+	switch {
+	case f.started:
+	case w != nil:
+		f.byName = w.byName
+		s.start(f, false)
+	case joined:
+	case r.background < r.limit:
+		s.start(f, true)
+	default:
+		r.line = append(r.line, f)
+	}
+	return f, joined
+}
+
+// newFlight puts a run in the place of an older one. It is called under runs.mu.
+func (s *Site) newFlight(req pageRequest, old *page) *flight {
+	req.key = req.key.clone()
+	if req.outer.pattern == "" && old != nil {
+		req.outer = old.outer
+	}
+	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), done: make(chan struct{})}
+	s.runs.flights[req.key] = f
+	return f
+}
+
+// tags returns the tags that the page will have, as far as one can know.
+func (f *flight) tags() []string {
+	if f.old != nil && f.old.pass == (refusal{}) {
+		return f.old.tags
+	}
+	return f.route.Tags
+}
+
+// start begins a run. It is called under runs.mu.
+func (s *Site) start(f *flight, slot bool) {
+	r := &s.runs
+	r.fence++
+	r.active++
+	if slot {
+		r.background++
+	}
+	f.started, f.slot = true, slot
+	f.begin = time.Now()
+	f.ticket = ticket{s.cache.now(), r.fence}
+	f.ctx, f.cancel = context.WithTimeout(context.Background(), f.route.Timeout)
+	go f.run()
+}
+
+// next starts what is first in line, while there are slots. It is called under
+// runs.mu.
+func (s *Site) next() {
+	r := &s.runs
+	for len(r.line) > 0 && r.background < r.limit {
+		f := r.line[0]
+		r.line[0], r.line = nil, r.line[1:]
+		if !f.started { // else a visitor could not wait
+			s.start(f, true)
+		}
+	}
+}
+
+// run calls the handler. Whatever that does, the run ends: with its response,
+// its panic, its Goexit, or at its deadline.
+func (f *flight) run() {
+	rec := &recorder{f: f, header: make(http.Header), length: -1}
+	stop := context.AfterFunc(f.ctx, func() {
+		rec.abort(errTimeout)
+		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout})
+	})
+	returned := false
+	defer func() {
+		stop()
+		f.cancel()
+		if returned {
+			return
+		}
+		out := outcome{err: errGoexit, goexit: true, status: http.StatusInternalServerError}
+		if v := recover(); v != nil {
+			out = outcome{err: &panicError{v, debug.Stack()}, panic: v, status: http.StatusInternalServerError}
+			if v == http.ErrAbortHandler {
+				out.err = http.ErrAbortHandler
+			}
+		}
+		rec.abort(out.err)
+		f.end(out)
+	}()
+	r := f.build(f.ctx, f.site.origin)
+	if f.old != nil && f.site.cache.effect(f.old) < effectExpired {
+		rec.conditional = f.old.validators.ask(r.Header)
+	}
+	f.site.handler.ServeHTTP(rec, r)
+	rec.finish()
+	returned = true
+}
+
+// end decides the outcome, if nothing else has. The page is stored before those
+// who wait are told, and before anyone can start the next run.
+func (f *flight) end(out outcome) {
+	if f.ended.Swap(true) {
+		return
+	}
+	s := f.site
+	took := time.Since(f.begin)
+	var evicted []*page
+	if p := out.page; p != nil {
+		p.took = took
+		evicted, out.stored = s.cache.put(p, f.byName)
+	} else if p := s.cache.peek(&f.key); p != nil && p.ticket.compare(f.ticket) < 0 {
+		p.fail(out.err)
+	}
+	f.outcome = out
+
+	r := &s.runs
+	r.mu.Lock()
+	if r.flights[f.key] == f {
+		delete(r.flights, f.key)
+	}
+	r.active--
+	if f.slot {
+		r.background--
+		s.next()
+	}
+	if r.closed && r.active == 0 {
+		close(r.idle)
+	}
+	r.mu.Unlock()
+	defer close(f.done)
+
+	for _, p := range evicted {
+		s.report(Event{Kind: Evicted, Path: p.key.path, Route: p.route.pattern, Status: p.status})
+	}
+	e := Event{Path: f.key.path, Route: f.route.pattern, Duration: took}
+	switch p := out.page; {
+	case p == nil:
+		e.Kind, e.Status, e.Err = Failed, out.status, out.err
+		s.report(e)
+	case p.pass != (refusal{}):
+		s.explain(p)
+	default:
+		e.Kind, e.Status = Generated, p.status
+		s.report(e)
+	}
+}
+
+// Shutdown waits until the generations under way have ended, or ctx has, whose
+// error it then returns. From the call on no generation is started: pages are
+// served as they are stored, and other requests go to the handler untouched.
+func (s *Site) Shutdown(ctx context.Context) error {
+	r := &s.runs
+	r.mu.Lock()
+	if !r.closed {
+		r.closed = true
+		for _, f := range r.line {
+			if !f.started && r.flights[f.key] == f {
+				delete(r.flights, f.key)
+			}
+		}
+		r.line = nil
+		if r.active == 0 {
+			close(r.idle)
+		}
+	}
+	r.mu.Unlock()
+	select {
+	case <-r.idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// generate waits until the page is stored as w needs it.
+func (s *Site) generate(ctx context.Context, req pageRequest, w *waiter) error {
+	for {
+		p, effect := s.cache.get(&req.key, nil)
+		if p != nil && p.ticket.version >= w.asked && p.view(effect, time.Now()).state == Fresh {
+			return nil
+		}
+		f, _ := s.join(req, p, w)
+		if f == nil {
+			if s.runs.isClosed() {
+				return errClosed
+			}
+			continue
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		switch out := f.outcome; {
+		case out.err != nil:
+			return out.err
+		case out.page.pass != (refusal{}):
+			return &notStoredError{out.page.pass}
+		default:
+			return nil
+		}
+	}
+}
+
+// A notStoredError says that a page is generated for each visitor anew.
+type notStoredError struct{ why refusal }
+
+func (e *notStoredError) Error() string { return "not stored: it " + e.why.String() }
+
+// Prerender generates the pages at the given paths, a few at a time, so that the
+// first visitors find them; pages that are stored and fresh are left alone. It
+// works while its result is ranged over, and yields each path with its error as
+// soon as it is done: a failure, a page that may not be stored, a path that is
+// none. The loop may be left early. When ctx is done it ends, with ctx's error
+// for the paths under way.
+//
+// Paths are those of Revalidate. A bare path needs Options.Origin, since it does
+// not say for which host the page is.
+func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
+	type result struct {
+		path string
+		err  error
+	}
+	return func(yield func(string, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		results := make(chan result, s.runs.limit)
+		busy := 0
+		defer func() {
+			cancel()
+			for ; busy > 0; busy-- {
+				<-results
+			}
+		}()
+		next := func() bool {
+			r := <-results
+			busy--
+			return yield(r.path, r.err)
+		}
+		for path := range paths {
+			if ctx.Err() != nil || busy == s.runs.limit && !next() {
+				break
+			}
+			busy++
+			go func() { results <- result{path, s.prerender(ctx, path)} }()
+		}
+		for busy > 0 && next() {
+		}
+	}
+}
+
+func (s *Site) prerender(ctx context.Context, path string) error {
+	t, err := s.parseTarget(path)
+	if err != nil {
+		return err
+	}
+	req, ok := s.pageOf(t)
+	if !ok {
+		return fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
+	}
+	s.cache.admit(req.key.path)
+	if err := s.generate(ctx, req, &waiter{byName: true}); err != nil {
+		return fmt.Errorf("isr: prerender %s: %w", path, err)
+	}
+	return nil
+}
+
+// crawlers are parts of the User-Agents of well-known crawlers, in lower case.
+// They are told of a page once, and must not be told of a placeholder.
+var crawlers = []string{
+	"googlebot", "google-inspectiontool", "storebot-google", "mediapartners-google", "adsbot-google",
+	"bingbot", "bingpreview", "slurp", "duckduckbot", "baiduspider", "yandex", "sogou", "yeti", "seznambot",
+	"applebot", "petalbot", "qwantify", "ia_archiver", "archive.org_bot", "ccbot", "gptbot", "oai-searchbot",
+	"claudebot", "perplexitybot", "amazonbot", "facebookexternalhit", "facebookcatalog", "meta-externalagent",
+	"twitterbot", "linkedinbot", "slackbot", "discordbot", "telegrambot", "whatsapp", "skypeuripreview",
+	"pinterestbot", "redditbot", "embedly", "ahrefsbot", "semrushbot", "mj12bot",
+}
+
+func isCrawler(userAgent string) bool {
+	userAgent = strings.ToLower(userAgent)
+	return slices.ContainsFunc(crawlers, func(name string) bool { return strings.Contains(userAgent, name) })
+}
+
+// A recorder is the ResponseWriter of a run. It decides what becomes of the
+// response as soon as that is known: with the header, where it may not be
+// stored, and with the first byte that is too many.
+type recorder struct {
+	f           *flight
+	header      http.Header // the handler's
+	conditional bool        // whether the request carries the validators of f.old
+
+	mu     sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing
+	closed error       // what later writes get, once the response's fate is sealed
+	status int         // zero until the final header is written
+	sent   http.Header // as it was then
+	length int64       // the declared Content-Length, or -1
+	fate   fate
+	body   *bytes.Buffer
+	size   int64 // of the body so far
+	lied   bool  // whether more was written than declared
+	pipe   *io.PipeWriter
+}
+
+// A fate is what becomes of a response.
+type fate int
+
+const (
+	storing  fate = iota // it is a page
+	renewing             // 304: the stored page is as good as new
+	failing              // an error: those who wait get it
+)
+
+// A stream is a response that is too large to be stored, on its way to a
+// visitor.
+type stream struct {
+	status int
+	header http.Header
+	begin  []byte
+	rest   *io.PipeReader
+}
+
+func (r *recorder) Header() http.Header { return r.header }
+
+func (r *recorder) WriteHeader(status int) {
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status)) // as net/http does
+	}
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		return // informational; the page is the final response
+	}
+	r.mu.Lock()
+	why := r.writeHeader(status)
+	r.mu.Unlock()
+	r.pass(why)
+}
+
+// Flush writes the header, which may already decide what becomes of the
+// response.
+func (r *recorder) Flush() { r.WriteHeader(http.StatusOK) }
+
+// Hijack is not for pages.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	r.mu.Lock()
+	var why refusal
+	if r.closed == nil {
+		r.closed, why = errLate, refusal{"takes over the connection", "set Route.Bypass"}
+	}
+	r.mu.Unlock()
+	r.pass(why)
+	return nil, nil, http.ErrNotSupported
+}
+
+// writeHeader takes the final header, if it is the first, and says why the
+// response may not be stored, if so. It is called under r.mu.
+func (r *recorder) writeHeader(status int) (why refusal) {
+	if r.status != 0 || r.closed != nil {
+		return refusal{}
+	}
+	r.status = status
+	r.sent = r.header.Clone()
+	if n, err := strconv.ParseInt(r.sent.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
+		r.length = n
+	}
+	switch {
+	case status >= 500 || status == http.StatusTooManyRequests:
+		r.fate = failing
+		return refusal{}
+	case status == http.StatusNotModified && r.conditional:
+		r.fate = renewing
+		r.sent = r.f.old.merged(r.sent)
+		status = r.f.old.status
+	}
+	if why = r.f.route.refuses(status, r.sent); why != (refusal{}) {
+		r.closed = errLate
+	}
+	return why
+}
+
+// pass ends the run with a pass mark where there is a reason to. It is called
+// without r.mu.
+func (r *recorder) pass(why refusal) {
+	if why != (refusal{}) {
+		r.f.end(outcome{page: r.f.passMark(why)})
+		r.mu.Lock()
+		streaming := r.pipe != nil
+		r.mu.Unlock()
+		if !streaming {
+			r.f.cancel() // nobody needs the rest
+		}
+	}
+}
+
+func (r *recorder) Write(b []byte) (n int, err error) {
+	r.mu.Lock()
+	why := r.writeHeader(http.StatusOK)
+	if why == (refusal{}) {
+		n, why, err = r.write(b)
+	}
+	pipe := r.pipe
+	r.mu.Unlock()
+	r.pass(why)
+	switch {
+	case pipe != nil && err == nil:
+		return pipe.Write(b) // without r.mu: the reader is as slow as his line
+	case why != (refusal{}):
+		return 0, errLate
+	}
+	return n, err
+}
+
+// write takes a part of the body, or says why the response may not be stored
+// after all. It is called under r.mu.
+func (r *recorder) write(b []byte) (n int, why refusal, err error) {
+	limit := r.f.site.limit
+	switch size := r.size + int64(len(b)); {
+	case r.closed != nil && r.pipe == nil:
+		return 0, why, r.closed
+	case !bodyAllowed(r.status):
+		return 0, why, http.ErrBodyNotAllowed
+	case r.length >= 0 && size > r.length:
+		r.lied = true
+		return 0, why, http.ErrContentLength
+	default:
+		r.size = size
+	}
+	switch {
+	case r.pipe != nil, r.fate == failing && r.size > limit:
+	case r.size > limit || r.length > limit:
+		r.overflow()
+		r.closed = errLate
+		why = refusal{fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), "raise it, or set Route.Bypass"}
+	default:
+		if r.body == nil {
+			r.body = getBuffer()
+		}
+		r.body.Write(b)
+	}
+	return len(b), why, nil
+}
+
+// overflow hands what is too large to be stored to one of those who wait, if
+// there is one, as a stream. It is called under r.mu.
+func (r *recorder) overflow() {
+	if r.f.takers.Load() == 0 {
+		return
+	}
+	reader, writer := io.Pipe()
+	st := &stream{status: r.status, header: r.sent, rest: reader}
+	if r.body != nil {
+		st.begin = bytes.Clone(r.body.Bytes())
+	}
+	select {
+	case r.f.offer <- st:
+		r.pipe = writer
+	case <-r.f.ctx.Done(): // they have all left meanwhile
+	}
+}
+
+// abort ends the response before the handler has: what it writes from now on is
+// dropped, and who reads along gets the error.
+func (r *recorder) abort(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed == nil {
+		r.closed = errLate
+	}
+	if r.pipe != nil {
+		r.pipe.CloseWithError(err)
+	}
+}
+
+// finish ends the run when the handler has returned.
+func (r *recorder) finish() {
+	r.mu.Lock()
+	why := r.writeHeader(http.StatusOK)
+	pipe, decided := r.pipe, r.closed != nil
+	r.closed = errLate
+	r.mu.Unlock()
+	r.pass(why)
+	if pipe != nil {
+		pipe.Close()
+	}
+	if decided {
+		return
+	}
+	// From here on nobody but this goroutine touches the response.
+	defer putBuffer(r.body)
+	var body []byte
+	if r.body != nil {
+		body = r.body.Bytes()
+	}
+	fail := outcome{status: http.StatusBadGateway}
+	switch {
+	case r.lied:
+		fail.err = errLong
+	case r.length >= 0 && r.size < r.length && bodyAllowed(r.status):
+		fail.err = errShort
+	case r.fate == failing:
+		fail.status = r.status
+		fail.err = &statusError{r.status}
+		if r.size <= r.f.site.limit {
+			fail.answer = &answer{passedOn(r.sent, body), bytes.Clone(body)}
+		}
+	case r.fate == renewing:
+		r.f.end(outcome{page: r.f.renewed(r.sent)})
+		return
+	default:
+		r.f.end(outcome{page: r.f.newPage(r.status, r.sent, body)})
+		return
+	}
+	r.f.end(fail)
+}
+
+// A statusError is an error response of the handler.
+type statusError struct{ status int }
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("the handler answered %d %s", e.status, http.StatusText(e.status))
+}
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// buffers hold the bodies of responses that are being written.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func getBuffer() *bytes.Buffer { return buffers.Get().(*bytes.Buffer) }
+
+func putBuffer(b *bytes.Buffer) {
+	if b != nil && b.Cap() <= 1<<20 {
+		b.Reset()
+		buffers.Put(b)
+	}
+}

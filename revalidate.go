@@ -1,0 +1,450 @@
+package isr
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// A target is what a path given to Revalidate, Purge or Prerender means.
+type target struct {
+	name         string // as it was given
+	scheme, host string // empty: the site's one origin, or whichever
+	path         string // escaped
+	query        string // as the key has it
+	allQueries   bool
+	route        *route
+}
+
+func (s *Site) parseTarget(name string) (t target, err error) {
+	var u *url.URL
+	switch {
+	case strings.Contains(name, "#"):
+		err = errors.New("has a fragment, which no server ever sees")
+	case strings.HasPrefix(name, "/"):
+		u, err = url.ParseRequestURI(name)
+	default:
+		if u, err = url.Parse(name); err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			err = errors.New(`want a path that begins with "/", or a whole URL`)
+		}
+	}
+	var parse *url.Error
+	if errors.As(err, &parse) {
+		err = parse.Err // without the name once more
+	}
+	if err != nil {
+		return t, fmt.Errorf("isr: path %q: %w", name, err)
+	}
+	t = target{name: name, scheme: u.Scheme, host: strings.ToLower(u.Host), path: u.EscapedPath(), allQueries: u.RawQuery == ""}
+	if t.path == "" {
+		t.path, u.Path = "/", "/"
+	}
+	if s.origin.host != "" && t.host != "" {
+		if (origin{t.scheme, t.host}) != s.origin {
+			return t, fmt.Errorf("isr: path %q: is not at Options.Origin, %s://%s", name, s.origin.scheme, s.origin.host)
+		}
+		t.scheme, t.host = "", ""
+	}
+	host := t.host
+	if host == "" {
+		host = s.origin.host
+	}
+	t.route = s.lookup(&http.Request{Method: http.MethodGet, Host: host, URL: u})
+	t.query = t.route.keepQuery(u.RawQuery)
+	return t, nil
+}
+
+func (s *Site) parseTargets(names []string) ([]target, error) {
+	targets := make([]target, 0, len(names))
+	var errs []error
+	for _, name := range names {
+		t, err := s.parseTarget(name)
+		targets, errs = append(targets, t), append(errs, err)
+	}
+	return targets, errors.Join(errs...)
+}
+
+func (t *target) tag() string {
+	b := appendPathTag(nil, t.scheme, t.host, canonicalPath(t.path))
+	if !t.allQueries {
+		b = append(append(b, '?'), t.query...)
+	}
+	return string(b)
+}
+
+func tagsOfTargets(targets []target) []string {
+	tags := make([]string, len(targets))
+	for i := range targets {
+		tags[i] = targets[i].tag()
+	}
+	return tags
+}
+
+// pages returns what is stored of the target.
+func (s *Site) pages(t *target) []*page {
+	return s.cache.at(canonicalPath(t.path), func(p *page) bool {
+		return p.pass == (refusal{}) &&
+			(t.host == "" || p.key.host == t.host && p.key.scheme == t.scheme) &&
+			(t.allQueries || p.key.query == t.query)
+	})
+}
+
+// pageOf returns the page that a visitor without any headers gets at the target,
+// where it is known for which host that is.
+func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
+	if s.origin.host == "" && t.host == "" {
+		return req, false
+	}
+	varied := t.route.narrow(&http.Request{Header: http.Header{}})
+	return pageRequest{key: key{t.scheme, t.host, t.path, t.query, varied}, route: t.route}, true
+}
+
+// Revalidate renews the pages at the given paths. It expires them, so that from
+// now on nobody gets the old ones as long as new ones can be had, and generates
+// at once those that are stored, and the one that is not where its host is
+// known. It waits for them, at most until ctx is done; the generations go on
+// without it. A nil error means that every visitor gets a page whose data was
+// read after the call. Otherwise the last good page stays up, and the error says
+// what failed.
+//
+// A path begins with "/" and is matched as the page's key is. Without a query it
+// stands for every stored variant: host, query, headers. A whole URL names the
+// host and scheme, too. If one of the paths is none, nothing is changed.
+//
+// Next.js calls this revalidatePath.
+func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
+	targets, err := s.parseTargets(paths)
+	if err != nil {
+		return err
+	}
+	s.cache.invalidate(effectExpired, tagsOfTargets(targets)...)
+	asked := s.cache.now()
+
+	var wanted []pageRequest
+	seen := make(map[key]bool)
+	want := func(req pageRequest) {
+		if !seen[req.key] {
+			seen[req.key] = true
+			wanted = append(wanted, req)
+		}
+	}
+	for i := range targets {
+		t := &targets[i]
+		s.report(Event{Kind: Revalidated, Path: t.name, Route: t.route.pattern})
+		s.cache.admit(t.path)
+		stored := s.pages(t)
+		for _, p := range stored {
+			want(pageRequest{p.key, p.route, p.outer})
+		}
+		if req, ok := s.pageOf(*t); ok && len(stored) == 0 && !s.bypasses(req) {
+			want(req)
+		}
+	}
+
+	errs := make([]error, len(wanted))
+	var all sync.WaitGroup
+	slots := make(chan struct{}, s.runs.limit)
+	for i, req := range wanted {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			err := s.generate(ctx, req, &waiter{asked: asked, strict: true, byName: true})
+			if notStored := (*notStoredError)(nil); err != nil && !errors.As(err, &notStored) {
+				errs[i] = fmt.Errorf("isr: revalidate %s: %w", req.key.path, err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// bypasses reports whether the page would never be stored because of its route.
+func (s *Site) bypasses(req pageRequest) bool {
+	return req.route.bypasses(req.build(context.Background(), s.origin))
+}
+
+// RevalidateTag makes all pages with one of the tags stale: each is served once
+// more and renewed behind it. It takes the same time however many pages that
+// are. If one of the tags is none, nothing is changed. ctx bounds the work on a
+// Store; without one there is nothing to wait for.
+func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
+	return s.invalidateTags(effectStale, Revalidated, tags)
+}
+
+// PurgeTag drops all pages with one of the tags: they are never served again,
+// not even where a new one cannot be had. It takes the same time however many
+// pages that are; their memory is freed as they are asked for or pushed out. If
+// one of the tags is none, nothing is changed.
+func (s *Site) PurgeTag(ctx context.Context, tags ...string) error {
+	return s.invalidateTags(effectGone, Purged, tags)
+}
+
+func (s *Site) invalidateTags(effect effect, kind Kind, tags []string) error {
+	if err := checkTags(tags); err != nil {
+		return err
+	}
+	s.cache.invalidate(effect, tags...)
+	for _, tag := range tags {
+		s.report(Event{Kind: kind, Path: tag})
+	}
+	return nil
+}
+
+func checkTags(tags []string) error {
+	var errs []error
+	for _, tag := range tags {
+		if err := checkTag(tag); err != nil {
+			errs = append(errs, fmt.Errorf("isr: tag %q: %w", tag, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Purge drops the pages at the given paths: they are never served again, not
+// even where a new one cannot be had. Paths are those of Revalidate. If one of
+// them is none, nothing is changed.
+func (s *Site) Purge(ctx context.Context, paths ...string) error {
+	targets, err := s.parseTargets(paths)
+	if err != nil {
+		return err
+	}
+	s.cache.invalidate(effectGone, tagsOfTargets(targets)...)
+	for i := range targets {
+		for _, p := range s.pages(&targets[i]) {
+			s.cache.get(&p.key, nil) // which forgets what is gone
+		}
+		s.report(Event{Kind: Purged, Path: targets[i].name, Route: targets[i].route.pattern})
+	}
+	return nil
+}
+
+// changed expires the pages at a path that a visitor has changed (RFC 9111,
+// section 4.4). Where nothing is stored and nothing on its way, there is nothing
+// to remember, however many paths a stranger may think of.
+func (s *Site) changed(path string) {
+	path = canonicalPath(path)
+	if s.runs.concern(path) || s.cache.shelf(path) != nil { // in this order: a run ends by storing
+		s.cache.invalidate(effectExpired, string(appendPathTag(nil, "", "", path)))
+		s.report(Event{Kind: Revalidated, Path: path})
+	}
+}
+
+// concern reports whether one of the runs is of a page at the path.
+func (r *runs) concern(path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k := range r.flights {
+		if canonicalPath(k.path) == path {
+			return true
+		}
+	}
+	return false
+}
+
+// An observer is the ResponseWriter of a request that may change its page. It
+// calls success before the visitor can know of it, and again when the handler is
+// through: by then the last of its changes has been made.
+type observer struct {
+	http.ResponseWriter
+	status  int
+	success func()
+}
+
+func (o *observer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
+func (o *observer) WriteHeader(status int) {
+	if o.status < 200 {
+		o.status = status
+		o.succeed()
+	}
+	o.ResponseWriter.WriteHeader(status)
+}
+
+func (o *observer) succeed() {
+	if o.status >= 200 && o.status < 400 {
+		o.success()
+	}
+}
+
+func (o *observer) implicit() {
+	if o.status < 200 {
+		o.status = http.StatusOK
+		o.succeed()
+	}
+}
+
+func (o *observer) Write(b []byte) (int, error) {
+	o.implicit()
+	return o.ResponseWriter.Write(b)
+}
+
+func (o *observer) ReadFrom(r io.Reader) (int64, error) {
+	o.implicit()
+	return io.Copy(o.ResponseWriter, r)
+}
+
+func (o *observer) Flush() {
+	o.implicit()
+	http.NewResponseController(o.ResponseWriter).Flush()
+}
+
+// returned is called when the handler has.
+func (o *observer) returned() {
+	if o.status < 200 {
+		o.status = http.StatusOK
+	}
+	o.succeed()
+}
+
+// A hijackObserver is an observer of a connection that can be taken over.
+type hijackObserver struct{ *observer }
+
+func (o hijackObserver) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := o.ResponseWriter.(http.Hijacker).Hijack()
+	if err == nil {
+		o.status = http.StatusSwitchingProtocols
+	}
+	return conn, rw, err
+}
+
+// writer returns the observer with the abilities of what it observes.
+func (o *observer) writer() http.ResponseWriter {
+	if _, ok := o.ResponseWriter.(http.Hijacker); ok {
+		return hijackObserver{o}
+	}
+	return o
+}
+
+// maxRevalidateBytes is the size of the largest body that RevalidateHandler reads.
+const maxRevalidateBytes = 1 << 20
+
+// RevalidateHandler returns a handler with which a CMS renews pages on demand.
+// It panics if the secret is empty.
+//
+// A POST revalidates; so does a GET, for webhooks that can do no other; a DELETE
+// purges. What is concerned is named by path and tag, each repeatable, in the
+// query or in a form, or as JSON: {"paths": ["/blog/1"], "tags": ["blog"]}, at
+// most 1 MiB. The secret comes as "Authorization: Bearer …" or as ?secret=…; the
+// former does not end up in access logs.
+//
+// The answers are JSON and no-store: 200 {"revalidated":true} when every page is
+// renewed (those with a tag when they are next asked for), 401 for a wrong secret,
+// 400 where nothing or nonsense is named, 405, 413, and 500 where a page could
+// not be generated; then the last good one stays up, and the Logger knows why.
+func RevalidateHandler(site *Site, secret string) http.Handler {
+	if site == nil {
+		panic("isr: RevalidateHandler: nil site")
+	}
+	if secret == "" {
+		panic("isr: RevalidateHandler: empty secret; with one, only those who know it can renew pages")
+	}
+	return &revalidateHandler{site, sha256.Sum256([]byte(secret))}
+}
+
+type revalidateHandler struct {
+	site   *Site
+	secret [sha256.Size]byte // hashes have one length, and tell nothing by how long they compare
+}
+
+func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet, http.MethodPost, http.MethodDelete:
+	default:
+		w.Header().Set("Allow", "DELETE, GET, POST")
+		answerJSON(w, http.StatusMethodNotAllowed, "message", "Method not allowed")
+		return
+	}
+	if !h.authorized(r) {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		answerJSON(w, http.StatusUnauthorized, "message", "Invalid token")
+		return
+	}
+	paths, tags, err := namesIn(w, r)
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		answerJSON(w, http.StatusRequestEntityTooLarge, "message", fmt.Sprintf("Body is larger than %d bytes", maxRevalidateBytes))
+		return
+	}
+	if err == nil && len(paths)+len(tags) == 0 {
+		err = errors.New("name a path or a tag")
+	}
+	if err == nil {
+		_, bad := h.site.parseTargets(paths)
+		err = errors.Join(bad, checkTags(tags))
+	}
+	if err != nil {
+		answerJSON(w, http.StatusBadRequest, "message", err.Error())
+		return
+	}
+	if r.Method == http.MethodDelete {
+		err = errors.Join(h.site.PurgeTag(r.Context(), tags...), h.site.Purge(r.Context(), paths...))
+	} else {
+		err = errors.Join(h.site.RevalidateTag(r.Context(), tags...), h.site.Revalidate(r.Context(), paths...))
+	}
+	if err != nil {
+		if h.site.log != nil {
+			h.site.log.Error("isr: revalidation failed", "paths", paths, "tags", tags, "error", err)
+		}
+		answerJSON(w, http.StatusInternalServerError, "message", "Error revalidating")
+		return
+	}
+	answerJSON(w, http.StatusOK, "revalidated", true)
+}
+
+func (h *revalidateHandler) authorized(r *http.Request) bool {
+	given := r.URL.Query()["secret"]
+	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		given = append(given, strings.TrimSpace(token))
+	}
+	return slices.ContainsFunc(given, func(s string) bool {
+		hash := sha256.Sum256([]byte(s))
+		return subtle.ConstantTimeCompare(hash[:], h.secret[:]) == 1
+	})
+}
+
+// namesIn returns the paths and tags that a request names.
+func namesIn(w http.ResponseWriter, r *http.Request) (paths, tags []string, err error) {
+	q := r.URL.Query()
+	paths, tags = q["path"], q["tag"]
+	if r.Method == http.MethodGet {
+		return paths, tags, nil
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRevalidateBytes))
+	if err != nil {
+		return nil, nil, err
+	}
+	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); {
+	case kind == "application/json":
+		var named struct{ Paths, Tags []string }
+		if err := json.Unmarshal(body, &named); err != nil {
+			return nil, nil, fmt.Errorf(`want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: %w`, err)
+		}
+		return append(paths, named.Paths...), append(tags, named.Tags...), nil
+	case kind == "application/x-www-form-urlencoded":
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return nil, nil, fmt.Errorf("want a form: %w", err)
+		}
+		return append(paths, form["path"]...), append(tags, form["tag"]...), nil
+	}
+	return paths, tags, nil
+}
+
+func answerJSON(w http.ResponseWriter, status int, name string, value any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]any{name: value})
+}
