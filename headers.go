@@ -342,14 +342,13 @@ func passedOn(h http.Header, body []byte) http.Header {
 // newPage makes a page of a response.
 func (f *flight) newPage(status int, sent http.Header, body []byte) *page {
 	h := passedOn(sent, body)
+	_, explicit := f.route.lifetime(status, h, parseCacheControl(h["Cache-Control"]))
 	plain := append([]byte(nil), body...)
 	p := f.page(status, h, plain, compress(h, plain))
-	if age := sent.Get("Age"); age != "" {
+	if age := sent.Get("Age"); age != "" && explicit {
 		// An upstream cache had the page for a while. Its time counts where the
 		// lifetime is the upstream's, too (RFC 9111, section 4.2.3).
-		if _, explicit := f.route.lifetime(status, h, parseCacheControl(h["Cache-Control"])); explicit {
-			p.generated = p.generated.Add(-parseSeconds(age))
-		}
+		p.generated = p.generated.Add(-parseSeconds(age))
 	}
 	return p
 }

@@ -456,7 +456,10 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 			return yield(r.path, r.err)
 		}
 		for path := range paths {
-			if ctx.Err() != nil || busy == s.runs.limit && !next() {
+			if busy == s.runs.limit && !next() {
+				return
+			}
+			if ctx.Err() != nil {
 				break
 			}
 			busy++
@@ -709,6 +712,8 @@ func (r *recorder) finish() {
 	}
 	fail := outcome{status: http.StatusBadGateway}
 	switch {
+	case r.f.ctx.Err() != nil: // what is written in a hurry is not to be trusted
+		fail.status, fail.err = http.StatusGatewayTimeout, errTimeout
 	case r.lied:
 		fail.err = errLong
 	case r.length >= 0 && r.size < r.length && bodyAllowed(r.status):

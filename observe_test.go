@@ -1,0 +1,326 @@
+package isr_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/isr-go/isr"
+)
+
+// A journal collects events and log lines.
+type journal struct {
+	mu     sync.Mutex
+	events []string
+	log    bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.log.Write(b)
+}
+
+func (j *journal) observe(e isr.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.events = append(j.events, fmt.Sprintf("%v %s %s %d %v %v", e.Kind, e.Path, e.Route, e.Status, e.Duration, e.Err))
+}
+
+// taken returns what was collected, and forgets it.
+func (j *journal) taken() (events []string, log string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	events, log = j.events, j.log.String()
+	j.events = nil
+	j.log.Reset()
+	return events, log
+}
+
+func (j *journal) logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == "stack" {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+// One event and one line for each outcome.
+func TestObserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		fails := false
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			if fails {
+				panic("no database")
+			}
+			w.WriteHeader(http.StatusOK)
+		}}
+		site := isr.Wrap(c, isr.Options{
+			Routes: map[string]isr.Route{
+				"/blog/{id}": {TTL: 10 * time.Second, Tags: []string{"blog"}},
+				"/account/":  {Bypass: isr.Always},
+			},
+			Observe: j.observe,
+			Logger:  j.logger(slog.LevelDebug),
+		})
+		for _, test := range []struct {
+			do     func()
+			events []string
+			log    []string
+		}{
+			{
+				func() { get(site, "/blog/1?x=secret") },
+				[]string{"generated /blog/1 /blog/{id} 200 1s <nil>", "miss /blog/1 /blog/{id} 200 1s <nil>"},
+				[]string{
+					"level=INFO msg=isr outcome=generated path=/blog/1 route=/blog/{id} status=200 age=0s duration=1s",
+					"level=DEBUG msg=isr outcome=miss path=/blog/1 route=/blog/{id} status=200 age=0s duration=1s",
+				},
+			},
+			{
+				func() { time.Sleep(2 * time.Second); get(site, "/blog/1?x=secret") },
+				[]string{"hit /blog/1 /blog/{id} 200 0s <nil>"},
+				[]string{"level=DEBUG msg=isr outcome=hit path=/blog/1 route=/blog/{id} status=200 age=2s duration=0s"},
+			},
+			{
+				func() {
+					fails = true
+					time.Sleep(9 * time.Second)
+					get(site, "/blog/1?x=secret")
+					time.Sleep(time.Second)
+				},
+				[]string{"stale /blog/1 /blog/{id} 200 0s <nil>", "failed /blog/1 /blog/{id} 500 1s the handler panicked: no database"},
+				[]string{
+					"level=DEBUG msg=isr outcome=stale path=/blog/1 route=/blog/{id} status=200 age=11s duration=0s",
+					`level=ERROR msg=isr outcome=failed path=/blog/1 route=/blog/{id} status=500 age=0s duration=1s error="the handler panicked: no database"`,
+				},
+			},
+			{
+				func() { recovered(func() { get(site, "/") }) },
+				[]string{"failed /  500 1s the handler panicked: no database", "miss /  500 1s the handler panicked: no database"},
+				[]string{
+					`level=ERROR msg=isr outcome=failed path=/ route="" status=500 age=0s duration=1s error="the handler panicked: no database"`,
+					`level=DEBUG msg=isr outcome=miss path=/ route="" status=500 age=0s duration=1s error="the handler panicked: no database"`,
+				},
+			},
+			{
+				func() { fails = false; get(site, "/account/") },
+				[]string{"passed /account/ /account/ 0 1s <nil>"},
+				[]string{"level=DEBUG msg=isr outcome=passed path=/account/ route=/account/ status=0 age=0s duration=1s"},
+			},
+			{
+				func() { do(site, "POST", "/blog/1") },
+				[]string{"revalidated /blog/1  0 0s <nil>", "revalidated /blog/1  0 0s <nil>", "passed /blog/1  200 1s <nil>"},
+				[]string{
+					`level=INFO msg=isr outcome=revalidated path=/blog/1 route="" status=0 age=0s duration=0s`,
+					`level=INFO msg=isr outcome=revalidated path=/blog/1 route="" status=0 age=0s duration=0s`,
+					`level=DEBUG msg=isr outcome=passed path=/blog/1 route="" status=200 age=0s duration=1s`,
+				},
+			},
+			{
+				func() { site.RevalidateTag(context.Background(), "blog"); site.Purge(context.Background(), "/blog/1") },
+				[]string{"revalidated blog  0 0s <nil>", "purged /blog/1 /blog/{id} 0 0s <nil>"},
+				[]string{
+					`level=INFO msg=isr outcome=revalidated path=blog route="" status=0 age=0s duration=0s`,
+					`level=INFO msg=isr outcome=purged path=/blog/1 route=/blog/{id} status=0 age=0s duration=0s`,
+				},
+			},
+		} {
+			test.do()
+			synctest.Wait()
+			events, log := j.taken()
+			if diff := cmp.Diff(test.events, events); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(test.log, strings.Split(strings.TrimSuffix(log, "\n"), "\n")); diff != "" {
+				t.Errorf("log (-want +got):\n%s", diff)
+			}
+		}
+		want := isr.Stats{Hits: 1, Stale: 1, Misses: 2, Passed: 2, Generated: 1, Failed: 2}
+		if diff := cmp.Diff(want, site.Stats()); diff != "" {
+			t.Errorf("stats (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// At a higher level there is less to read.
+func TestLogLevels(t *testing.T) {
+	var j journal
+	site := isr.Wrap(new(cms), isr.Options{Logger: j.logger(slog.LevelInfo)})
+	get(site, "/")
+	get(site, "/")
+	if _, log := j.taken(); log != "level=INFO msg=isr outcome=generated path=/ route=\"\" status=200 age=0s duration="+after(log, "duration=") {
+		t.Errorf("log at Info:\n%s", log)
+	}
+}
+
+func after(s, sep string) string {
+	_, rest, _ := strings.Cut(s, sep)
+	return rest
+}
+
+// A page that is not stored for a reason that the developer can mend is a
+// warning with the remedy, once; for a reason of his own it is none.
+func TestWarnings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if strings.HasPrefix(r.URL.Path, "/varies") {
+				w.Header().Set("Vary", "Accept-Language")
+			} else {
+				w.Header().Set("Cache-Control", "private")
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{Logger: j.logger(slog.LevelWarn)})
+		for range 3 {
+			get(site, "/varies")
+			get(site, "/varies/2")
+			get(site, "/private")
+			time.Sleep(time.Minute)
+		}
+		_, log := j.taken()
+		want := `level=WARN msg="isr: the page is not stored, because it varies on Accept-Language" path=/varies route="" remedy="add it to Route.Vary"` + "\n"
+		if diff := cmp.Diff(want, log); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		fails := false
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			h := w.Header()
+			h.Set("Content-Type", "text/plain")
+			h.Set("Etag", `"v1"`)
+			h.Set("Cache-Tag", "a, b,blog, a")
+			if r.URL.Path == "/private" {
+				h.Set("Cache-Control", "private")
+			}
+			if fails {
+				w.WriteHeader(503)
+			}
+			io.WriteString(w, "page")
+		}}
+		site := isr.Wrap(c, isr.Options{Routes: map[string]isr.Route{
+			"/blog/{id}": {TTL: 10 * time.Second, Tags: []string{"blog"}, Vary: []string{"Accept-Language"}, StaleWhileRevalidate: -1},
+		}})
+		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
+		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
+		get(site, "/private")
+		fails = true
+		time.Sleep(9 * time.Second)
+		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
+
+		got := slices.Collect(site.Pages())
+		want := []isr.Page{
+			{
+				Scheme: "http", Host: "example.com", Path: "/blog/1", Query: "a=1&b=2", Route: "/blog/{id}",
+				Varied: http.Header{"Accept-Language": {"de"}},
+				Header: http.Header{
+					"Content-Type": {"text/plain"}, "Content-Length": {"4"}, "Etag": {`"v1"`}, "Vary": {"Accept-Language"},
+					"Cache-Tag": {"a, b,blog, a"}, "Cache-Control": {"public, max-age=0, s-maxage=10"},
+				},
+				Status: 200, State: isr.Expired, Generated: begin.Add(time.Second), TTL: 10 * time.Second, Duration: time.Second,
+				Tags: []string{"blog", "a", "b"}, ETag: `"v1"`, Hits: 1, Failures: 1,
+			},
+		}
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(isr.Page{}, "Size", "Err"), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if p := got[0]; p.Size < 500 || fmt.Sprint(p.Err) != "the handler answered 503 Service Unavailable" {
+			t.Errorf("size %d, err %v", p.Size, p.Err)
+		}
+		if p := pages(site)["/blog/1?a=1&b=2"]; p.Size >= site.Stats().Bytes || site.Stats().Pages != 2 {
+			t.Errorf("a page of %d bytes; %+v", p.Size, site.Stats())
+		}
+		for range site.Pages() {
+			break // may be left early
+		}
+	})
+}
+
+// A pass mark is a page of which one can ask why it is not stored.
+func TestPagesPassMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
+		}), isr.Options{})
+		get(site, "/")
+		p := pages(site)["/"]
+		if p.State != isr.Uncacheable || p.NotStored != "sets a cookie: set it in middleware outside of isr, or set Route.Bypass" || p.TTL != 10*time.Second || p.Status != 0 {
+			t.Errorf("%+v", p)
+		}
+		time.Sleep(10 * time.Second)
+		if n := len(pages(site)); n != 0 {
+			t.Errorf("%d pages after its time", n)
+		}
+	})
+}
+
+// Pages that have to go for others are reported.
+func TestEvicted(t *testing.T) {
+	var j journal
+	site := isr.Wrap(new(cms), isr.Options{MaxBytes: 10_000, Observe: j.observe})
+	for i := range 100 {
+		get(site, fmt.Sprint("/", i))
+	}
+	events, _ := j.taken()
+	if !slices.Contains(events, "evicted /0  200 0s <nil>") {
+		t.Errorf("no event for the first page: %q", events)
+	}
+	st := site.Stats()
+	if st.Evicted+uint64(st.Pages) != 100 || st.Bytes > 10_000 || st.Pages == 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A page that does not fit is served and not stored.
+func TestLargerThanMemory(t *testing.T) {
+	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		io.WriteString(w, strings.Repeat("x", 900))
+	}}
+	site := isr.Wrap(c, isr.Options{MaxBytes: 1000})
+	for range 2 {
+		res := get(site, "/")
+		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=uri-miss" || len(read(res)) != 900 {
+			t.Errorf("Cache-Status %q", got)
+		}
+	}
+	if got := site.Stats(); got.Pages != 0 || got.Bytes != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Requests without a context value, a header or a host do no harm.
+func TestOddRequests(t *testing.T) {
+	site := isr.Wrap(new(cms), isr.Options{})
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Host = ""
+	r.Header = nil
+	w := httptest.NewRecorder()
+	site.ServeHTTP(w, r)
+	if w.Code != 200 {
+		t.Errorf("got %d", w.Code)
+	}
+}

@@ -1,0 +1,370 @@
+package isr_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/isr-go/isr"
+)
+
+// seen is all that a handler can know of a request.
+type seen struct {
+	Method, URL, Path, RawPath, Query, RequestURI string
+	Host, Proto, RemoteAddr, Pattern, PathValue   string
+	Header                                        http.Header
+	TLS                                           bool
+	Body                                          string
+	ContentLength                                 int64
+	ServerTold                                    bool
+}
+
+type contextKey struct{}
+
+func look(t *testing.T, r *http.Request) seen {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	if r.Body != http.NoBody {
+		t.Error("the body is not http.NoBody")
+	}
+	if v := r.Context().Value(contextKey{}); v != nil {
+		t.Errorf("the context holds the visitor's %v", v)
+	}
+	if v := r.Context().Value(http.LocalAddrContextKey); v != nil {
+		t.Errorf("the context holds the connection's %v", v)
+	}
+	if r.Form != nil || r.PostForm != nil || r.MultipartForm != nil || r.Trailer != nil || r.Close || r.TransferEncoding != nil {
+		t.Errorf("more than a page request: %+v", r)
+	}
+	return seen{
+		r.Method, r.URL.String(), r.URL.Path, r.URL.RawPath, r.URL.RawQuery, r.RequestURI,
+		r.Host, r.Proto, r.RemoteAddr, r.Pattern, r.PathValue("id"),
+		r.Header.Clone(), r.TLS != nil, string(b), r.ContentLength,
+		r.Context().Value(http.ServerContextKey) != nil,
+	}
+}
+
+// What the handler sees is made of the page's key, field by field.
+func TestPageRequest(t *testing.T) {
+	type visitor struct {
+		target, host string
+		tls          bool
+		header       http.Header
+	}
+	route := isr.Route{
+		Query:       []string{"q", "page"},
+		Vary:        []string{"accept-language", "HX-Request"},
+		VaryCookies: []string{"theme", "currency"},
+	}
+	// from returns the page request of example.com, with changes.
+	from := func(uri string, change func(*seen)) seen {
+		s := seen{
+			Method: "GET", URL: uri, Path: uri, RequestURI: uri, Host: "example.com", Proto: "HTTP/1.1", RemoteAddr: "0.0.0.0:0",
+			Header: http.Header{"X-Forwarded-Proto": {"http"}}, ServerTold: true,
+		}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	for name, test := range map[string]struct {
+		opts    isr.Options
+		visitor visitor
+		want    seen
+	}{
+		"nothing else": {
+			isr.Options{Default: route},
+			visitor{"/a", "", false, http.Header{
+				"User-Agent": {"curl"}, "Cookie": {"session=1"}, "Accept": {"text/html"}, "X-Forwarded-For": {"1.2.3.4"},
+				"Accept-Encoding": {"gzip"}, "If-None-Match": {`"x"`}, "Range": {"bytes=0-1"}, "X-Forwarded-Host": {"evil.example"},
+				"Referer": {"http://evil.example"}, "X-Original-Url": {"/admin"}, "Forwarded": {"host=evil.example"},
+			}},
+			from("/a", nil),
+		},
+		"the host in lower case": {
+			isr.Options{}, visitor{target: "/", host: "EXAMPLE.com:8080"},
+			from("/", func(s *seen) { s.Host = "example.com:8080" }),
+		},
+		"TLS": {
+			isr.Options{}, visitor{target: "/", tls: true},
+			from("/", func(s *seen) { s.TLS = true; s.Header.Set("X-Forwarded-Proto", "https") }),
+		},
+		"X-Forwarded-Proto": {
+			isr.Options{}, visitor{target: "/", header: http.Header{"X-Forwarded-Proto": {"https"}}},
+			from("/", func(s *seen) { s.TLS = true; s.Header.Set("X-Forwarded-Proto", "https") }),
+		},
+		"X-Forwarded-Proto with nonsense": {
+			isr.Options{}, visitor{target: "/", header: http.Header{"X-Forwarded-Proto": {"<script>"}}},
+			from("/", nil),
+		},
+		"one origin": {
+			isr.Options{Origin: "https://Example.com/"}, visitor{target: "/", host: "evil.example"},
+			from("/", func(s *seen) { s.TLS = true; s.Header.Set("X-Forwarded-Proto", "https") }),
+		},
+		"the path as it was sent": {
+			isr.Options{}, visitor{target: "/a%2fb/../c//d%C3%A9/%7e?"},
+			from("/a%2fb/../c//d%C3%A9/%7e", func(s *seen) { s.Path, s.RawPath = "/a/b/../c//dé/~", s.Path }),
+		},
+		"a path that looks like a host": {
+			isr.Options{}, visitor{target: "//evil.example/x"},
+			from("//evil.example/x", nil),
+		},
+		"all of the query, in order": {
+			isr.Options{}, visitor{target: "/?b=2&a=%7e&b=1&c&=x&%zz=1&d;e"},
+			from("/", func(s *seen) {
+				s.Query = "=x&a=~&b=2&b=1&c="
+				s.URL, s.RequestURI = "/?"+s.Query, "/?"+s.Query
+			}),
+		},
+		"the query's declared part": {
+			isr.Options{Default: route}, visitor{target: "/?utm_source=x&page=2&q=%C3%A9+x&Q=1"},
+			from("/", func(s *seen) {
+				s.Query = "page=2&q=%C3%A9+x"
+				s.URL, s.RequestURI = "/?"+s.Query, "/?"+s.Query
+			}),
+		},
+		"no query": {
+			isr.Options{Default: isr.Route{Query: []string{}}}, visitor{target: "/?a=1"},
+			from("/", nil),
+		},
+		"declared headers and cookies": {
+			isr.Options{Default: route},
+			visitor{"/", "", false, http.Header{
+				"Accept-Language": {"de", "en"}, "Hx-Request": {"true"}, "Accept": {"text/html"},
+				"Cookie": {`a=1; theme="dark mode"; session=1`, "currency=EUR; theme=light"},
+			}},
+			from("/", func(s *seen) {
+				s.Header["Accept-Language"] = []string{"de", "en"}
+				s.Header["Hx-Request"] = []string{"true"}
+				s.Header["Cookie"] = []string{`currency=EUR; theme="dark mode"; theme=light`}
+			}),
+		},
+		"normalized": {
+			isr.Options{Default: isr.Route{Vary: route.Vary, VaryCookies: route.VaryCookies, Normalize: func(h http.Header) {
+				for name := range h {
+					if !slices.Contains([]string{"Accept-Language", "Hx-Request", "Cookie"}, name) {
+						t.Errorf("Normalize sees %s", name)
+					}
+				}
+				h.Set("Accept-Language", h.Get("Accept-Language")[:2])
+				h.Del("Hx-Request")
+				h.Set("Cookie", "theme=dark")
+				h.Set("X-Secret", "not declared")
+			}}},
+			visitor{"/", "", false, http.Header{"Accept-Language": {"de-AT,de;q=0.9"}, "Hx-Request": {"true"}, "Cookie": {"theme=dark; a=b"}}},
+			from("/", func(s *seen) {
+				s.Header["Accept-Language"] = []string{"de"}
+				s.Header["Cookie"] = []string{"theme=dark"}
+			}),
+		},
+		"Authorization, declared": {
+			isr.Options{Default: isr.Route{Vary: []string{"Authorization"}}},
+			visitor{target: "/", header: http.Header{"Authorization": {"Bearer x"}}},
+			from("/", func(s *seen) { s.Header["Authorization"] = []string{"Bearer x"} }),
+		},
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			t.Run(method+" "+name, func(t *testing.T) {
+				var got []seen
+				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { got = append(got, look(t, r)) }}
+				site := isr.Wrap(c, test.opts)
+				r := httptest.NewRequest(method, test.visitor.target, nil)
+				if test.visitor.host != "" {
+					r.Host = test.visitor.host
+				}
+				if test.visitor.tls {
+					r.TLS = &tls.ConnectionState{ServerName: "secret"}
+				}
+				for name, values := range test.visitor.header {
+					r.Header[name] = values
+				}
+				ctx := context.WithValue(r.Context(), contextKey{}, "session")
+				r = r.WithContext(context.WithValue(ctx, http.LocalAddrContextKey, "addr"))
+				before := r.Header.Clone()
+				site.ServeHTTP(httptest.NewRecorder(), r)
+				site.ServeHTTP(httptest.NewRecorder(), r)
+				if diff := cmp.Diff([]seen{test.want}, got, cmpopts.EquateEmpty()); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff(before, r.Header); diff != "" {
+					t.Errorf("the visitor's headers were changed (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// Two visitors who differ in what is keyed get different pages.
+func TestKey(t *testing.T) {
+	route := isr.Route{Query: []string{"q"}, Vary: []string{"Accept", "Accept-Language"}, VaryCookies: []string{"theme"}}
+	visitors := []*http.Request{
+		httptest.NewRequest("GET", "/a/b", nil),
+		httptest.NewRequest("GET", "/a%2fb", nil),
+		httptest.NewRequest("GET", "/a%2Fb", nil),
+		httptest.NewRequest("GET", "/a/b/", nil),
+		httptest.NewRequest("GET", "/A/b", nil),
+		httptest.NewRequest("GET", "/a/b?q=1", nil),
+		httptest.NewRequest("GET", "/a/b?q=", nil),
+		httptest.NewRequest("GET", "/a/b?q=1&q=2", nil),
+		httptest.NewRequest("GET", "/a/b?q=2&q=1", nil),
+		httptest.NewRequest("GET", "/a/b?q=1%26q%3D2", nil),
+		httptest.NewRequest("GET", "/a/b%3Fq=1", nil),
+	}
+	add := func(change func(r *http.Request)) {
+		r := httptest.NewRequest("GET", "/a/b", nil)
+		change(r)
+		visitors = append(visitors, r)
+	}
+	add(func(r *http.Request) { r.Host = "example.org" })
+	add(func(r *http.Request) { r.TLS = new(tls.ConnectionState) })
+	for _, h := range []http.Header{
+		{"Accept": {"x"}},
+		{"Accept": {"x", "y"}},
+		{"Accept": {"x, y"}},
+		{"Accept": {""}},
+		{"Accept-Language": {"x"}},
+		{"Accept": {"x"}, "Accept-Language": {"y"}},
+		{"Accept": {"x\x06Accept"}},
+		{"Cookie": {"theme=x"}},
+		{"Cookie": {"theme=x; theme=y"}},
+		{"Cookie": {"theme="}},
+	} {
+		add(func(r *http.Request) { r.Header = h })
+	}
+	c := new(cms)
+	site := isr.Wrap(c, isr.Options{Default: route})
+	for range 2 {
+		for i, r := range visitors {
+			w := httptest.NewRecorder()
+			site.ServeHTTP(w, r)
+			if got, want := w.Body.String(), fmt.Sprintf("page %d", i+1); got != want {
+				t.Errorf("%s %v: got %q, want %q", r.RequestURI, r.Header, got, want)
+			}
+		}
+	}
+}
+
+// An outer ServeMux's pattern and path values reach the handler, on its first
+// run and on those behind the visitors' backs.
+func TestOuterServeMux(t *testing.T) {
+	var got []string
+	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		got = append(got, fmt.Sprintf("%s id=%s rest=%s", r.Pattern, r.PathValue("id"), r.PathValue("rest")))
+	}}
+	site := isr.Wrap(c, isr.Options{})
+	mux := http.NewServeMux()
+	mux.Handle("GET /blog/{id}/{rest...}", site)
+	mux.Handle("/exact/{$}", site)
+	get(mux, "/blog/a%20b/x/y")
+	get(mux, "/exact/")
+	if err := site.Revalidate(t.Context(), "/blog/a b/x/y"); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"GET /blog/{id}/{rest...} id=a b rest=x/y",
+		"/exact/{$} id= rest=",
+		"GET /blog/{id}/{rest...} id=a b rest=x/y",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A handler that edits its request edits nobody else's.
+func TestRequestsAreNotShared(t *testing.T) {
+	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		if got := r.Header["Accept"]; !slices.Equal(got, []string{"x", "y"}) {
+			t.Errorf("Accept %q", got)
+		}
+		r.Header["Accept"][0] = "z"
+		r.URL.Path = "/changed"
+	}}
+	site := isr.Wrap(c, isr.Options{Default: isr.Route{Vary: []string{"Accept"}}})
+	get(site, "/", "Accept", "x", "Accept", "y")
+	for range 2 {
+		if err := site.Revalidate(t.Context(), "/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for p := range site.Pages() {
+		if diff := cmp.Diff(http.Header{"Accept": {"x", "y"}}, p.Varied); diff != "" || p.Path != "/" {
+			t.Errorf("path %q, varied (-want +got):\n%s", p.Path, diff)
+		}
+	}
+}
+
+func TestWrapPanics(t *testing.T) {
+	h := new(cms)
+	routes := func(pattern string, r isr.Route) isr.Options {
+		return isr.Options{Routes: map[string]isr.Route{pattern: r}}
+	}
+	for _, test := range []struct {
+		handler http.Handler
+		opts    isr.Options
+		want    []string // parts of the message
+	}{
+		{nil, isr.Options{}, []string{"nil handler"}},
+		{h, isr.Options{MaxBytes: -1}, []string{"MaxBytes", "-1"}},
+		{h, isr.Options{MaxPageBytes: -2}, []string{"MaxPageBytes", "-2"}},
+		{h, isr.Options{MaxRegenerations: -3}, []string{"MaxRegenerations", "-3"}},
+		{h, isr.Options{Origin: "example.com"}, []string{"Origin", `"example.com"`, "https://example.com"}},
+		{h, isr.Options{Origin: "ftp://example.com"}, []string{"Origin", `"ftp://example.com"`}},
+		{h, isr.Options{Origin: "https://"}, []string{"Origin", `"https://"`}},
+		{h, isr.Options{Origin: "https://example.com/shop"}, []string{"Origin", `"https://example.com/shop"`}},
+		{h, isr.Options{Origin: "https://user@example.com"}, []string{"Origin", `"https://user@example.com"`}},
+		{h, isr.Options{Origin: "https://%zz"}, []string{"Origin", `"https://%zz"`}},
+		{h, isr.Options{Default: isr.Route{Timeout: -1}}, []string{"Options.Default.Timeout", "-1ns"}},
+		{h, routes("/x", isr.Route{Timeout: -5}), []string{`Options.Routes["/x"].Timeout`, "-5ns"}},
+		{h, routes("blog", isr.Route{}), []string{`Options.Routes["blog"]`}},
+		{h, routes("/{id", isr.Route{}), []string{`Options.Routes["/{id"]`}},
+		{h, routes("", isr.Route{}), []string{`Options.Routes[""]`}},
+		{h, routes("POST /x", isr.Route{}), []string{`Options.Routes["POST /x"]`, "POST", "GET"}},
+		{h, isr.Options{Routes: map[string]isr.Route{"/{a}/x": {}, "/x/{b}": {}}}, []string{`Options.Routes["/{a}/x"]`, `"/x/{b}"`}},
+		{h, routes("/x", isr.Route{Vary: []string{"*"}}), []string{"Vary", `"*"`}},
+		{h, routes("/x", isr.Route{Vary: []string{"Accept Language"}}), []string{"Vary", `"Accept Language"`}},
+		{h, routes("/x", isr.Route{Vary: []string{"range"}}), []string{"Vary", "Range"}},
+		{h, routes("/x", isr.Route{Vary: []string{"If-None-Match"}}), []string{"Vary", "If-None-Match"}},
+		{h, routes("/x", isr.Route{Vary: []string{"Connection"}}), []string{"Vary", "Connection"}},
+		{h, routes("/x", isr.Route{VaryCookies: []string{"a=b"}}), []string{"VaryCookies", `"a=b"`}},
+		{h, routes("/x", isr.Route{Tags: []string{""}}), []string{"Tags", `""`, "not empty"}},
+		{h, routes("/x", isr.Route{Tags: []string{"a,b"}}), []string{"Tags", `"a,b"`, "comma"}},
+		{h, routes("/x", isr.Route{Tags: []string{" a"}}), []string{"Tags", `" a"`, "space"}},
+		{h, routes("/x", isr.Route{Tags: []string{strings.Repeat("x", 257)}}), []string{"Tags", "256"}},
+		{h, routes("/x", isr.Route{Tags: make129()}), []string{"Tags", "129", "128"}},
+		{h, routes("/x", isr.Route{CacheControl: "public\nX-Evil: 1"}), []string{"CacheControl", `"public\nX-Evil: 1"`}},
+	} {
+		got := fmt.Sprint(recovered(func() { isr.Wrap(test.handler, test.opts) }))
+		for _, part := range append(test.want, "isr: ") {
+			if !strings.Contains(got, part) {
+				t.Errorf("%+v: panic %q does not say %s", test.opts, got, part)
+			}
+		}
+	}
+}
+
+func make129() (tags []string) {
+	for i := range 129 {
+		tags = append(tags, fmt.Sprint(i))
+	}
+	return tags
+}
+
+// The headers of the Vary that a developer would naturally declare are no
+// mistakes.
+func TestWrapTakes(t *testing.T) {
+	isr.Wrap(new(cms), isr.Options{
+		Origin:  "http://localhost:8080",
+		Default: isr.Route{Vary: []string{"Host", "X-Forwarded-Proto", "accept-encoding", "Cookie", "Cookie"}, VaryCookies: []string{"a", "a"}},
+	})
+}
