@@ -171,19 +171,14 @@ func (rt *route) narrow(r *http.Request) string {
 			h[name] = slices.Clone(values)
 		}
 	}
-	if len(rt.cookies) > 0 && r.Header["Cookie"] != nil {
-		kept := http.Request{Header: make(http.Header)}
-		for _, name := range rt.cookies {
-			for _, c := range r.CookiesNamed(name) {
-				kept.AddCookie(c)
-			}
-		}
-		if values := kept.Header["Cookie"]; values != nil {
-			h["Cookie"] = values
-		}
+	if len(rt.cookies) > 0 {
+		rt.keepCookies(h, r.Header["Cookie"])
 	}
 	if rt.Normalize != nil {
 		rt.Normalize(h)
+		if len(rt.cookies) > 0 {
+			rt.keepCookies(h, h["Cookie"])
+		}
 	}
 	var b []byte
 	for _, name := range rt.vary {
@@ -193,6 +188,20 @@ func (rt *route) narrow(r *http.Request) string {
 		b = appendHeader(b, "Cookie", h["Cookie"])
 	}
 	return string(b)
+}
+
+// keepCookies sets the Cookie header in h to the declared cookies of some lines.
+func (rt *route) keepCookies(h http.Header, lines []string) {
+	all, kept := http.Request{Header: http.Header{"Cookie": lines}}, http.Request{Header: make(http.Header)}
+	for _, name := range rt.cookies {
+		for _, c := range all.CookiesNamed(name) {
+			kept.AddCookie(c)
+		}
+	}
+	delete(h, "Cookie")
+	if values := kept.Header["Cookie"]; values != nil {
+		h["Cookie"] = values
+	}
 }
 
 // appendHeader appends a header so that parseHeader finds it again and no two
@@ -284,7 +293,7 @@ type Page struct {
 type page struct {
 	// What was generated. Plain data that never changes, ready to be encoded.
 	key         key
-	outer       outer
+	pattern     string // of a ServeMux around the Site
 	ticket      ticket
 	status      int
 	pass        refusal // for a pass mark: why the response may not be stored
@@ -307,7 +316,7 @@ type page struct {
 	hits    atomic.Uint64
 	touched atomic.Int64            // the second of the last move to the front of the list
 	verdict atomic.Uint64           // clock<<2 | effect: the last look at the invalidations
-	revoked atomic.Int64            // Unix time in ns of the invalidation that turned it stale
+	revoked atomic.Int64            // Unix time in ns of the invalidation that it was first seen to be stale by
 	trouble atomic.Pointer[trouble] // the failures since
 }
 
@@ -323,6 +332,7 @@ func (t ticket) compare(u ticket) int {
 type trouble struct {
 	failures int
 	err      error
+	version  uint64 // the clock when the last of them began
 }
 
 // A lifetime says how long a page is fresh, and how long after that it may
@@ -348,7 +358,7 @@ func (p *page) view(effect effect, now time.Time) view {
 	v := view{age: max(0, now.Sub(p.generated)), revoked: effect != effectNone}
 	if p.pass != (refusal{}) {
 		v.state = Uncacheable
-		if v.revoked || v.age >= passTTL {
+		if v.revoked || v.age >= passTTL || p.trouble.Load() != nil {
 			v.state = absent
 		}
 		return v
@@ -377,16 +387,14 @@ func (v view) shows() bool {
 	return v.state == Fresh || v.state == Stale || v.state == Expired && v.onError
 }
 
-// failing reports whether the last attempt to renew the page has failed.
-func (p *page) failing() bool { return p.trouble.Load() != nil }
-
-// fail notes a failed attempt to renew the page.
-func (p *page) fail(err error) {
+// fail notes a failed attempt to renew the page, begun at a version.
+func (p *page) fail(err error, version uint64) {
 	for {
 		old := p.trouble.Load()
-		t := &trouble{1, err}
+		t := &trouble{1, err, version}
 		if old != nil {
 			t.failures += old.failures
+			t.version = max(t.version, old.version)
 		}
 		if p.trouble.CompareAndSwap(old, t) {
 			return
@@ -418,7 +426,7 @@ func (p *page) snapshot(effect effect, now time.Time) Page {
 // A shelf holds the pages that are stored at one path, whatever their host,
 // query and headers, and remembers the path's route.
 type shelf struct {
-	route *route
+	route *route               // of the canonical spelling; others may have another: /%2e%2e is not /..
 	front atomic.Pointer[page] // written under cache.mu; most paths have but this one
 }
 
@@ -443,7 +451,7 @@ type cache struct {
 
 func newCache(maxBytes int64) *cache {
 	c := &cache{maxBytes: maxBytes, shelves: make(map[string]*shelf), known: make(map[string]struct{})}
-	c.fence.tags = make(map[string]*changes)
+	c.fence.tags, _ = simplelru.NewLRU[string, *changes](1<<31-1, nil)
 	c.fence.clock.Store(1) // a page that nobody has judged yet has 0
 	// The lists never evict by themselves: memory is counted in bytes.
 	c.once, _ = simplelru.NewLRU[key, *page](1<<31-1, nil)
@@ -451,9 +459,12 @@ func newCache(maxBytes int64) *cache {
 	return c
 }
 
-// shelf returns what is stored at a path, or nil.
+// shelf returns what is stored at a path, or nil if its spelling is not plainly
+// the canonical one.
 func (c *cache) shelf(path string) *shelf {
-	path = canonicalPath(path)
+	if strings.IndexByte(path, '%') >= 0 {
+		return nil
+	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.shelves[path]
@@ -549,6 +560,9 @@ func (c *cache) put(p *page, byName bool) (evicted []*page, ok bool) {
 	sh := c.shelves[path]
 	if sh == nil {
 		sh = &shelf{route: p.route}
+		if p.key.path != path {
+			sh.route = nil
+		}
 		c.shelves[path] = sh
 	}
 	if front := sh.front.Load(); front != nil {
@@ -607,7 +621,14 @@ func (c *cache) drop(p *page) {
 	p.next, p.prev = nil, nil
 }
 
-// at returns the pages that are stored at a path and match.
+// holds reports whether anything is stored at a canonical path.
+func (c *cache) holds(path string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.shelves[path] != nil
+}
+
+// at returns the pages that are stored at a canonical path and match.
 func (c *cache) at(path string, match func(*page) bool) (pages []*page) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -636,11 +657,13 @@ func (c *cache) size() (pages int, bytes int64) {
 	return c.once.Len() + c.often.Len(), c.bytes
 }
 
-// admit makes a path known to PrerenderedOnly routes.
-func (c *cache) admit(path string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.known[canonicalPath(path)] = struct{}{}
+// admit makes a path known to its PrerenderedOnly route.
+func (c *cache) admit(rt *route, path string) {
+	if rt.PrerenderedOnly {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.known[canonicalPath(path)] = struct{}{}
+	}
 }
 
 func (c *cache) admits(path string) bool {
@@ -677,8 +700,7 @@ const (
 	effectGone           // never shown again: Purge, PurgeTag
 )
 
-// maxTracked is how many tags the fence remembers before it forgets the older
-// half of them.
+// maxTracked is how many tags the fence remembers.
 const maxTracked = 1 << 16
 
 // A fence keeps results that are older than an invalidation from passing for
@@ -690,8 +712,8 @@ type fence struct {
 	clock atomic.Uint64 // the newest version; moved when tags already hold it
 
 	tagsMu sync.RWMutex
-	tags   map[string]*changes // guarded by tagsMu
-	floor  changes             // guarded by tagsMu: the newest of what was forgotten
+	tags   *simplelru.LRU[string, *changes] // guarded by tagsMu, as floor; by their last invalidation
+	floor  changes                          // the newest of what was forgotten: what is older counts as invalidated, which is safe
 }
 
 // changes are the latest invalidations of a tag, by effect.
@@ -702,7 +724,7 @@ type change struct {
 	at      int64 // Unix time in ns
 }
 
-func (f *fence) now() uint64 { return f.clock.Load() }
+func (f *fence) version() uint64 { return f.clock.Load() }
 
 // invalidate gives the tags a new version.
 func (f *fence) invalidate(effect effect, tags ...string) {
@@ -710,45 +732,34 @@ func (f *fence) invalidate(effect effect, tags ...string) {
 	defer f.tagsMu.Unlock()
 	c := change{f.clock.Load() + 1, time.Now().UnixNano()}
 	for _, tag := range tags {
-		t := f.tags[tag]
-		if t == nil {
+		t, ok := f.tags.Get(tag)
+		if !ok {
 			t = new(changes)
-			f.tags[strings.Clone(tag)] = t
+			f.tags.Add(strings.Clone(tag), t)
 		}
 		t[effect] = c
 	}
-	if len(f.tags) > maxTracked {
-		f.forget()
+	for f.tags.Len() > maxTracked && f.forget(c.version) {
 	}
 	f.clock.Store(c.version)
 }
 
-// forget drops the older half of the tags and raises the floor to them: what is
-// older than the floor counts as invalidated, which is safe.
-func (f *fence) forget() {
-	newest := func(t *changes) (v uint64) {
-		for _, c := range t {
-			v = max(v, c.version)
+// forget drops the tag whose last invalidation is the oldest, if it is older
+// than a version. It is called under f.tagsMu.
+func (f *fence) forget(version uint64) bool {
+	_, t, _ := f.tags.GetOldest()
+	for _, c := range *t {
+		if c.version == version {
+			return false // or everything would count as invalidated
 		}
-		return v
 	}
-	versions := make([]uint64, 0, len(f.tags))
-	for _, t := range f.tags {
-		versions = append(versions, newest(t))
-	}
-	slices.Sort(versions)
-	middle := versions[len(versions)/2]
-	for tag, t := range f.tags {
-		if newest(t) > middle {
-			continue
+	f.tags.RemoveOldest()
+	for effect, c := range *t {
+		if c.version > f.floor[effect].version {
+			f.floor[effect] = c
 		}
-		for effect, c := range t {
-			if c.version > f.floor[effect].version {
-				f.floor[effect] = c
-			}
-		}
-		delete(f.tags, tag)
 	}
+	return true
 }
 
 // effect returns the strongest effect on a page since its generation began.
@@ -764,6 +775,13 @@ func (f *fence) effect(p *page) effect {
 	}
 	p.verdict.Store(f.clock.Load()<<2 | uint64(strongest))
 	return strongest
+}
+
+// failing reports whether the last attempt to renew the page has failed. An
+// invalidation since then gives hope.
+func (f *fence) failing(p *page) bool {
+	t := p.trouble.Load()
+	return t != nil && !f.invalidated(t.version, &p.key, p.tags)
 }
 
 // invalidated reports whether a page, as far as one knows its tags, was
@@ -782,9 +800,6 @@ func (f *fence) invalidated(version uint64, k *key, tags []string) bool {
 // tags, and when that was. It is called under f.tagsMu.
 func (f *fence) since(version uint64, k *key, tags []string) (strongest effect, at int64) {
 	look := func(t *changes) {
-		if t == nil {
-			return
-		}
 		for e := effectGone; e > strongest; e-- {
 			if t[e].version > version {
 				strongest, at = e, t[e].at
@@ -793,12 +808,15 @@ func (f *fence) since(version uint64, k *key, tags []string) (strongest effect, 
 	}
 	look(&f.floor)
 	for _, tag := range tags {
-		look(f.tags[tag])
+		if t, ok := f.tags.Peek(tag); ok {
+			look(t)
+		}
 	}
-	k.tags(func(tag []byte) bool {
-		look(f.tags[string(tag)])
-		return true
-	})
+	for tag := range k.tags {
+		if t, ok := f.tags.Peek(string(tag)); ok {
+			look(t)
+		}
+	}
 	return strongest, at
 }
 

@@ -67,6 +67,7 @@ func TestWhatIsStored(t *testing.T) {
 		"304":                          {serve: status(304, "Cache-Control", "max-age=60"), notStored: "has status 304"},
 		"101":                          {serve: status(101), notStored: "has status 101"},
 		"Set-Cookie":                   {serve: header("Set-Cookie", "session=1", "Cache-Control", "public, max-age=60"), notStored: "sets a cookie: set it in middleware outside of isr, or set Route.Bypass"},
+		"set-cookie, spelt otherwise":  {serve: func(w http.ResponseWriter, r *http.Request) { w.Header()["set-cookie"] = []string{"session=1"} }, notStored: "sets a cookie: set it in middleware outside of isr, or set Route.Bypass"},
 		"private":                      {serve: header("Cache-Control", "max-age=60", "Cache-Control", `Private="X-Name"`), notStored: "is private by its Cache-Control"},
 		"no-store":                     {serve: header("Cache-Control", "NO-STORE"), notStored: "is no-store by its Cache-Control"},
 		"no-cache":                     {serve: header("Cache-Control", "no-cache"), notStored: "is no-cache by its Cache-Control"},
@@ -206,14 +207,15 @@ func TestStreaming(t *testing.T) {
 			w.Header().Set("X-Run", fmt.Sprint(n))
 			w.Header().Set("Connection", "close")
 			time.Sleep(time.Second)
-			for part := range slices.Chunk([]byte(long), 777) {
+			for part := range slices.Chunk([]byte(long), 15_000) {
 				if _, err := w.Write(part); err != nil {
 					t.Errorf("run %d: %v", n, err)
 				}
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Second) // altogether for longer than the Timeout
+				w.(http.Flusher).Flush()
 			}
 		}}
-		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000})
+		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Default: isr.Route{Timeout: 5 * time.Second}})
 		streamed := new(atomic.Int64)
 		var all sync.WaitGroup
 		for range 10 {
@@ -272,6 +274,65 @@ func TestStreamBreaksOff(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A visitor who leaves while nothing is sent is noticed at once, and so is the
+// last of those who would have taken the stream.
+func TestStreamLeft(t *testing.T) {
+	for name, before := range map[string]bool{"before the stream": true, "during the stream": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if before {
+						time.Sleep(2 * time.Second)
+					}
+					io.WriteString(w, strings.Repeat("x", 6000))
+					<-r.Context().Done()
+				}}
+				site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				start := time.Now()
+				recovered(func() {
+					site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+				})
+				if got := time.Since(start); got != time.Second {
+					t.Errorf("the visitor was let go after %v", got)
+				}
+				if err := site.Shutdown(t.Context()); err != nil || time.Since(start) > 2*time.Second {
+					t.Errorf("the run ended after %v, %v", time.Since(start), err)
+				}
+			})
+		})
+	}
+}
+
+// Whoever asks after an invalidation gets no stream of a run begun before it.
+func TestStreamFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var data atomic.Int64
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			read := data.Load()
+			time.Sleep(10 * time.Second)
+			w.Header().Set("Cache-Tag", "found-on-the-way")
+			fmt.Fprintf(w, "data %d %s", read, strings.Repeat("x", 6000))
+		}}
+		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000})
+		ctx, leave := context.WithCancel(t.Context())
+		go site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+		synctest.Wait()
+		data.Store(1)
+		if err := site.RevalidateTag(t.Context(), "found-on-the-way"); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(time.Second)
+			leave() // so that nobody else would take it
+		}()
+		if got := body(site, "/"); !strings.HasPrefix(got, "data 1") {
+			t.Errorf("got %.10q", got)
+		}
+	})
 }
 
 // A visitor who leaves while he is sent a stream ends it.
@@ -367,6 +428,14 @@ func TestHandlersThatLie(t *testing.T) {
 				io.WriteString(w, "page")
 			},
 			200, nil, "page",
+		},
+		"names in any spelling": {
+			func(w http.ResponseWriter) {
+				w.Header()["x-name"] = []string{"value"}
+				w.Header()["ETag"] = []string{`"v1"`}
+				io.WriteString(w, "page")
+			},
+			200, http.Header{"X-Name": {"value"}, "Etag": {`"v1"`}}, "page",
 		},
 		"flush": {
 			func(w http.ResponseWriter) { w.(http.Flusher).Flush(); w.WriteHeader(500); io.WriteString(w, "page") },
@@ -560,11 +629,84 @@ func TestPlaceholder(t *testing.T) {
 		if got := body(site, "/"); got != "page 1" {
 			t.Errorf("people got %q when the page was there", got)
 		}
+		if res := do(site, "HEAD", "/other"); res.StatusCode != 200 || res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("HEAD got %d %v", res.StatusCode, res.Header)
+		}
 		time.Sleep(time.Minute)
 		if got := body(site, "/"); got != "page 1" {
 			t.Errorf("people got %q when the page was stale", got)
 		}
 		time.Sleep(time.Second)
+	})
+}
+
+// Whatever a placeholder does, nobody keeps it.
+func TestPlaceholderIsNotKept(t *testing.T) {
+	for name, placeholder := range map[string]http.HandlerFunc{
+		"silent": func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Cache-Control", "max-age=60") },
+		"writes": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			io.WriteString(w, "x")
+		},
+		"flushes": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.(http.Flusher).Flush()
+		},
+		"hints": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(103)
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.WriteHeader(202)
+		},
+	} {
+		site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{Placeholder: placeholder}})
+		if res := get(site, "/"); res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d %v", name, res.StatusCode, res.Header)
+		}
+	}
+}
+
+// A page of which one knows only that it could not be stored a while ago is as
+// unknown as any; a failure is shown to whoever comes next; and when nothing is
+// generated any more there is nothing to wait for.
+func TestPlaceholderAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		private, fails := true, false
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if private {
+				w.Header().Set("Cache-Control", "private")
+			}
+			time.Sleep(time.Second)
+			if fails {
+				w.WriteHeader(500)
+			}
+			fmt.Fprint(w, "page ", n)
+		}}
+		site := isr.Wrap(c, isr.Options{Default: isr.Route{Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "one moment")
+		})}})
+		visit := func(want string) {
+			t.Helper()
+			if got := body(site, "/"); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		visit("one moment")
+		visit("page 2")
+		private = false
+		time.Sleep(10 * time.Second)
+		visit("one moment")
+		visit("page 3")
+		site.Purge(t.Context(), "/")
+		fails = true
+		visit("one moment")
+		visit("page 5") // the error
+		fails = false
+		visit("page 6")
+		visit("page 6")
+		site.Purge(t.Context(), "/")
+		site.Shutdown(t.Context())
+		visit("page 7")
 	})
 }
 
@@ -606,10 +748,11 @@ func TestPrerender(t *testing.T) {
 				Origin: "https://example.com", MaxRegenerations: 4,
 				Routes: map[string]isr.Route{"/account/": {Bypass: isr.Always}},
 			})
-			got := collect(site, append(paths(10), "/fails", "/private", "nonsense", "https://example.com/x?b=2&a=1", "http://example.com/")...)
+			got := collect(site, append(paths(10), "/fails", "/private", "/account/", "nonsense", "https://example.com/x?b=2&a=1", "http://example.com/")...)
 			want := map[string]string{
 				"/fails":                        "isr: prerender /fails: the handler answered 500 Internal Server Error",
 				"/private":                      "isr: prerender /private: not stored: it is private by its Cache-Control",
+				"/account/":                     "isr: prerender /account/: its route's Bypass keeps it out of the cache",
 				"nonsense":                      `isr: path "nonsense": want a path that begins with "/", or a whole URL`,
 				"https://example.com/x?b=2&a=1": "<nil>",
 				"http://example.com/":           `isr: path "http://example.com/": is not at Options.Origin, https://example.com`,
@@ -713,7 +856,11 @@ func TestShutdown(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			fmt.Fprint(w, "page ", n)
 		}}
-		site := isr.Wrap(c, isr.Options{MaxRegenerations: 1, Origin: "http://example.com", Default: isr.Route{TTL: time.Second}})
+		site := isr.Wrap(c, isr.Options{
+			MaxRegenerations: 1, Origin: "http://example.com", Default: isr.Route{TTL: time.Second},
+			Routes: map[string]isr.Route{"/expired": {TTL: time.Second, StaleWhileRevalidate: -1}},
+		})
+		get(site, "/expired")
 		get(site, "/a")
 		get(site, "/b")
 		time.Sleep(time.Second)
@@ -727,13 +874,14 @@ func TestShutdown(t *testing.T) {
 		if err := site.Shutdown(t.Context()); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
-		if got := c.calls.Load(); got != 3 {
-			t.Errorf("%d runs, want 3: none of those in line", got)
+		if got := c.calls.Load(); got != 4 {
+			t.Errorf("%d runs, want 4: none of those in line", got)
 		}
 		time.Sleep(time.Second)
 		for target, want := range map[string]string{
-			"/a": "isr; hit; ttl=0; detail=stale",
-			"/c": "isr; fwd=bypass",
+			"/a":       "isr; hit; ttl=0; detail=stale",
+			"/expired": "isr; hit; ttl=-31; detail=stale",
+			"/c":       "isr; fwd=bypass",
 		} {
 			if got := get(site, target).Header.Get("Cache-Status"); got != want {
 				t.Errorf("%s: Cache-Status %q, want %q", target, got, want)
@@ -744,6 +892,27 @@ func TestShutdown(t *testing.T) {
 		}
 		if err := site.Shutdown(t.Context()); err != nil {
 			t.Errorf("second Shutdown: %v", err)
+		}
+	})
+}
+
+// What an upstream says of the age of its 304 counts.
+func TestAgeOfRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(&cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			w.Header().Set("Etag", `"v1"`)
+			w.Header().Set("Cache-Control", "max-age=60")
+			if n > 1 {
+				w.Header().Set("Age", "50")
+				w.WriteHeader(304)
+			}
+		}}, isr.Options{})
+		get(site, "/")
+		time.Sleep(time.Minute)
+		get(site, "/")
+		synctest.Wait()
+		if got := get(site, "/").Header; got.Get("Age") != "50" || got.Get("Cache-Status") != "isr; hit; ttl=10" {
+			t.Errorf("%v", got)
 		}
 	})
 }
@@ -883,9 +1052,9 @@ func TestUntouched(t *testing.T) {
 		request request
 		status  string
 	}{
-		"OPTIONS":        {with("OPTIONS", "/", ""), "isr; fwd=bypass"},
-		"OPTIONS *":      {with("OPTIONS", "*", ""), "isr; fwd=bypass"},
-		"TRACE":          {with("TRACE", "/", ""), "isr; fwd=bypass"},
+		"OPTIONS":        {with("OPTIONS", "/", ""), "isr; fwd=method"},
+		"OPTIONS *":      {with("OPTIONS", "*", ""), "isr; fwd=method"},
+		"TRACE":          {with("TRACE", "/", ""), "isr; fwd=method"},
 		"Upgrade":        {with("GET", "/", "", "Upgrade", "websocket"), "isr; fwd=bypass"},
 		"body":           {with("GET", "/", "a body"), "isr; fwd=bypass"},
 		"Authorization":  {with("GET", "/", "", "Authorization", "Basic x"), "isr; fwd=bypass"},

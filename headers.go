@@ -3,6 +3,7 @@ package isr
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -168,7 +169,7 @@ func cutDirective(line string) (name, arg, rest string) {
 			b.WriteByte(line[i])
 		}
 	}
-	return name, b.String(), "" // the quote is not closed
+	return name, "", line[1:] // the quote is not closed: better to believe too much of it than too little
 }
 
 // parseSeconds reads delta-seconds (RFC 9111, section 1.2.2).
@@ -316,6 +317,16 @@ func isETag(s string) bool {
 		!strings.ContainsFunc(s[1:len(s)-1], func(r rune) bool { return r == '"' || r <= ' ' || r == 0x7f })
 }
 
+// canonicalHeader returns a copy in which no rule can be got round by spelling.
+func canonicalHeader(h http.Header) http.Header {
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		name = http.CanonicalHeaderKey(name)
+		out[name] = append(out[name], values...)
+	}
+	return out
+}
+
 // passedOn returns the headers of a response that go on to visitors: not those
 // of its connection, not those that are for one visitor alone, not those that
 // are made anew.
@@ -342,15 +353,8 @@ func passedOn(h http.Header, body []byte) http.Header {
 // newPage makes a page of a response.
 func (f *flight) newPage(status int, sent http.Header, body []byte) *page {
 	h := passedOn(sent, body)
-	_, explicit := f.route.lifetime(status, h, parseCacheControl(h["Cache-Control"]))
 	plain := append([]byte(nil), body...)
-	p := f.page(status, h, plain, compress(h, plain))
-	if age := sent.Get("Age"); age != "" && explicit {
-		// An upstream cache had the page for a while. Its time counts where the
-		// lifetime is the upstream's, too (RFC 9111, section 4.2.3).
-		p.generated = p.generated.Add(-parseSeconds(age))
-	}
-	return p
+	return f.page(status, h, sent.Get("Age"), plain, compress(h, plain))
 }
 
 // merged returns the headers of a stored page, as a 304 has updated them (RFC
@@ -379,13 +383,13 @@ func (f *flight) renewed(merged http.Header) *page {
 	if f.old.gzip != nil {
 		compressed = f.old.gzip.body
 	}
-	return f.page(f.old.status, passedOn(merged, nil), f.old.plain.body, compressed)
+	return f.page(f.old.status, passedOn(merged, nil), merged.Get("Age"), f.old.plain.body, compressed)
 }
 
 // passMark makes the note that the response may not be stored.
 func (f *flight) passMark(why refusal) *page {
 	return &page{
-		key: f.key, route: f.route, outer: f.outer, ticket: f.ticket, generated: time.Now(),
+		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, generated: time.Now(),
 		pass: why, size: pageOverhead/2 + 2*f.key.bytes(),
 	}
 }
@@ -395,14 +399,20 @@ func (f *flight) passMark(why refusal) *page {
 // stamp. TestMemory compares it with the heap.
 const pageOverhead = 1900
 
-// page makes a page of h, which it takes over, and the encodings of a body.
-func (f *flight) page(status int, h http.Header, plain, compressed []byte) *page {
+// page makes a page of h, which it takes over, the Age that came with it, and the
+// encodings of a body.
+func (f *flight) page(status int, h http.Header, age string, plain, compressed []byte) *page {
 	d := parseCacheControl(h["Cache-Control"])
 	p := &page{
-		key: f.key, route: f.route, outer: f.outer, ticket: f.ticket, status: status, generated: time.Now(),
+		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, status: status, generated: time.Now(),
 		tags: tagsOf(f.route, h), ownControl: h["Cache-Control"] != nil,
 	}
-	p.lifetime, _ = f.route.lifetime(status, h, d)
+	var explicit bool
+	if p.lifetime, explicit = f.route.lifetime(status, h, d); explicit && age != "" {
+		// An upstream cache had it for a while. Its time counts where the lifetime
+		// is the upstream's, too (RFC 9111, section 4.2.3).
+		p.generated = p.generated.Add(-parseSeconds(age))
+	}
 	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
@@ -417,10 +427,12 @@ func (f *flight) page(status int, h http.Header, plain, compressed []byte) *page
 		control := f.route.CacheControl
 		if control == "" {
 			control = p.lifetime.control()
+			if f.route.authPage {
+				control = "private, max-age=0" // public would let others share it (RFC 9111, section 3.5)
+			}
 		}
 		h.Set("Cache-Control", control)
 	}
-	h.Del("Age")
 	addVary(h, f.route.varyOn)
 	if compressed != nil {
 		addVary(h, "Accept-Encoding")
@@ -430,6 +442,9 @@ func (f *flight) page(status int, h http.Header, plain, compressed []byte) *page
 	}
 	p.plain = newRepresentation(status, h, plain, etag)
 	p.size = pageOverhead + 2*p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
+	if limit := f.site.cache.maxBytes; p.size > limit {
+		return f.passMark(refusal{fmt.Sprintf("takes more than MaxBytes (%d)", limit), "raise it, or set Route.Bypass"})
+	}
 	return p
 }
 
@@ -466,12 +481,13 @@ func addVary(h http.Header, names string) {
 
 // A representation is one encoding of a page, with its headers ready to send.
 type representation struct {
-	body   []byte
-	etag   string
-	names  []string // of values; equal ones stand together
-	values []string // the last three: Cache-Control, Age, Cache-Status
-	entity int      // how many of the first describe the body, and are not for a 304
-	stamp  atomic.Pointer[stamp]
+	body    []byte
+	etag    string
+	names   []string // of values; equal ones stand together
+	values  []string // the last three: Cache-Control, Age, Cache-Status
+	entity  int      // how many of the first describe the body, and are not for a 304
+	untyped bool     // whether the handler wants no Content-Type, not even a guess
+	stamp   atomic.Pointer[stamp]
 }
 
 // A stamp is the values of a representation for one second.
@@ -500,6 +516,7 @@ func newRepresentation(status int, h http.Header, body []byte, etag string) *rep
 		add(name, h[name]...)
 	}
 	rep.entity = len(rep.names)
+	rep.untyped = h["Content-Type"] == nil && len(body) > 0
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		if name != "Cache-Control" && name != "Cache-Status" && name != "Etag" && name != "Vary" && !slices.Contains(entity, name) {
 			add(name, h[name]...)
@@ -542,28 +559,28 @@ func (rep *representation) snapshot() (h http.Header, etag string) {
 // at returns the values of the headers at one moment. They are formatted once a
 // second, whatever the number of visitors.
 func (rep *representation) at(v view) *stamp {
-	want := stamp{age: int64(v.age / time.Second), left: int64(v.left / time.Second), state: v.state, revoked: v.revoked}
+	age, left := int64(v.age/time.Second), int64(v.left/time.Second)
 	if v.left != forever && !v.revoked {
-		want.left = int64((v.left+v.age)/time.Second) - want.age // in step with Age
+		left = int64((v.left+v.age)/time.Second) - age // in step with Age
 	}
-	if s := rep.stamp.Load(); s != nil && s.age == want.age && s.left == want.left && s.state == want.state && s.revoked == want.revoked {
+	if s := rep.stamp.Load(); s != nil && s.age == age && s.left == left && s.state == v.state && s.revoked == v.revoked {
 		return s
 	}
-	want.values = slices.Clone(rep.values)
-	tail := want.values[len(want.values)-3:]
+	s := &stamp{age, left, v.state, v.revoked, slices.Clone(rep.values)}
+	tail := s.values[len(s.values)-3:]
 	if v.revoked {
 		tail[0] = revokedControl
 	}
-	tail[1] = strconv.FormatInt(want.age, 10)
+	tail[1] = strconv.FormatInt(age, 10)
 	tail[2] += "; hit"
 	if v.left != forever {
-		tail[2] += "; ttl=" + strconv.FormatInt(want.left, 10)
+		tail[2] += "; ttl=" + strconv.FormatInt(left, 10)
 	}
 	if v.state != Fresh {
 		tail[2] += "; detail=stale"
 	}
-	rep.stamp.Store(&want)
-	return &want
+	rep.stamp.Store(s)
+	return s
 }
 
 // serve answers from memory.
@@ -591,34 +608,62 @@ func (p *page) encodingFor(r *http.Request) *representation {
 // send writes a representation with the given header values, which it takes over.
 func (p *page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string) {
 	h := w.Header()
-	etags := r.Header["If-None-Match"]
-	plain := p.status != http.StatusOK || etags == nil && !asksForPart(r.Header)
-	if !plain && len(etags) == 1 && etags[0] == rep.etag {
-		rep.writeHeader(h, values, rep.entity)
-		w.WriteHeader(http.StatusNotModified)
-		return
+	if p.status == http.StatusOK {
+		etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
+		switch {
+		case !more && len(etags) == 1 && etags[0] == rep.etag:
+			rep.writeHeader(h, values, rep.entity)
+			w.WriteHeader(http.StatusNotModified)
+			return
+		case more || etags != nil:
+			rep.writeHeader(h, values, 0)
+			http.ServeContent(&contentWriter{w}, onlyGetHasRange(r), "", p.modified, bytes.NewReader(rep.body))
+			return
+		}
 	}
 	rep.writeHeader(h, values, 0)
-	if !plain {
-		http.ServeContent(w, r, "", p.modified, bytes.NewReader(rep.body))
-		return
-	}
 	w.WriteHeader(p.status)
 	if r.Method != http.MethodHead && len(rep.body) > 0 {
 		w.Write(rep.body)
 	}
 }
 
-// asksForPart reports whether a request asks for a part of a page, or for one
+// asksForMore reports whether a request asks for a part of a page, or for one
 // under a condition other than If-None-Match.
-func asksForPart(h http.Header) bool {
+func asksForMore(h http.Header) bool {
 	return h["If-Modified-Since"] != nil || h["Range"] != nil || h["If-Match"] != nil || h["If-Unmodified-Since"] != nil
+}
+
+// onlyGetHasRange returns r without a range where its method has none (RFC 9110,
+// section 14.2).
+func onlyGetHasRange(r *http.Request) *http.Request {
+	if r.Method == http.MethodGet || r.Header["Range"] == nil {
+		return r
+	}
+	r = r.Clone(r.Context())
+	r.Header.Del("Range")
+	return r
+}
+
+// A contentWriter keeps http.ServeContent from announcing a body with a 412.
+type contentWriter struct{ http.ResponseWriter }
+
+func (w *contentWriter) WriteHeader(status int) {
+	if status == http.StatusPreconditionFailed {
+		for _, name := range [...]string{"Content-Length", "Content-Type", "Content-Encoding"} {
+			w.Header().Del(name)
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // writeHeader sets the headers from the given one on. It gives values away:
 // whoever edits a header edits his own.
 func (rep *representation) writeHeader(h http.Header, values []string, from int) {
 	fresh := len(h) == 0
+	if rep.untyped {
+		h["Content-Type"] = nil // which net/http takes for a no
+	}
 	for i := from; i < len(values); {
 		j := i + 1
 		for j < len(values) && rep.names[j] == rep.names[i] {
@@ -634,24 +679,41 @@ func (rep *representation) writeHeader(h http.Header, values []string, from int)
 }
 
 // serve passes a stream on to the visitor who took it.
-func (st *stream) serve(w http.ResponseWriter) {
-	h := w.Header()
-	length := st.header["Content-Length"]
-	for name, values := range passedOn(st.header, st.begin) {
-		h[name] = values
-	}
-	if length != nil {
-		h["Content-Length"] = slices.Clone(length)
+func (st *stream) serve(w http.ResponseWriter, r *http.Request) {
+	defer st.close()
+	defer context.AfterFunc(r.Context(), st.close)()
+	h := passedOn(st.header, st.begin)
+	addVary(h, st.route.varyOn)
+	if length := st.header["Content-Length"]; length != nil {
+		h["Content-Length"] = length
 	}
 	h.Add("Cache-Status", "isr; fwd=uri-miss; detail=too-large")
+	copyHeader(w.Header(), h)
 	w.WriteHeader(st.status)
 	_, err := w.Write(st.begin)
-	if err == nil {
-		_, err = io.Copy(w, st.rest)
+	for buf := make([]byte, 32<<10); err == nil; {
+		var n int
+		if n, err = st.rest.Read(buf); n > 0 {
+			if _, failed := w.Write(buf[:n]); failed != nil {
+				err = failed
+			}
+		} else if err == nil {
+			http.NewResponseController(w).Flush()
+		}
 	}
-	st.rest.CloseWithError(errLate)
-	if err != nil {
+	if err != io.EOF {
 		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
+	}
+}
+
+// copyHeader sets headers that nobody else has. To Vary and Cache-Status others
+// may have added already, and their word stands.
+func copyHeader(to, from http.Header) {
+	for name, values := range from {
+		if name == "Vary" || name == "Cache-Status" {
+			values = append(slices.Clip(to[name]), values...)
+		}
+		to[name] = slices.Clone(values)
 	}
 }
 
@@ -733,21 +795,37 @@ func compressible(contentType string) bool {
 // A noStoreWriter makes sure that nobody keeps the response.
 type noStoreWriter struct {
 	http.ResponseWriter
-	wrote bool
+	status int // zero until the final header is written
 }
 
 func (w *noStoreWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *noStoreWriter) WriteHeader(status int) {
-	if w.wrote = w.wrote || status >= 200; w.wrote {
+	if w.status == 0 {
+		if status >= 200 {
+			w.status = status
+		}
 		w.Header().Set("Cache-Control", "no-store")
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *noStoreWriter) Write(b []byte) (int, error) {
-	if !w.wrote {
+	w.implicit()
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *noStoreWriter) FlushError() error {
+	w.implicit()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *noStoreWriter) Flush() { w.FlushError() }
+
+// implicit writes the header if nothing has, at the latest when the handler has
+// returned.
+func (w *noStoreWriter) implicit() {
+	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	return w.ResponseWriter.Write(b)
 }

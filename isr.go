@@ -36,8 +36,8 @@
 package isr
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -154,8 +154,8 @@ type Route struct {
 	// Normalize, if not nil, narrows the declared headers (the cookies of
 	// VaryCookies among them, as Cookie) before the page's key is built from
 	// them: "de-AT,de;q=0.9" to "de". Whatever it adds that is not declared is
-	// dropped. It is called concurrently, for every request that carries one of
-	// the declared headers.
+	// dropped. It is called concurrently, for every request of a route that
+	// declares any, with those that the request has.
 	Normalize func(http.Header)
 
 	// Tags are names for RevalidateTag and PurgeTag. The handler adds more with
@@ -174,7 +174,7 @@ type Route struct {
 
 	// Placeholder, if not nil, answers people at once, with no-store, while a
 	// page that is not stored is generated in the background. Well-known
-	// crawlers wait for the page.
+	// crawlers wait for the page, and so does everyone after a failure.
 	Placeholder http.Handler
 
 	// PrerenderedOnly makes every path that neither Prerender nor Revalidate was
@@ -183,8 +183,9 @@ type Route struct {
 
 	// Timeout is the deadline of one generation: the handler's context ends
 	// there, those who wait get a 504, and what comes later is dropped. A handler
-	// that ignores its context goes on running; nothing in Go can stop it. Zero
-	// means 30 seconds.
+	// that ignores its context goes on running; nothing in Go can stop it. Where a
+	// response turns out to be too large to be stored, and is streamed on, each
+	// part of it has this time. Zero means 30 seconds.
 	Timeout time.Duration
 }
 
@@ -219,30 +220,23 @@ func Wrap(h http.Handler, opts Options) *Site {
 		panic(fmt.Sprintf("isr: Options: negative MaxBytes (%d), MaxPageBytes (%d) or MaxRegenerations (%d)",
 			opts.MaxBytes, opts.MaxPageBytes, opts.MaxRegenerations))
 	}
-	maxBytes := or(opts.MaxBytes, defaultMaxBytes)
+	maxBytes := cmp.Or(opts.MaxBytes, defaultMaxBytes)
 	s := &Site{
 		handler: h,
 		origin:  parseOrigin(opts.Origin),
 		mux:     http.NewServeMux(),
 		routes:  make(map[string]*route),
 		other:   newRoute("Options.Default", "", opts.Default),
-		limit:   min(or(opts.MaxPageBytes, defaultMaxPageBytes), maxBytes),
+		limit:   min(cmp.Or(opts.MaxPageBytes, defaultMaxPageBytes), maxBytes),
 		log:     opts.Logger,
 		observe: opts.Observe,
 	}
 	s.cache = newCache(maxBytes)
-	s.runs.init(or(opts.MaxRegenerations, 4*runtime.GOMAXPROCS(0)))
+	s.runs.init(cmp.Or(opts.MaxRegenerations, 4*runtime.GOMAXPROCS(0)))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
 		s.addRoute(pattern, opts.Routes[pattern])
 	}
 	return s
-}
-
-func or[T comparable](v, instead T) T {
-	if v == *new(T) {
-		return instead
-	}
-	return v
 }
 
 // ServeHTTP answers a visitor: from memory where it can, from the wrapped
@@ -253,6 +247,10 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.change()
 		return
 	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		v.pass(fwdMethod)
+		return
+	}
 	if !asksForPage(r) {
 		v.pass(fwdBypass)
 		return
@@ -261,15 +259,16 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	shelf := s.cache.shelf(path)
 	if shelf != nil && !s.hosts {
 		v.route = shelf.route
-	} else {
-		v.route = s.lookup(r)
+	}
+	if v.route == nil {
+		v.route = s.lookup(r.Host, r.URL)
 	}
 	if v.route.bypasses(r) {
 		v.pass(fwdBypass)
 		return
 	}
 	v.key = s.key(r, path, v.route)
-	v.asked = s.cache.now()
+	v.asked = s.cache.version()
 	for {
 		p, effect := s.cache.get(&v.key, shelf)
 		switch view := p.view(effect, v.start); {
@@ -279,15 +278,16 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case view.state == Uncacheable:
 			v.pass(fwdUncacheable)
 			return
-		case view.state == Stale, view.state == Expired && view.onError && p.failing():
+		case view.state == Stale,
+			view.state == Expired && view.onError && (s.cache.failing(p) || s.runs.isClosed()):
 			s.join(v.request(), p, nil)
 			v.hit(p, view)
 			return
-		case p == nil && v.route.PrerenderedOnly && !s.cache.admits(path):
+		case view.state == absent && v.route.PrerenderedOnly && !s.cache.admits(path):
 			v.notFound()
 			return
-		case p == nil && v.route.Placeholder != nil && !isCrawler(r.UserAgent()):
-			s.join(v.request(), nil, nil)
+		case view.state == absent && v.route.Placeholder != nil && !v.waits(p):
+			s.join(v.request(), p, nil)
 			v.placeholder()
 			return
 		default:
@@ -308,11 +308,10 @@ func changesPage(method string) bool {
 	return false
 }
 
-// asksForPage reports whether r could be answered with a page, whatever its
-// route says.
+// asksForPage reports whether a GET or HEAD could be answered with a page,
+// whatever its route says.
 func asksForPage(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
-		r.ContentLength == 0 &&
+	return r.ContentLength == 0 &&
 		r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") &&
 		r.Header["Upgrade"] == nil
 }
@@ -329,9 +328,16 @@ type visit struct {
 	strict bool   // whether only a run begun since then will do
 }
 
+// waits reports whether the visitor of an unknown page waits for it where people
+// are shown a placeholder: crawlers do, and everybody when the last attempt has
+// failed, since an error is better than a placeholder for ever.
+func (v *visit) waits(p *page) bool {
+	return isCrawler(v.r.UserAgent()) || p != nil && p.trouble.Load() != nil || v.site.runs.isClosed()
+}
+
 // request says which page the visitor is after.
 func (v *visit) request() pageRequest {
-	return pageRequest{key: v.key, route: v.route, outer: outerOf(v.r)}
+	return pageRequest{v.key, v.route, v.r.Pattern}
 }
 
 // hit answers with a page from memory.
@@ -363,27 +369,34 @@ func (v *visit) wait(p *page) bool {
 	var offer chan *stream
 	if takes {
 		offer = f.offer
-		defer f.takers.Add(-1)
 	}
 	select {
 	case <-f.done:
+		f.leave(takes)
 	case st := <-offer:
-		st.serve(v.w)
-		v.done(Miss, st.status, 0, nil)
+		f.leave(takes)
+		if !v.strict && st.ticket.version < v.asked && s.cache.invalidated(st.ticket.version, &v.key, st.tags) {
+			st.close()
+			v.strict = true
+			return false
+		}
+		defer v.done(Miss, st.status, 0, nil)
+		st.serve(v.w, v.r)
 		return true
 	case <-v.r.Context().Done():
+		f.leave(takes)
 		// The visitor may still be there, if it was a middleware's deadline: he
 		// must not take silence for a page.
 		v.fail(http.StatusServiceUnavailable, nil, "")
 		v.done(Miss, http.StatusServiceUnavailable, 0, v.r.Context().Err())
 		return true
 	}
-	forward := forward{reason: "uri-miss", collapsed: joined}
+	fwd := forward{reason: "uri-miss", collapsed: joined}
 	if p != nil && p.pass == (refusal{}) {
-		forward.reason = "stale"
+		fwd.reason = "stale"
 	}
 	if f.outcome.err != nil {
-		v.failed(&f.outcome, forward)
+		v.failed(&f.outcome, fwd)
 		return true
 	}
 	made := f.outcome.page
@@ -397,9 +410,9 @@ func (v *visit) wait(p *page) bool {
 		v.strict = true
 		return false
 	default:
-		forward.stored = f.outcome.stored
+		fwd.stored = f.outcome.stored
 		view := made.view(effect, time.Now())
-		made.serveForwarded(v.w, v.r, view, forward)
+		made.serveForwarded(v.w, v.r, view, fwd)
 		v.done(Miss, made.status, view.age, nil)
 	}
 	return true
@@ -407,40 +420,40 @@ func (v *visit) wait(p *page) bool {
 
 // failed answers where the generation that the visitor has waited for failed:
 // with the last good page if that may still be shown, else with the failure.
-func (v *visit) failed(out *outcome, forward forward) {
-	forward.status = out.status
+func (v *visit) failed(out *outcome, fwd forward) {
+	fwd.status = out.status
 	p, effect := v.site.cache.get(&v.key, nil)
 	if view := p.view(effect, time.Now()); view.shows() {
-		forward.detail = "stale-if-error"
-		p.serveForwarded(v.w, v.r, view, forward)
+		fwd.detail = "stale-if-error"
+		p.serveForwarded(v.w, v.r, view, fwd)
 		v.done(StaleHit, p.status, view.age, out.err)
 		return
 	}
 	v.done(Miss, out.status, 0, out.err)
 	out.raise()
-	v.fail(out.status, out.answer, forward.String())
+	v.fail(out.status, out.answer, fwd.String())
 }
 
 // pass hands the visitor's own request to the wrapped handler.
 func (v *visit) pass(status string) {
+	defer v.done(Passed, 0, 0, nil) // even where the handler panics
 	v.w.Header().Add("Cache-Status", status)
 	v.site.handler.ServeHTTP(v.w, v.r)
-	v.done(Passed, 0, 0, nil)
 }
 
 // change passes on a request that may change the page at its path, and expires
 // that page if it does.
 func (v *visit) change() {
-	s := v.site
 	if v.r.URL.Opaque != "" || !strings.HasPrefix(v.r.URL.Path, "/") {
 		v.pass(fwdMethod)
 		return
 	}
-	o := &observer{ResponseWriter: v.w, success: func() { s.changed(v.r.URL.EscapedPath()) }}
+	s, path := v.site, v.r.URL.EscapedPath()
+	o := &observer{ResponseWriter: v.w, success: func() { s.changed(path) }}
+	defer func() { v.done(Passed, o.status, 0, nil) }()
 	v.w.Header().Add("Cache-Status", fwdMethod)
 	s.handler.ServeHTTP(o.writer(), v.r)
 	o.returned()
-	v.done(Passed, o.status, 0, nil)
 }
 
 // notFound answers for a path that was never prerendered.
@@ -455,8 +468,10 @@ func (v *visit) notFound() {
 // placeholder answers while the page is being generated.
 func (v *visit) placeholder() {
 	v.w.Header().Add("Cache-Status", "isr; fwd=uri-miss; detail=placeholder")
-	v.route.Placeholder.ServeHTTP(&noStoreWriter{ResponseWriter: v.w}, v.r)
-	v.done(Miss, 0, 0, nil)
+	w := &noStoreWriter{ResponseWriter: v.w}
+	v.route.Placeholder.ServeHTTP(w, v.r)
+	w.implicit()
+	v.done(Miss, w.status, 0, nil)
 }
 
 // fail answers with the handler's own error, or for want of one with a bare
@@ -464,9 +479,7 @@ func (v *visit) placeholder() {
 func (v *visit) fail(status int, answer *answer, cacheStatus string) {
 	h := v.w.Header()
 	if answer != nil {
-		for name, values := range answer.header {
-			h[name] = slices.Clone(values)
-		}
+		copyHeader(h, answer.header)
 	}
 	h.Set("Cache-Control", "no-store")
 	if cacheStatus != "" {
@@ -548,11 +561,11 @@ func newRoute(where, pattern string, r Route) *route {
 		complain("CacheControl", fmt.Sprintf("%q", r.CacheControl), "has a line break")
 	}
 	rt := &route{Route: r, pattern: pattern}
-	rt.TTL = or(r.TTL, forever)
-	rt.StaleWhileRevalidate = or(r.StaleWhileRevalidate, forever)
-	rt.StaleIfError = or(r.StaleIfError, forever)
-	rt.NotFoundTTL = or(r.NotFoundTTL, min(rt.TTL, defaultNotFoundTTL))
-	rt.Timeout = or(r.Timeout, defaultTimeout)
+	rt.TTL = cmp.Or(r.TTL, forever)
+	rt.StaleWhileRevalidate = cmp.Or(r.StaleWhileRevalidate, forever)
+	rt.StaleIfError = cmp.Or(r.StaleIfError, forever)
+	rt.NotFoundTTL = cmp.Or(r.NotFoundTTL, min(rt.TTL, defaultNotFoundTTL))
+	rt.Timeout = cmp.Or(r.Timeout, defaultTimeout)
 	rt.Tags = slices.Clone(r.Tags)
 
 	covers := make([]string, 0, len(r.Vary)+1)
@@ -591,9 +604,10 @@ func (rt *route) bypasses(r *http.Request) bool {
 	return r.Header["Authorization"] != nil && !rt.authPage || rt.Bypass != nil && rt.Bypass(r)
 }
 
-// lookup finds the route of a request, whose method is GET or HEAD.
-func (s *Site) lookup(r *http.Request) *route {
+// lookup finds the route of the pages at a URL, by the host that their keys have.
+func (s *Site) lookup(host string, u *url.URL) *route {
 	if len(s.routes) > 0 {
+		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(s.origin.host, strings.ToLower(host)), URL: u}
 		if _, pattern := s.mux.Handler(r); pattern != "" {
 			return s.routes[pattern]
 		}
@@ -645,7 +659,7 @@ func (k Kind) String() string {
 // An Event is one outcome, for Options.Observe.
 type Event struct {
 	Kind     Kind
-	Path     string        // escaped, without query; of Revalidated and Purged the path or tag as it was named
+	Path     string        // escaped, without query; of Revalidated and Purged the path, or the tag
 	Route    string        // the pattern, empty for the default route; what metrics may be labelled with
 	Status   int           // of the page, or of the failure; zero where the handler answered by itself
 	Duration time.Duration // of a visit, or of a generation
@@ -678,13 +692,13 @@ func (s *Site) Stats() Stats {
 }
 
 // report counts an event and tells it.
-func (s *Site) report(e Event) {
+func (s *Site) report(e Event, more ...slog.Attr) {
 	s.counts[e.Kind].Add(1)
-	s.tell(e, 0)
+	s.tell(e, 0, more...)
 }
 
-// tell passes an event on to Observe and to the Logger.
-func (s *Site) tell(e Event, age time.Duration) {
+// tell passes an event on to Observe and, with more to say, to the Logger.
+func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	if s.observe != nil {
 		s.observe(e)
 	}
@@ -698,17 +712,24 @@ func (s *Site) tell(e Event, age time.Duration) {
 	if s.log == nil || !s.log.Enabled(context.Background(), level) {
 		return
 	}
-	attrs := []slog.Attr{
-		slog.String("outcome", e.Kind.String()), slog.String("path", e.Path), slog.String("route", e.Route),
-		slog.Int("status", e.Status), slog.Duration("age", age), slog.Duration("duration", e.Duration),
+	name := "path"
+	if (e.Kind == Revalidated || e.Kind == Purged) && !strings.HasPrefix(e.Path, "/") {
+		name = "tag"
+	}
+	attrs := []slog.Attr{slog.String("outcome", e.Kind.String()), slog.String(name, e.Path), slog.String("route", e.Route)}
+	if e.Status != 0 {
+		attrs = append(attrs, slog.Int("status", e.Status))
+	}
+	switch e.Kind {
+	case Hit, StaleHit:
+		attrs = append(attrs, slog.Duration("age", age), slog.Duration("duration", e.Duration))
+	case Miss, Passed, Generated, Failed:
+		attrs = append(attrs, slog.Duration("duration", e.Duration))
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
 	}
-	if p := (*panicError)(nil); errors.As(e.Err, &p) && e.Kind == Failed {
-		attrs = append(attrs, slog.String("stack", string(p.stack)))
-	}
-	s.log.LogAttrs(context.Background(), level, "isr", attrs...)
+	s.log.LogAttrs(context.Background(), level, "isr", append(attrs, more...)...)
 }
 
 // A warning is one that is given once.

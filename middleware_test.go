@@ -441,6 +441,49 @@ func TestFirstGenerationFails(t *testing.T) {
 	}
 }
 
+// An error that is too large for the cache is an error all the same: it does not
+// cost the last good page.
+func TestLargeError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		healthy := true
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if !healthy {
+				w.Header().Set("Content-Length", "6000")
+				w.WriteHeader(500)
+				for range 6 {
+					io.WriteString(w, strings.Repeat("x", 1000))
+				}
+				return
+			}
+			fmt.Fprint(w, "page ", n)
+		}}
+		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Default: isr.Route{TTL: time.Second}})
+		get(site, "/")
+		healthy = false
+		for range 3 {
+			time.Sleep(time.Second)
+			if got := body(site, "/"); got != "page 1" {
+				t.Errorf("got %.20q", got)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
+// What outer middleware varies on stands beside a failure, too.
+func TestFailureKeepsVary(t *testing.T) {
+	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		w.WriteHeader(500)
+	}), isr.Options{Default: isr.Route{Vary: []string{"Accept"}}})
+	w := httptest.NewRecorder()
+	w.Header().Set("Vary", "Origin")
+	site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if got := w.Result().Header["Vary"]; !cmp.Equal(got, []string{"Origin", "Accept"}) {
+		t.Errorf("Vary %q", got)
+	}
+}
+
 // 404 and 410 are pages: they replace a good one and live NotFoundTTL.
 func TestNotFound(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -542,7 +585,17 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s%s: not stored", test.host, test.target)
 		}
 	}
-	for _, target := range []string{"/account/", "/account/me", "/account", "//account/me", "/x/../account/me"} {
+	// A key has one route, however its host is spelt, and however its path is.
+	r := httptest.NewRequest("GET", "/blog/2", nil)
+	r.Host = "Example.ORG"
+	site.ServeHTTP(httptest.NewRecorder(), r)
+	for p := range site.Pages() {
+		if p.Host == "example.org" && p.Path == "/blog/2" && p.TTL != 5*time.Second {
+			t.Errorf("%s has the TTL %v", r.Host, p.TTL)
+		}
+	}
+	get(site, "/blog/%2e%2e/account/me") // a post by the name of two dots, for all one knows
+	for _, target := range []string{"/blog/../account/me", "/account/", "/account/me", "/account", "//account/me", "/x/../account/me"} {
 		if got := get(site, target).Header.Get("Cache-Status"); got != "isr; fwd=bypass" {
 			t.Errorf("%s: %q, want a bypass", target, got)
 		}

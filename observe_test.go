@@ -91,8 +91,8 @@ func TestObserve(t *testing.T) {
 				func() { get(site, "/blog/1?x=secret") },
 				[]string{"generated /blog/1 /blog/{id} 200 1s <nil>", "miss /blog/1 /blog/{id} 200 1s <nil>"},
 				[]string{
-					"level=INFO msg=isr outcome=generated path=/blog/1 route=/blog/{id} status=200 age=0s duration=1s",
-					"level=DEBUG msg=isr outcome=miss path=/blog/1 route=/blog/{id} status=200 age=0s duration=1s",
+					"level=INFO msg=isr outcome=generated path=/blog/1 route=/blog/{id} status=200 duration=1s",
+					"level=DEBUG msg=isr outcome=miss path=/blog/1 route=/blog/{id} status=200 duration=1s",
 				},
 			},
 			{
@@ -110,37 +110,37 @@ func TestObserve(t *testing.T) {
 				[]string{"stale /blog/1 /blog/{id} 200 0s <nil>", "failed /blog/1 /blog/{id} 500 1s the handler panicked: no database"},
 				[]string{
 					"level=DEBUG msg=isr outcome=stale path=/blog/1 route=/blog/{id} status=200 age=11s duration=0s",
-					`level=ERROR msg=isr outcome=failed path=/blog/1 route=/blog/{id} status=500 age=0s duration=1s error="the handler panicked: no database"`,
+					`level=ERROR msg=isr outcome=failed path=/blog/1 route=/blog/{id} status=500 duration=1s error="the handler panicked: no database"`,
 				},
 			},
 			{
 				func() { recovered(func() { get(site, "/") }) },
 				[]string{"failed /  500 1s the handler panicked: no database", "miss /  500 1s the handler panicked: no database"},
 				[]string{
-					`level=ERROR msg=isr outcome=failed path=/ route="" status=500 age=0s duration=1s error="the handler panicked: no database"`,
-					`level=DEBUG msg=isr outcome=miss path=/ route="" status=500 age=0s duration=1s error="the handler panicked: no database"`,
+					`level=ERROR msg=isr outcome=failed path=/ route="" status=500 duration=1s error="the handler panicked: no database"`,
+					`level=DEBUG msg=isr outcome=miss path=/ route="" status=500 duration=1s error="the handler panicked: no database"`,
 				},
 			},
 			{
 				func() { fails = false; get(site, "/account/") },
 				[]string{"passed /account/ /account/ 0 1s <nil>"},
-				[]string{"level=DEBUG msg=isr outcome=passed path=/account/ route=/account/ status=0 age=0s duration=1s"},
+				[]string{"level=DEBUG msg=isr outcome=passed path=/account/ route=/account/ duration=1s"},
 			},
 			{
 				func() { do(site, "POST", "/blog/1") },
 				[]string{"revalidated /blog/1  0 0s <nil>", "revalidated /blog/1  0 0s <nil>", "passed /blog/1  200 1s <nil>"},
 				[]string{
-					`level=INFO msg=isr outcome=revalidated path=/blog/1 route="" status=0 age=0s duration=0s`,
-					`level=INFO msg=isr outcome=revalidated path=/blog/1 route="" status=0 age=0s duration=0s`,
-					`level=DEBUG msg=isr outcome=passed path=/blog/1 route="" status=200 age=0s duration=1s`,
+					`level=INFO msg=isr outcome=revalidated path=/blog/1 route=""`,
+					`level=INFO msg=isr outcome=revalidated path=/blog/1 route=""`,
+					`level=DEBUG msg=isr outcome=passed path=/blog/1 route="" status=200 duration=1s`,
 				},
 			},
 			{
 				func() { site.RevalidateTag(context.Background(), "blog"); site.Purge(context.Background(), "/blog/1") },
 				[]string{"revalidated blog  0 0s <nil>", "purged /blog/1 /blog/{id} 0 0s <nil>"},
 				[]string{
-					`level=INFO msg=isr outcome=revalidated path=blog route="" status=0 age=0s duration=0s`,
-					`level=INFO msg=isr outcome=purged path=/blog/1 route=/blog/{id} status=0 age=0s duration=0s`,
+					`level=INFO msg=isr outcome=revalidated tag=blog route=""`,
+					`level=INFO msg=isr outcome=purged path=/blog/1 route=/blog/{id}`,
 				},
 			},
 		} {
@@ -167,7 +167,7 @@ func TestLogLevels(t *testing.T) {
 	site := isr.Wrap(new(cms), isr.Options{Logger: j.logger(slog.LevelInfo)})
 	get(site, "/")
 	get(site, "/")
-	if _, log := j.taken(); log != "level=INFO msg=isr outcome=generated path=/ route=\"\" status=200 age=0s duration="+after(log, "duration=") {
+	if _, log := j.taken(); log != "level=INFO msg=isr outcome=generated path=/ route=\"\" status=200 duration="+after(log, "duration=") {
 		t.Errorf("log at Info:\n%s", log)
 	}
 }
@@ -295,20 +295,19 @@ func TestEvicted(t *testing.T) {
 	}
 }
 
-// A page that does not fit is served and not stored.
+// A page that does not fit is served and not stored, and says why.
 func TestLargerThanMemory(t *testing.T) {
 	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-		io.WriteString(w, strings.Repeat("x", 900))
+		io.WriteString(w, strings.Repeat("x", 1800))
 	}}
-	site := isr.Wrap(c, isr.Options{MaxBytes: 1000})
+	site := isr.Wrap(c, isr.Options{MaxBytes: 2000})
 	for range 2 {
-		res := get(site, "/")
-		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=uri-miss" || len(read(res)) != 900 {
-			t.Errorf("Cache-Status %q", got)
+		if got := body(site, "/"); len(got) != 1800 {
+			t.Errorf("got %d bytes", len(got))
 		}
 	}
-	if got := site.Stats(); got.Pages != 0 || got.Bytes != 0 {
-		t.Errorf("%+v", got)
+	if got, want := pages(site)["/"].NotStored, "takes more than MaxBytes (2000): raise it, or set Route.Bypass"; got != want {
+		t.Errorf("not stored because it %q, want %q", got, want)
 	}
 }
 

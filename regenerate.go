@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,31 +25,9 @@ import (
 
 // A pageRequest says what to generate.
 type pageRequest struct {
-	key   key
-	route *route
-	outer outer
-}
-
-// An outer is what a ServeMux around the Site found out about the path.
-type outer struct {
-	pattern string
-	values  []string // name, value, name, value, …
-}
-
-func outerOf(r *http.Request) outer {
-	o := outer{pattern: strings.Clone(r.Pattern)}
-	for rest := r.Pattern; ; {
-		_, after, ok := strings.Cut(rest, "{")
-		if !ok {
-			return o
-		}
-		var name string
-		name, rest, _ = strings.Cut(after, "}")
-		name = strings.TrimSuffix(name, "...")
-		if name != "$" {
-			o.values = append(o.values, strings.Clone(name), strings.Clone(r.PathValue(name)))
-		}
-	}
+	key     key
+	route   *route
+	pattern string // of a ServeMux around the Site, if there is one
 }
 
 // server marks a page request as one under a server: httputil.ReverseProxy
@@ -56,7 +35,8 @@ func outerOf(r *http.Request) outer {
 var server = new(http.Server)
 
 // build returns the request that the handler sees. It depends on the key and on
-// what the developer has configured, on nothing else.
+// what the developer has configured, on nothing else: the pattern of an outer
+// ServeMux counts, and has path values, as far as it matches the key's own path.
 func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
 	u := &url.URL{RawQuery: p.key.query}
 	u.Path, _ = url.PathUnescape(p.key.path)
@@ -67,7 +47,7 @@ func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
 		Method: http.MethodGet, URL: u, RequestURI: p.key.path,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: parseHeader(p.key.varied), Body: http.NoBody,
-		Host: p.key.host, RemoteAddr: "0.0.0.0:0", Pattern: p.outer.pattern,
+		Host: p.key.host, RemoteAddr: "0.0.0.0:0",
 	}
 	if p.key.query != "" {
 		r.RequestURI += "?" + p.key.query
@@ -80,11 +60,24 @@ func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
 	if scheme == "https" {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	}
-	for nv := range slices.Chunk(p.outer.values, 2) {
-		r.SetPathValue(nv[0], nv[1])
+	if p.pattern != "" {
+		matched := false
+		mux := http.NewServeMux()
+		mux.HandleFunc(p.pattern, func(http.ResponseWriter, *http.Request) { matched = true })
+		mux.ServeHTTP(nowhere{}, r) // which sets them
+		if !matched {
+			r.Pattern = ""
+		}
 	}
 	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
 }
+
+// nowhere is a ResponseWriter for what nobody wants.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return make(http.Header) }
+func (nowhere) WriteHeader(int)             {}
+func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
 
 // runs are the generations under way and those in line, at most one for each
 // page that a newcomer may join.
@@ -94,6 +87,7 @@ type runs struct {
 	mu         sync.Mutex
 	flights    map[key]*flight // guarded by mu, as all below
 	line       []*flight       // background runs that wait for a slot
+	paths      map[string]int  // how many runs are under way at a canonical path
 	background int             // slots taken
 	active     int             // runs under way
 	fence      uint64          // the last ticket's
@@ -104,6 +98,7 @@ type runs struct {
 func (r *runs) init(limit int) {
 	r.limit = limit
 	r.flights = make(map[key]*flight)
+	r.paths = make(map[string]int)
 	r.idle = make(chan struct{})
 }
 
@@ -111,6 +106,28 @@ func (r *runs) isClosed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.closed
+}
+
+// A deadlineContext has a deadline, at which its run is to cancel it. Unlike that
+// of context.WithDeadline it can be put off.
+type deadlineContext struct {
+	context.Context
+	deadline time.Time
+	cancel   context.CancelCauseFunc
+}
+
+func newDeadlineContext(deadline time.Time) *deadlineContext {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return &deadlineContext{ctx, deadline, cancel}
+}
+
+func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+func (c *deadlineContext) Err() error {
+	if c.Context.Err() == nil {
+		return nil
+	}
+	return context.Cause(c.Context)
 }
 
 // A flight is one generation of one page, and those who wait for it. It goes on
@@ -126,11 +143,11 @@ type flight struct {
 	byName  bool // whether somebody asked for the page by its name
 	ticket  ticket
 	begin   time.Time
-	ctx     context.Context
-	cancel  context.CancelFunc
+	ctx     *deadlineContext
 
-	takers atomic.Int64 // those who would take a stream
-	offer  chan *stream // to one of them: a response that is too large to be stored
+	takers atomic.Int64  // those who would take a stream
+	offer  chan *stream  // to one of them: a response that is too large to be stored
+	left   chan struct{} // one of them has left
 
 	ended   atomic.Bool   // whether the outcome is decided
 	done    chan struct{} // closed when outcome is set
@@ -147,6 +164,7 @@ type outcome struct {
 	status int     // with err: what those who wait get, unless raise says otherwise
 	answer *answer // with err: the handler's own response, if it gave one
 	panic  any     // with err: what the handler panicked with
+	stack  []byte  // with panic: where, for the log
 	goexit bool    // with err: whether it called runtime.Goexit
 }
 
@@ -175,14 +193,6 @@ var (
 	errLate    = errors.New("isr: nobody waits for this response any more")
 	errClosed  = errors.New("the site is shut down")
 )
-
-// A panicError is a handler's panic.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (e *panicError) Error() string { return fmt.Sprintf("the handler panicked: %v", e.value) }
 
 // A waiter says what someone who waits for a run needs of it.
 type waiter struct {
@@ -234,13 +244,25 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 	return f, joined
 }
 
+// leave notes that someone does not wait any longer, who would or would not have
+// taken a stream.
+func (f *flight) leave(takes bool) {
+	if takes {
+		f.takers.Add(-1)
+		select {
+		case f.left <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // newFlight puts a run in the place of an older one. It is called under runs.mu.
 func (s *Site) newFlight(req pageRequest, old *page) *flight {
 	req.key = req.key.clone()
-	if req.outer.pattern == "" && old != nil {
-		req.outer = old.outer
+	if req.pattern == "" && old != nil {
+		req.pattern = old.pattern
 	}
-	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), done: make(chan struct{})}
+	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{})}
 	s.runs.flights[req.key] = f
 	return f
 }
@@ -261,10 +283,11 @@ func (s *Site) start(f *flight, slot bool) {
 	if slot {
 		r.background++
 	}
+	r.paths[canonicalPath(f.key.path)]++
 	f.started, f.slot = true, slot
 	f.begin = time.Now()
-	f.ticket = ticket{s.cache.now(), r.fence}
-	f.ctx, f.cancel = context.WithTimeout(context.Background(), f.route.Timeout)
+	f.ticket = ticket{s.cache.version(), r.fence}
+	f.ctx = newDeadlineContext(f.begin.Add(f.route.Timeout))
 	go f.run()
 }
 
@@ -285,22 +308,25 @@ func (s *Site) next() {
 // its panic, its Goexit, or at its deadline.
 func (f *flight) run() {
 	rec := &recorder{f: f, header: make(http.Header), length: -1}
-	stop := context.AfterFunc(f.ctx, func() {
+	rec.timer = time.AfterFunc(f.route.Timeout, func() {
+		f.ctx.cancel(context.DeadlineExceeded)
 		rec.abort(errTimeout)
 		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout})
 	})
 	returned := false
 	defer func() {
-		stop()
-		f.cancel()
+		rec.timer.Stop()
+		f.ctx.cancel(context.Canceled)
 		if returned {
 			return
 		}
 		out := outcome{err: errGoexit, goexit: true, status: http.StatusInternalServerError}
 		if v := recover(); v != nil {
-			out = outcome{err: &panicError{v, debug.Stack()}, panic: v, status: http.StatusInternalServerError}
+			out.err, out.goexit, out.panic = fmt.Errorf("the handler panicked: %v", v), false, v
 			if v == http.ErrAbortHandler {
 				out.err = http.ErrAbortHandler
+			} else {
+				out.stack = debug.Stack()
 			}
 		}
 		rec.abort(out.err)
@@ -321,6 +347,7 @@ func (f *flight) end(out outcome) {
 	if f.ended.Swap(true) {
 		return
 	}
+	defer close(f.done)
 	s := f.site
 	took := time.Since(f.begin)
 	var evicted []*page
@@ -328,26 +355,37 @@ func (f *flight) end(out outcome) {
 		p.took = took
 		evicted, out.stored = s.cache.put(p, f.byName)
 	} else if p := s.cache.peek(&f.key); p != nil && p.ticket.compare(f.ticket) < 0 {
-		p.fail(out.err)
+		p.fail(out.err, f.ticket.version)
+	} else if p == nil && f.route.Placeholder != nil {
+		p = f.passMark(refusal{why: "could not be generated"})
+		p.fail(out.err, f.ticket.version)
+		s.cache.put(p, false) // or nobody would ever see the error
 	}
 	f.outcome = out
+	f.report(evicted, took)
 
 	r := &s.runs
 	r.mu.Lock()
 	if r.flights[f.key] == f {
 		delete(r.flights, f.key)
 	}
-	r.active--
+	path := canonicalPath(f.key.path)
+	if r.paths[path]--; r.paths[path] == 0 {
+		delete(r.paths, path)
+	}
 	if f.slot {
 		r.background--
 		s.next()
 	}
-	if r.closed && r.active == 0 {
+	if r.active--; r.closed && r.active == 0 {
 		close(r.idle)
 	}
 	r.mu.Unlock()
-	defer close(f.done)
+}
 
+// report tells what came of the run.
+func (f *flight) report(evicted []*page, took time.Duration) {
+	s, out := f.site, &f.outcome
 	for _, p := range evicted {
 		s.report(Event{Kind: Evicted, Path: p.key.path, Route: p.route.pattern, Status: p.status})
 	}
@@ -355,7 +393,11 @@ func (f *flight) end(out outcome) {
 	switch p := out.page; {
 	case p == nil:
 		e.Kind, e.Status, e.Err = Failed, out.status, out.err
-		s.report(e)
+		var stack []slog.Attr
+		if out.stack != nil {
+			stack = append(stack, slog.String("stack", string(out.stack)))
+		}
+		s.report(e, stack...)
 	case p.pass != (refusal{}):
 		s.explain(p)
 	default:
@@ -393,7 +435,7 @@ func (s *Site) Shutdown(ctx context.Context) error {
 
 // generate waits until the page is stored as w needs it.
 func (s *Site) generate(ctx context.Context, req pageRequest, w *waiter) error {
-	for {
+	for ctx.Err() == nil {
 		p, effect := s.cache.get(&req.key, nil)
 		if p != nil && p.ticket.version >= w.asked && p.view(effect, time.Now()).state == Fresh {
 			return nil
@@ -419,6 +461,7 @@ func (s *Site) generate(ctx context.Context, req pageRequest, w *waiter) error {
 			return nil
 		}
 	}
+	return ctx.Err()
 }
 
 // A notStoredError says that a page is generated for each visitor anew.
@@ -479,7 +522,10 @@ func (s *Site) prerender(ctx context.Context, path string) error {
 	if !ok {
 		return fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
 	}
-	s.cache.admit(req.key.path)
+	if s.bypasses(req) {
+		return fmt.Errorf("isr: prerender %s: its route's Bypass keeps it out of the cache", path)
+	}
+	s.cache.admit(t.route, t.path)
 	if err := s.generate(ctx, req, &waiter{byName: true}); err != nil {
 		return fmt.Errorf("isr: prerender %s: %w", path, err)
 	}
@@ -509,6 +555,7 @@ type recorder struct {
 	f           *flight
 	header      http.Header // the handler's
 	conditional bool        // whether the request carries the validators of f.old
+	timer       *time.Timer // the deadline
 
 	mu     sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing
 	closed error       // what later writes get, once the response's fate is sealed
@@ -537,7 +584,17 @@ type stream struct {
 	status int
 	header http.Header
 	begin  []byte
-	rest   *io.PipeReader
+	rest   *io.PipeReader // a read of nothing is a flush
+	ticket ticket
+	route  *route
+	tags   []string
+	ctx    *deadlineContext // of the run
+}
+
+// close ends the stream, and the run with it.
+func (st *stream) close() {
+	st.rest.CloseWithError(errLate)
+	st.ctx.cancel(context.Canceled)
 }
 
 func (r *recorder) Header() http.Header { return r.header }
@@ -556,8 +613,16 @@ func (r *recorder) WriteHeader(status int) {
 }
 
 // Flush writes the header, which may already decide what becomes of the
-// response.
-func (r *recorder) Flush() { r.WriteHeader(http.StatusOK) }
+// response, and passes the wish on to who reads along.
+func (r *recorder) Flush() {
+	r.WriteHeader(http.StatusOK)
+	r.mu.Lock()
+	pipe := r.pipe
+	r.mu.Unlock()
+	if pipe != nil {
+		pipe.Write(nil)
+	}
+}
 
 // Hijack is not for pages.
 func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -578,7 +643,7 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 		return refusal{}
 	}
 	r.status = status
-	r.sent = r.header.Clone()
+	r.sent = canonicalHeader(r.header)
 	if n, err := strconv.ParseInt(r.sent.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
 		r.length = n
 	}
@@ -606,7 +671,7 @@ func (r *recorder) pass(why refusal) {
 		streaming := r.pipe != nil
 		r.mu.Unlock()
 		if !streaming {
-			r.f.cancel() // nobody needs the rest
+			r.f.ctx.cancel(context.Canceled) // nobody needs the rest
 		}
 	}
 }
@@ -622,7 +687,10 @@ func (r *recorder) Write(b []byte) (n int, err error) {
 	r.pass(why)
 	switch {
 	case pipe != nil && err == nil:
-		return pipe.Write(b) // without r.mu: the reader is as slow as his line
+		if n, err = pipe.Write(b); err == nil { // without r.mu: the reader is as slow as his line
+			r.timer.Reset(r.f.route.Timeout) // a stream may take its time, as long as it flows
+		}
+		return n, err
 	case why != (refusal{}):
 		return 0, errLate
 	}
@@ -646,7 +714,7 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 	}
 	switch {
 	case r.pipe != nil, r.fate == failing && r.size > limit:
-	case r.size > limit || r.length > limit:
+	case r.fate != failing && (r.size > limit || r.length > limit):
 		r.overflow()
 		r.closed = errLate
 		why = refusal{fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), "raise it, or set Route.Bypass"}
@@ -662,18 +730,20 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 // overflow hands what is too large to be stored to one of those who wait, if
 // there is one, as a stream. It is called under r.mu.
 func (r *recorder) overflow() {
-	if r.f.takers.Load() == 0 {
-		return
-	}
 	reader, writer := io.Pipe()
-	st := &stream{status: r.status, header: r.sent, rest: reader}
+	st := &stream{status: r.status, header: r.sent, rest: reader, ticket: r.f.ticket, route: r.f.route, tags: tagsOf(r.f.route, r.sent), ctx: r.f.ctx}
 	if r.body != nil {
 		st.begin = bytes.Clone(r.body.Bytes())
 	}
-	select {
-	case r.f.offer <- st:
-		r.pipe = writer
-	case <-r.f.ctx.Done(): // they have all left meanwhile
+	for r.f.takers.Load() > 0 {
+		select {
+		case r.f.offer <- st:
+			r.pipe = writer
+			return
+		case <-r.f.left:
+		case <-r.f.ctx.Done():
+			return
+		}
 	}
 }
 

@@ -256,25 +256,38 @@ func TestKey(t *testing.T) {
 }
 
 // An outer ServeMux's pattern and path values reach the handler, on its first
-// run and on those behind the visitors' backs.
+// run and on those behind the visitors' backs, as far as they follow from the
+// key: what somebody has put there otherwise could be anybody's.
 func TestOuterServeMux(t *testing.T) {
 	var got []string
 	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-		got = append(got, fmt.Sprintf("%s id=%s rest=%s", r.Pattern, r.PathValue("id"), r.PathValue("rest")))
+		got = append(got, fmt.Sprintf("%s pattern=%s id=%s rest=%s tenant=%s", r.URL, r.Pattern, r.PathValue("id"), r.PathValue("rest"), r.PathValue("tenant")))
 	}}
 	site := isr.Wrap(c, isr.Options{})
 	mux := http.NewServeMux()
 	mux.Handle("GET /blog/{id}/{rest...}", site)
 	mux.Handle("/exact/{$}", site)
+	mux.HandleFunc("/tenants/{tenant}/{rest...}", func(w http.ResponseWriter, r *http.Request) {
+		http.StripPrefix("/tenants/"+r.PathValue("tenant"), site).ServeHTTP(w, r)
+	})
+	mux.HandleFunc("/set/{id}", func(w http.ResponseWriter, r *http.Request) {
+		r.SetPathValue("tenant", "alice")
+		site.ServeHTTP(w, r)
+	})
 	get(mux, "/blog/a%20b/x/y")
 	get(mux, "/exact/")
+	get(mux, "/tenants/alice/home")
+	get(mux, "/tenants/bob/home")
+	get(mux, "/set/1")
 	if err := site.Revalidate(t.Context(), "/blog/a b/x/y"); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"GET /blog/{id}/{rest...} id=a b rest=x/y",
-		"/exact/{$} id= rest=",
-		"GET /blog/{id}/{rest...} id=a b rest=x/y",
+		"/blog/a%20b/x/y pattern=GET /blog/{id}/{rest...} id=a b rest=x/y tenant=",
+		"/exact/ pattern=/exact/{$} id= rest= tenant=",
+		"/home pattern= id= rest= tenant=",
+		"/set/1 pattern=/set/{id} id=1 rest= tenant=",
+		"/blog/a%20b/x/y pattern=GET /blog/{id}/{rest...} id=a b rest=x/y tenant=",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

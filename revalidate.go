@@ -2,6 +2,7 @@ package isr
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,7 +22,6 @@ import (
 
 // A target is what a path given to Revalidate, Purge or Prerender means.
 type target struct {
-	name         string // as it was given
 	scheme, host string // empty: the site's one origin, or whichever
 	path         string // escaped
 	query        string // as the key has it
@@ -47,7 +48,7 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 	if err != nil {
 		return t, fmt.Errorf("isr: path %q: %w", name, err)
 	}
-	t = target{name: name, scheme: u.Scheme, host: strings.ToLower(u.Host), path: u.EscapedPath(), allQueries: u.RawQuery == ""}
+	t = target{scheme: u.Scheme, host: strings.ToLower(u.Host), path: u.EscapedPath(), allQueries: u.RawQuery == ""}
 	if t.path == "" {
 		t.path, u.Path = "/", "/"
 	}
@@ -57,11 +58,7 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 		}
 		t.scheme, t.host = "", ""
 	}
-	host := t.host
-	if host == "" {
-		host = s.origin.host
-	}
-	t.route = s.lookup(&http.Request{Method: http.MethodGet, Host: host, URL: u})
+	t.route = s.lookup(t.host, u)
 	t.query = t.route.keepQuery(u.RawQuery)
 	return t, nil
 }
@@ -130,7 +127,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 		return err
 	}
 	s.cache.invalidate(effectExpired, tagsOfTargets(targets)...)
-	asked := s.cache.now()
+	asked := s.cache.version()
 
 	var wanted []pageRequest
 	seen := make(map[key]bool)
@@ -142,11 +139,11 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 	}
 	for i := range targets {
 		t := &targets[i]
-		s.report(Event{Kind: Revalidated, Path: t.name, Route: t.route.pattern})
-		s.cache.admit(t.path)
+		s.report(Event{Kind: Revalidated, Path: t.path, Route: t.route.pattern})
+		s.cache.admit(t.route, t.path)
 		stored := s.pages(t)
 		for _, p := range stored {
-			want(pageRequest{p.key, p.route, p.outer})
+			want(pageRequest{p.key, p.route, p.pattern})
 		}
 		if req, ok := s.pageOf(*t); ok && len(stored) == 0 && !s.bypasses(req) {
 			want(req)
@@ -157,7 +154,12 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 	var all sync.WaitGroup
 	slots := make(chan struct{}, s.runs.limit)
 	for i, req := range wanted {
-		slots <- struct{}{}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			errs[i] = fmt.Errorf("isr: revalidate %s: %w", req.key.path, ctx.Err())
+			continue
+		}
 		all.Go(func() {
 			defer func() { <-slots }()
 			err := s.generate(ctx, req, &waiter{asked: asked, strict: true, byName: true})
@@ -225,7 +227,7 @@ func (s *Site) Purge(ctx context.Context, paths ...string) error {
 		for _, p := range s.pages(&targets[i]) {
 			s.cache.get(&p.key, nil) // which forgets what is gone
 		}
-		s.report(Event{Kind: Purged, Path: targets[i].name, Route: targets[i].route.pattern})
+		s.report(Event{Kind: Purged, Path: targets[i].path, Route: targets[i].route.pattern})
 	}
 	return nil
 }
@@ -235,22 +237,17 @@ func (s *Site) Purge(ctx context.Context, paths ...string) error {
 // to remember, however many paths a stranger may think of.
 func (s *Site) changed(path string) {
 	path = canonicalPath(path)
-	if s.runs.concern(path) || s.cache.shelf(path) != nil { // in this order: a run ends by storing
+	if s.runs.concern(path) || s.cache.holds(path) { // in this order: a run ends by storing
 		s.cache.invalidate(effectExpired, string(appendPathTag(nil, "", "", path)))
 		s.report(Event{Kind: Revalidated, Path: path})
 	}
 }
 
-// concern reports whether one of the runs is of a page at the path.
+// concern reports whether one of the runs is of a page at the canonical path.
 func (r *runs) concern(path string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for k := range r.flights {
-		if canonicalPath(k.path) == path {
-			return true
-		}
-	}
-	return false
+	return r.paths[path] > 0
 }
 
 // An observer is the ResponseWriter of a request that may change its page. It
@@ -258,8 +255,9 @@ func (r *runs) concern(path string) bool {
 // through: by then the last of its changes has been made.
 type observer struct {
 	http.ResponseWriter
-	status  int
-	success func()
+	status   int
+	success  func()
+	hijacked bool // what then goes over the connection is not for us to know
 }
 
 func (o *observer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
@@ -302,6 +300,9 @@ func (o *observer) Flush() {
 
 // returned is called when the handler has.
 func (o *observer) returned() {
+	if o.hijacked {
+		return
+	}
 	if o.status < 200 {
 		o.status = http.StatusOK
 	}
@@ -313,9 +314,7 @@ type hijackObserver struct{ *observer }
 
 func (o hijackObserver) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := o.ResponseWriter.(http.Hijacker).Hijack()
-	if err == nil {
-		o.status = http.StatusSwitchingProtocols
-	}
+	o.hijacked = o.hijacked || err == nil
 	return conn, rw, err
 }
 
@@ -394,7 +393,7 @@ func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		if h.site.log != nil {
-			h.site.log.Error("isr: revalidation failed", "paths", paths, "tags", tags, "error", err)
+			h.site.log.Error("isr: revalidation failed", "error", err)
 		}
 		answerJSON(w, http.StatusInternalServerError, "message", "Error revalidating")
 		return
@@ -424,21 +423,28 @@ func namesIn(w http.ResponseWriter, r *http.Request) (paths, tags []string, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); {
-	case kind == "application/json":
+	kind, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	var form url.Values
+	switch text := bytes.TrimSpace(body); {
+	case len(text) == 0:
+	case kind == "application/json", text[0] == '{': // whatever curl -d calls it
 		var named struct{ Paths, Tags []string }
-		if err := json.Unmarshal(body, &named); err != nil {
+		if err := json.Unmarshal(text, &named); err != nil {
 			return nil, nil, fmt.Errorf(`want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: %w`, err)
 		}
 		return append(paths, named.Paths...), append(tags, named.Tags...), nil
 	case kind == "application/x-www-form-urlencoded":
-		form, err := url.ParseQuery(string(body))
+		if form, err = url.ParseQuery(string(text)); err != nil {
+			return nil, nil, fmt.Errorf("want a form: %w", err)
+		}
+	case kind == "multipart/form-data":
+		parts, err := multipart.NewReader(bytes.NewReader(body), params["boundary"]).ReadForm(maxRevalidateBytes)
 		if err != nil {
 			return nil, nil, fmt.Errorf("want a form: %w", err)
 		}
-		return append(paths, form["path"]...), append(tags, form["tag"]...), nil
+		form = parts.Value
 	}
-	return paths, tags, nil
+	return append(paths, form["path"]...), append(tags, form["tag"]...), nil
 }
 
 func answerJSON(w http.ResponseWriter, status int, name string, value any) {

@@ -521,6 +521,100 @@ func TestRevalidateContext(t *testing.T) {
 	})
 }
 
+// A failure from before a page was changed says nothing of what comes after: its
+// author does not get the old page.
+func TestFailureBeforeChange(t *testing.T) {
+	for name, early := range map[string]bool{"failed before": true, "began before": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fails := false
+				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if fails && r.Method == http.MethodGet {
+						time.Sleep(time.Second)
+						w.WriteHeader(500)
+					}
+					fmt.Fprint(w, "page ", n)
+				}}
+				site := isr.Wrap(c, isr.Options{Default: isr.Route{TTL: time.Second}})
+				get(site, "/")
+				fails = true
+				time.Sleep(time.Second)
+				get(site, "/")
+				synctest.Wait()
+				if early {
+					time.Sleep(time.Second)
+				}
+				fails = false
+				do(site, "POST", "/")
+				if !early {
+					time.Sleep(time.Second)
+				}
+				synctest.Wait()
+				if got := body(site, "/"); got != "page 4" {
+					t.Errorf("the author got %q", got)
+				}
+			})
+		})
+	}
+}
+
+// A run that another has taken the place of is still one to be fenced off.
+func TestChangeDuringDetachedRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fails := false
+		var old string
+		gate := make(chan bool)
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			switch {
+			case r.Method == http.MethodPost:
+			case n == 1:
+				<-gate
+				fmt.Fprint(w, "read before the POST")
+			case fails:
+				w.WriteHeader(500)
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{Default: isr.Route{Timeout: time.Minute, Tags: []string{"t"}}})
+		go func() { old = body(site, "/") }()
+		synctest.Wait()
+		fails = true
+		site.RevalidateTag(t.Context(), "t") // the next visitor gets a run of his own
+		get(site, "/")                       // which fails: nothing is stored, and nothing in the first one's place
+		do(site, "POST", "/")
+		close(gate)
+		synctest.Wait()
+		if old != "read before the POST" {
+			t.Errorf("the first visitor got %q", old)
+		}
+		fails = false
+		if got := body(site, "/"); got != "" {
+			t.Errorf("the author got %q", got)
+		}
+	})
+}
+
+// A caller who has gone does not start what he cannot wait for.
+func TestRevalidateGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(10 * time.Second) }}
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 2})
+		var all sync.WaitGroup
+		for i := range 50 {
+			all.Go(func() { get(site, fmt.Sprint("/?", i)) })
+		}
+		all.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := site.Revalidate(ctx, "/"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		if got := c.calls.Load(); got != 52 {
+			t.Errorf("%d runs, want 50 and 2", got)
+		}
+		time.Sleep(10 * time.Second)
+	})
+}
+
 // Revalidating a page with many variants does not stampede the handler.
 func TestRevalidateManyVariants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -562,7 +656,11 @@ func TestManyTags(t *testing.T) {
 		t.Errorf("what was purged: %q", got)
 	}
 	get(site, "/new")
-	if err := site.RevalidateTag(t.Context(), "another"); err != nil {
+	var very []string
+	for i := range 70_000 {
+		very = append(very, fmt.Sprint("/path/", i))
+	}
+	if err := site.Purge(t.Context(), very...); err != nil { // more than it remembers, in one go
 		t.Fatal(err)
 	}
 	if got := get(site, "/new").Header.Get("Cache-Status"); got != "isr; hit" {
@@ -604,6 +702,7 @@ func TestRevalidateHandler(t *testing.T) {
 		"JSON":                  {request{"POST", "", "application/json", `{"paths": ["/a", "/b"], "tags": ["none"], "event": {"id": 1}}`, secret}, 200, ok, "/a /b"},
 		"DELETE path":           {request{"DELETE", "?path=/a", "", "", secret}, 200, ok, "/a"},
 		"DELETE JSON":           {request{"DELETE", "", "application/json", `{"tags": ["tb"]}`, secret}, 200, ok, "/b"},
+		"query of the path":     {request{"POST", "?path=/a?x=private-part&path=/a", "", "", secret}, 200, ok, "/a"},
 		"whole URL":             {request{"POST", "?path=https://example.com/a", "", "", secret}, 200, ok, "/a"},
 		"payload of its own":    {request{"POST", "?path=/a", "text/plain", "whatever", secret}, 200, ok, "/a"},
 		"no secret":             {request{"POST", "?path=/a", "", "", ""}, 401, invalid, ""},
@@ -618,6 +717,10 @@ func TestRevalidateHandler(t *testing.T) {
 		"a bad tag, purging":    {request{"DELETE", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
 		"no JSON":               {request{"POST", "?path=/a", "application/json", "{", secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: unexpected end of JSON input"}`, ""},
 		"two JSONs":             {request{"POST", "", "application/json", `{"paths":["/a"]}{}`, secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: invalid character '{' after top-level value"}`, ""},
+		"JSON by curl":          {request{"POST", "", "application/x-www-form-urlencoded", `{"paths": ["/a"]}`, secret}, 200, ok, "/a"},
+		"multipart":             {request{"POST", "", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=path\r\n\r\n/a\r\n--x--\r\n", secret}, 200, ok, "/a"},
+		"no multipart":          {request{"POST", "", "multipart/form-data; boundary=x", "--y", secret}, 400, `{"message":"want a form: multipart: NextPart: EOF"}`, ""},
+		"no body of that type":  {request{"POST", "?tag=ta", "application/json", "", secret}, 200, ok, "/a"},
 		"no form":               {request{"POST", "", "application/x-www-form-urlencoded", "%zz", secret}, 400, `{"message":"want a form: invalid URL escape \"%zz\""}`, ""},
 		"too large":             {request{"POST", "?path=/a", "application/json", strings.Repeat(" ", 1<<20+1), secret}, 413, `{"message":"Body is larger than 1048576 bytes"}`, ""},
 		"PUT":                   {request{"PUT", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
@@ -681,7 +784,7 @@ func TestRevalidateHandler(t *testing.T) {
 				if res.StatusCode == 500 && !strings.Contains(logged, "isr: revalidate /fails: the handler answered 500 Internal Server Error") {
 					t.Errorf("the log does not say why:\n%s", logged)
 				}
-				for _, s := range []string{secret, secret[:10], "correct+horse"} {
+				for _, s := range []string{secret, secret[:10], "correct+horse", "private-part"} {
 					if strings.Contains(logged+fmt.Sprint(res.Header, test.answer), s) {
 						t.Errorf("the secret is in the log or in the answer")
 					}
