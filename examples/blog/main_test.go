@@ -1,0 +1,476 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A visitor goes to a blog that runs inside of a synctest bubble, over HTTP.
+type visitor struct {
+	*testing.T
+	blog   *blog
+	client *http.Client
+}
+
+const ttl = 10 * time.Second
+
+// visit runs a test with a blog whose pages are prerendered. The network is one of
+// pipes, which a bubble can see through.
+func visit(t *testing.T, test func(v *visitor)) {
+	synctest.Test(t, func(t *testing.T) {
+		network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		transport := &http.Transport{DialContext: network.dial}
+		client := &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+		blog, err := newBlog(config{
+			origin:  "http://blog.example",
+			webhook: "http://blog.example/api/revalidate",
+			secret:  "open sesame",
+			ttl:     ttl,
+			log:     slog.New(slog.DiscardHandler),
+			client:  client,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		blog.prerender(t.Context(), io.Discard)
+		server := &http.Server{Handler: blog.handler}
+		go server.Serve(network)
+		defer func() {
+			transport.CloseIdleConnections()
+			if err := errors.Join(server.Shutdown(t.Context()), blog.site.Shutdown(t.Context())); err != nil {
+				t.Error(err)
+			}
+		}()
+		test(&visitor{t, blog, client})
+	})
+}
+
+// pipes is a network without wires.
+type pipes struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case p.conns <- there:
+		return here, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A page is what a visitor gets.
+type page struct {
+	status      int
+	header      http.Header
+	body        string
+	cacheStatus string
+	generated   string
+}
+
+var generated = regexp.MustCompile(`id="generated" datetime="([^"]+)"`)
+
+func (v *visitor) do(req *http.Request) page {
+	v.Helper()
+	resp, err := v.client.Do(req)
+	if err != nil {
+		v.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		v.Fatal(err)
+	}
+	p := page{status: resp.StatusCode, header: resp.Header, body: string(body), cacheStatus: resp.Header.Get("Cache-Status")}
+	if m := generated.FindStringSubmatch(p.body); m != nil {
+		p.generated = m[1]
+	}
+	return p
+}
+
+func (v *visitor) get(path string) page {
+	v.Helper()
+	req, err := http.NewRequest(http.MethodGet, "http://blog.example"+path, nil)
+	if err != nil {
+		v.Fatal(err)
+	}
+	return v.do(req)
+}
+
+// send sends a form of the admin, and wants to be led back.
+func (v *visitor) send(path string, fields ...string) {
+	v.Helper()
+	form := url.Values{}
+	for i := 0; i < len(fields); i += 2 {
+		form.Set(fields[i], fields[i+1])
+	}
+	req, err := http.NewRequest(http.MethodPost, "http://blog.example"+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		v.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	if p := v.do(req); p.status != http.StatusSeeOther {
+		v.Fatalf("POST %s: status %d\n%s", path, p.status, p.body)
+	}
+}
+
+func (v *visitor) want(p page, status int, cacheStatus string) {
+	v.Helper()
+	if p.status != status || p.cacheStatus != cacheStatus {
+		v.Errorf("got %d with Cache-Status %q, want %d with %q", p.status, p.cacheStatus, status, cacheStatus)
+	}
+}
+
+func (v *visitor) contains(p page, text string, want bool) {
+	v.Helper()
+	if strings.Contains(p.body, text) != want {
+		v.Errorf("contains %q: %v, want %v\n%s", text, !want, want, p.body)
+	}
+}
+
+func TestEveryPageIsPrerendered(t *testing.T) {
+	visit(t, func(v *visitor) {
+		posts := v.blog.cms.all()
+		if len(posts) != 25 {
+			t.Errorf("%d posts, want 25", len(posts))
+		}
+		paths := []string{"/", "/about", "/search", "/style.css"}
+		for _, p := range posts {
+			paths = append(paths, p.Path())
+		}
+		for _, tag := range tagsOf(posts) {
+			paths = append(paths, "/tag/"+tag)
+		}
+		for _, path := range paths {
+			p := v.get(path)
+			if p.status != http.StatusOK || !strings.HasPrefix(p.cacheStatus, "isr; hit") {
+				t.Errorf("%s: %d %s", path, p.status, p.cacheStatus)
+			}
+			if path != "/style.css" && (p.generated == "" || !strings.Contains(p.body, `href="/admin"`)) {
+				t.Errorf("%s: does not say when it was generated, or has no link to the admin", path)
+			}
+		}
+	})
+}
+
+func TestEveryLinkLeadsSomewhere(t *testing.T) {
+	href := regexp.MustCompile(`(?:href|action)="(/[^"]*)"`)
+	visit(t, func(v *visitor) {
+		seen := map[string]bool{"/": true}
+		for todo := []string{"/"}; len(todo) > 0; todo = todo[1:] {
+			p := v.get(todo[0])
+			if p.status != http.StatusOK && p.status != http.StatusMethodNotAllowed {
+				t.Errorf("%s: %d", todo[0], p.status)
+			}
+			for _, m := range href.FindAllStringSubmatch(p.body, -1) {
+				if !seen[m[1]] {
+					seen[m[1]] = true
+					todo = append(todo, m[1])
+				}
+			}
+		}
+		if len(seen) < 60 { // the pages and their forms
+			t.Errorf("only %d links", len(seen))
+		}
+	})
+}
+
+func TestStalePagesAreServedAndRenewed(t *testing.T) {
+	visit(t, func(v *visitor) {
+		first := v.get("/")
+		v.want(first, 200, "isr; hit; ttl=10")
+		time.Sleep(ttl + 2*time.Second)
+
+		v.send("/admin/mode", "mode", "slow")
+		stale := v.get("/?utm_source=letter")
+		v.want(stale, 200, "isr; hit; ttl=-2; detail=stale")
+		if stale.generated != first.generated {
+			t.Errorf("generated at %s, want the first one's %s", stale.generated, first.generated)
+		}
+		time.Sleep(slowness)
+		synctest.Wait()
+
+		renewed := v.get("/")
+		v.want(renewed, 200, "isr; hit; ttl=10")
+		if renewed.generated == first.generated {
+			t.Error("was not generated anew")
+		}
+	})
+}
+
+func TestEditShowsOnTheNextReload(t *testing.T) {
+	visit(t, func(v *visitor) {
+		v.send("/admin/post/has-it-changed", "title", "It <has>", "tags", "HTTP, Good News", "text", "One `a < b`.\r\n\r\nTwo.")
+
+		p := v.get("/post/has-it-changed")
+		v.want(p, 200, "isr; hit; ttl=30")
+		v.contains(p, "<h1>It &lt;has&gt;</h1>", true)
+		v.contains(p, "<p>One <code>a &lt; b</code>.</p>\n<p>Two.</p>", true)
+		v.contains(v.get("/"), "It &lt;has&gt;", true)
+		v.contains(v.get("/tag/good-news"), "It &lt;has&gt;", true)
+
+		// Its neighbours show its title. They are renewed behind whoever comes first.
+		neighbour := v.get("/post/two-clocks-for-one-page")
+		v.want(neighbour, 200, "isr; hit; ttl=0; detail=stale")
+		synctest.Wait()
+		v.contains(v.get("/post/two-clocks-for-one-page"), "Newer: It &lt;has&gt;", true)
+
+		v.want(v.get("/post/compress-once"), 200, "isr; hit; ttl=30") // has nothing to do with it
+	})
+}
+
+func TestPost26(t *testing.T) {
+	visit(t, func(v *visitor) {
+		v.want(v.get("/post/something-new"), 404, "isr; fwd=uri-miss; stored")
+		v.send("/admin/post", "title", "Something new", "tags", "caching", "text", "Under the sun.")
+
+		v.contains(v.get("/"), `<a href="/post/something-new">Something new</a>`, true)
+		p := v.get("/post/something-new")
+		v.want(p, 200, "isr; hit; ttl=30")
+		v.contains(p, `<article id="post-26">`, true)
+
+		v.get("/tag/caching")
+		synctest.Wait()
+		v.contains(v.get("/tag/caching"), "Something new", true)
+
+		v.contains(v.get("/about"), "25 posts", true) // nobody has told it
+		v.send("/admin/revalidate", "path", "/about")
+		v.contains(v.get("/about"), "26 posts", true)
+		v.send("/admin/revalidate", "path", "", "tag", "posts, post-26")
+		v.contains(v.get("/admin"), `POST {&#34;tags&#34;:[&#34;posts&#34;,&#34;post-26&#34;]}</code> <span class="reply">200`, true)
+	})
+}
+
+func TestDeletedPostIsGone(t *testing.T) {
+	visit(t, func(v *visitor) {
+		v.send("/admin/post/compress-once/delete")
+		v.want(v.get("/post/compress-once"), 404, "isr; fwd=uri-miss; stored")
+		v.contains(v.get("/"), "Compress once", false)
+	})
+}
+
+func TestDeletedPostIsGoneEvenIfTheCMSFails(t *testing.T) {
+	visit(t, func(v *visitor) {
+		v.send("/admin/mode", "mode", "failing")
+		v.send("/admin/post/compress-once/delete")
+		v.want(v.get("/post/compress-once"), 503, "isr; fwd=uri-miss; fwd-status=503")
+	})
+}
+
+func TestOldPagesStayUp(t *testing.T) {
+	for mode, wait := range map[string]time.Duration{"failing": 0, "hanging": patience} {
+		t.Run(mode, func(t *testing.T) {
+			visit(t, func(v *visitor) {
+				first := v.get("/post/compress-once")
+				v.send("/admin/mode", "mode", mode)
+				for range 3 {
+					time.Sleep(time.Hour)
+					start := time.Now()
+					p := v.get("/post/compress-once")
+					if p.status != 200 || p.generated != first.generated {
+						t.Errorf("got %d, generated at %s, want the page of %s", p.status, p.generated, first.generated)
+					}
+					if took := time.Since(start); took != 0 {
+						t.Errorf("had to wait for %v", took)
+					}
+				}
+				synctest.Wait()
+
+				// An edit cannot be shown yet, and the webhook says so.
+				start := time.Now()
+				v.send("/admin/post/compress-once", "title", "Compress twice", "text", "No.")
+				if took := time.Since(start); took > wait {
+					t.Errorf("the webhook took %v, want at most %v", took, wait)
+				}
+				v.contains(v.get("/admin"), `500 {&#34;message&#34;:&#34;Error revalidating&#34;}`, true)
+				v.contains(v.get("/post/compress-once"), "Compress once", true)
+				time.Sleep(patience)
+				synctest.Wait() // the last attempt has failed, too
+
+				v.send("/admin/mode", "mode", "ok")
+				v.get("/post/compress-once")
+				synctest.Wait()
+				v.contains(v.get("/post/compress-once"), "Compress twice", true)
+			})
+		})
+	}
+}
+
+func TestSearchShowsAPlaceholderFirst(t *testing.T) {
+	visit(t, func(v *visitor) {
+		v.send("/admin/mode", "mode", "slow")
+		p := v.get("/search?q=midnight")
+		v.want(p, 200, "isr; fwd=uri-miss; detail=placeholder")
+		v.contains(p, "comes as soon as it is there", true)
+		if p.header.Get("Refresh") != "1" || p.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("Refresh %q, Cache-Control %q", p.header.Get("Refresh"), p.header.Get("Cache-Control"))
+		}
+		time.Sleep(slowness)
+		synctest.Wait()
+
+		p = v.get("/search?q=midnight&from=letter")
+		v.want(p, 200, "isr; hit; ttl=10")
+		v.contains(p, "1 found for “midnight”", true)
+	})
+}
+
+func TestAdminRefuses(t *testing.T) {
+	visit(t, func(v *visitor) {
+		for _, test := range []struct {
+			name, path, form, site string
+			status                 int
+		}{
+			{"a form on another site", "/admin/mode", "mode=failing", "cross-site", 403},
+			{"an unknown mode", "/admin/mode", "mode=loud", "same-origin", 400},
+			{"a post without a title", "/admin/post", "title=+&text=x", "same-origin", 422},
+			{"an edit without a text", "/admin/post/compress-once", "title=x", "same-origin", 422},
+			{"an edit of no post", "/admin/post/nothing", "title=x&text=x", "same-origin", 404},
+			{"to delete no post", "/admin/post/nothing/delete", "", "same-origin", 404},
+		} {
+			req, err := http.NewRequest(http.MethodPost, "http://blog.example"+test.path, strings.NewReader(test.form))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("Sec-Fetch-Site", test.site)
+			if p := v.do(req); p.status != test.status {
+				t.Errorf("%s: status %d, want %d", test.name, p.status, test.status)
+			}
+		}
+		if n, m := len(v.blog.cms.all()), v.blog.cms.currentMode(); n != 25 || m != ok {
+			t.Errorf("%d posts and mode %s: something was changed", n, m)
+		}
+	})
+}
+
+func TestSlugsAreUnique(t *testing.T) {
+	c := &cms{}
+	for _, want := range []string{"a-b", "a-b-2", "3"} {
+		title := "A, b!"
+		if want == "3" {
+			title = "…"
+		}
+		if p := c.add(title, "text", nil); p.Slug != want {
+			t.Errorf("slug %q, want %q", p.Slug, want)
+		}
+	}
+}
+
+// TestRun is the whole program, on a real network.
+func TestRun(t *testing.T) {
+	t.Setenv("REVALIDATE_SECRET", "")
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	out, stdout := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"-addr", "localhost:0"}, stdout, io.Discard)
+		stdout.Close()
+	}()
+	site, secret, prerendered := "", "", 0
+	for lines := bufio.NewScanner(out); secret == "" && lines.Scan(); {
+		line := lines.Text()
+		if strings.HasPrefix(line, "prerendered ") {
+			prerendered++
+		}
+		if rest, ok := strings.CutPrefix(line, "the blog:"); ok {
+			site = strings.TrimSpace(rest)
+		}
+		if _, rest, ok := strings.Cut(line, "Bearer "); ok {
+			secret, _, _ = strings.Cut(rest, `"`)
+		}
+	}
+	go io.Copy(io.Discard, out)
+	if site == "" || secret == "" {
+		t.Fatalf("site %q, secret %q: %v", site, secret, <-ended)
+	}
+	if prerendered != 35 {
+		t.Errorf("%d pages prerendered, want 35", prerendered)
+	}
+
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	do := func(method, url, form string) (status int, body string) {
+		req, err := http.NewRequest(method, url, strings.NewReader(form))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if method == http.MethodPost {
+			req.Header.Set("Authorization", "Bearer "+secret)
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	if status, body := do(http.MethodPost, site+"/admin/post/compress-once", "title=Compress+twice&text=No."); status != 200 {
+		t.Errorf("edit: %d\n%s", status, body)
+	}
+	elsewhere := strings.Replace(site, "localhost", "127.0.0.1", 1)
+	if status, body := do(http.MethodGet, elsewhere+"/post/compress-once", ""); status != 200 || !strings.Contains(body, "Compress twice") {
+		t.Errorf("the edit does not show: %d\n%s", status, body)
+	}
+	if status, body := do(http.MethodPost, site+"/api/revalidate?path=/about", ""); status != 200 {
+		t.Errorf("revalidate: %d %s", status, body)
+	}
+
+	interrupt()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	for _, args := range [][]string{
+		{"-addr", "localhost:0", "-origin", "blog.example"},
+		{"-addr", "localhost:0", "-origin", "https://blog.example/path"},
+		{"-addr", "nonsense"},
+	} {
+		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%q: no error", args)
+		} else {
+			t.Log(err)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+// Proxy puts isr in front of a site that exists already, in whatever language.
+//
+//	go run ./examples/proxy -origin http://localhost:9000 -ttl 30s
+//
+// Then open http://localhost:8080. Pages are asked for at the origin once, served
+// from memory, and renewed behind the visitors' backs when they are older than
+// 30 seconds; when the origin is down, the last good pages stay up. An origin that
+// sends Last-Modified or an ETag is asked whether a page has changed, and need not
+// send it again. What is not a page (forms, uploads, websockets) goes through.
+//
+// The origin's own Cache-Control decides, where it sends one. -ttl is for pages
+// without.
+//
+// The origin is asked under one name, whatever name a visitor uses: its own, or
+// that of -public, such as https://example.com, for sites that make absolute links
+// or tell their hosts apart by name.
+//
+// Pages are the same for everyone: the origin sees no cookies when it is asked for
+// one. If people can log in, name their cookie with -session, and whoever has it
+// goes past the cache. Pages that set a cookie, or say that they are private, are
+// never kept.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/isr-go/isr"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // so that a second signal ends the program at once
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "proxy:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves the site until ctx is done.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("proxy", flag.ExitOnError)
+	addr := flags.String("addr", "localhost:8080", "`address` to listen on")
+	origin := flags.String("origin", "", "`URL` of the site, such as http://localhost:9000")
+	public := flags.String("public", "", "`URL` under which visitors know the site (default: the origin's)")
+	session := flags.String("session", "", "`name` of a cookie whose owners go past the cache")
+	ttl := flags.Duration("ttl", 30*time.Second, "how long a page is fresh, unless the origin says so itself; 0 is for good")
+	var level slog.Level
+	flags.TextVar(&level, "log", slog.LevelDebug, "`level` of the log: debug has every visit, info what is generated, error the failures")
+	flags.Parse(args)
+
+	cfg := config{ttl: *ttl, session: *session, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))}
+	var err error
+	if cfg.origin, err = parseURL("-origin", *origin); err != nil {
+		return err
+	}
+	if cfg.public, err = parseURL("-public", cmp.Or(*public, cfg.origin.Scheme+"://"+cfg.origin.Host)); err != nil {
+		return err
+	}
+	if cfg.public.Path != "" && cfg.public.Path != "/" {
+		return fmt.Errorf("-public %q: want no path", *public)
+	}
+	site := newSite(cfg)
+
+	ln, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: site, ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(ln) }()
+	fmt.Fprintf(stdout, "%s is at http://%s\n", cfg.origin, ln.Addr())
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	fmt.Fprintln(stdout, "shutting down")
+	// The visitors first, then the pages that are being renewed behind them.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return errors.Join(server.Shutdown(ctx), site.Shutdown(ctx))
+}
+
+// parseURL reads the address of a site.
+func parseURL(name, value string) (*url.URL, error) {
+	u, err := url.Parse(value)
+	switch {
+	case value == "":
+		err = errors.New("is missing")
+	case err != nil:
+		err = errors.Unwrap(err) // without the value once more
+	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		err = errors.New("has no http:// or https:// and host")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		err = errors.New("has more than a scheme, a host and a path")
+	default:
+		return u, nil
+	}
+	return nil, fmt.Errorf("%s %q: %w; want something like http://localhost:9000", name, value, err)
+}
+
+type config struct {
+	origin, public *url.URL
+	ttl            time.Duration
+	session        string // a cookie, or empty
+	log            *slog.Logger
+}
+
+// newSite returns the site that is at the origin, with isr in front.
+func newSite(cfg config) *isr.Site {
+	return isr.Wrap(newProxy(cfg), isr.Options{
+		Default: isr.Route{TTL: cfg.ttl, Bypass: hasCookie(cfg.session)},
+		// One site, under whatever name it is asked for.
+		Origin: cfg.public.Scheme + "://" + cfg.public.Host,
+		Logger: cfg.log,
+	})
+}
+
+func hasCookie(name string) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		return name != "" && len(r.CookiesNamed(name)) > 0
+	}
+}
+
+func newProxy(cfg config) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(cfg.origin)
+			r.SetXForwarded()
+			if r.In.RemoteAddr == "0.0.0.0:0" {
+				r.Out.Header.Del("X-Forwarded-For") // a page is for nobody in particular
+			}
+			// Requests for pages and those that go through must agree on where the
+			// site is, or its links lead to two places.
+			r.Out.Host = cfg.public.Host
+			r.Out.Header.Set("X-Forwarded-Host", cfg.public.Host)
+			r.Out.Header.Set("X-Forwarded-Proto", cfg.public.Scheme)
+		},
+		ErrorLog: slog.NewLogLogger(cfg.log.Handler(), slog.LevelError),
+	}
+}
