@@ -522,8 +522,10 @@ func TestDeadline(t *testing.T) {
 			}
 			if hang && r.URL.Path == "/hangs" {
 				time.Sleep(time.Hour)
-				if err := r.Context().Err(); err != context.DeadlineExceeded {
-					t.Errorf("the context's error is %v", err)
+				ctx, cancel := context.WithTimeout(r.Context(), time.Hour) // as a database's client would
+				defer cancel()
+				if r.Context().Err() != context.DeadlineExceeded || ctx.Err() != context.DeadlineExceeded {
+					t.Errorf("the contexts' errors are %v and %v", r.Context().Err(), ctx.Err())
 				}
 			}
 			fmt.Fprint(w, "page ", n)

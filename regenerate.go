@@ -111,23 +111,34 @@ func (r *runs) isClosed() bool {
 // A deadlineContext has a deadline, at which its run is to cancel it. Unlike that
 // of context.WithDeadline it can be put off.
 type deadlineContext struct {
-	context.Context
 	deadline time.Time
-	cancel   context.CancelCauseFunc
+	done     chan struct{}
+	once     sync.Once
+	err      error // set before done is closed
 }
 
 func newDeadlineContext(deadline time.Time) *deadlineContext {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	return &deadlineContext{ctx, deadline, cancel}
+	return &deadlineContext{deadline: deadline, done: make(chan struct{})}
+}
+
+func (c *deadlineContext) cancel(err error) {
+	c.once.Do(func() {
+		c.err = err
+		close(c.done)
+	})
 }
 
 func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *deadlineContext) Done() <-chan struct{}       { return c.done }
+func (c *deadlineContext) Value(any) any               { return nil }
 
 func (c *deadlineContext) Err() error {
-	if c.Context.Err() == nil {
+	select {
+	case <-c.done:
+		return c.err
+	default:
 		return nil
 	}
-	return context.Cause(c.Context)
 }
 
 // A flight is one generation of one page, and those who wait for it. It goes on
