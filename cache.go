@@ -54,8 +54,14 @@ func (k *key) clone() key {
 	return key{k.scheme, strings.Clone(k.host), strings.Clone(k.path), strings.Clone(k.query), strings.Clone(k.varied)}
 }
 
+// bytes returns how much memory the key takes, and its path in the index if that
+// is another.
 func (k *key) bytes() int64 {
-	return int64(len(k.host) + len(k.path) + len(k.query) + len(k.varied))
+	n := allocated(k.host) + allocated(k.path) + allocated(k.query) + allocated(k.varied)
+	if canonical := canonicalPath(k.path); canonical != k.path {
+		n += allocated(canonical)
+	}
+	return n
 }
 
 // tags calls yield with the tags that a page has by its key: each way in which

@@ -880,13 +880,13 @@ func TestShutdown(t *testing.T) {
 			t.Errorf("%d runs, want 4: none of those in line", got)
 		}
 		time.Sleep(time.Second)
-		for target, want := range map[string]string{
-			"/a":       "isr; hit; ttl=0; detail=stale",
-			"/expired": "isr; hit; ttl=-31; detail=stale",
-			"/c":       "isr; fwd=bypass",
+		for _, test := range [][2]string{
+			{"/a", "isr; hit; ttl=0; detail=stale"},
+			{"/expired", "isr; hit; ttl=-31; detail=stale"},
+			{"/c", "isr; fwd=bypass"},
 		} {
-			if got := get(site, target).Header.Get("Cache-Status"); got != want {
-				t.Errorf("%s: Cache-Status %q, want %q", target, got, want)
+			if got := get(site, test[0]).Header.Get("Cache-Status"); got != test[1] {
+				t.Errorf("%s: Cache-Status %q, want %q", test[0], got, test[1])
 			}
 		}
 		if err := site.Revalidate(t.Context(), "/a"); err == nil || !strings.Contains(err.Error(), "shut down") {

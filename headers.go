@@ -390,14 +390,18 @@ func (f *flight) renewed(merged http.Header) *page {
 func (f *flight) passMark(why refusal) *page {
 	return &page{
 		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, generated: time.Now(),
-		pass: why, size: pageOverhead/2 + 2*f.key.bytes(),
+		pass: why, size: pageOverhead + f.key.bytes(),
 	}
 }
 
-// pageOverhead is what a page takes beside its bytes: its own structures, its
-// places in the list, the index and the shelf, the slices of its headers and one
-// stamp. TestMemory compares it with the heap.
-const pageOverhead = 1900
+// What is taken beside strings and bodies, as TestMemory finds it on the heap: by
+// a page with its places in a list, the index and a shelf; by a representation
+// with its stamp; and by a header line in its names, its values and its stamp.
+const (
+	pageOverhead           = 820
+	representationOverhead = 230
+	lineOverhead           = 3 * 16
+)
 
 // page makes a page of h, which it takes over, the Age that came with it, and the
 // encodings of a body.
@@ -441,7 +445,13 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 		p.gzip = newRepresentation(status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`)
 	}
 	p.plain = newRepresentation(status, h, plain, etag)
-	p.size = pageOverhead + 2*p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
+	p.size = pageOverhead + p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
+	if len(p.tags) > len(f.route.Tags) {
+		p.size += int64(16 * cap(p.tags))
+		for _, tag := range p.tags[len(f.route.Tags):] {
+			p.size += allocated(tag)
+		}
+	}
 	if limit := f.site.cache.maxBytes; p.size > limit {
 		return f.passMark(refusal{fmt.Sprintf("takes more than MaxBytes (%d)", limit), "raise it, or set Route.Bypass"})
 	}
@@ -532,17 +542,20 @@ func newRepresentation(status int, h http.Header, body []byte, etag string) *rep
 	return rep
 }
 
-// bytes returns how much memory rep takes beside what every page does.
+// bytes returns how much memory rep takes.
 func (rep *representation) bytes() int64 {
 	if rep == nil {
 		return 0
 	}
-	n := cap(rep.body)
+	n := int64(representationOverhead + cap(rep.body) + lineOverhead*cap(rep.values))
 	for _, v := range rep.values {
-		n += len(v)
+		n += allocated(v)
 	}
-	return int64(n)
+	return n
 }
+
+// allocated returns about how much memory a string of its own takes.
+func allocated(s string) int64 { return int64(len(s)+15) &^ 15 }
 
 // snapshot returns the headers as they were generated.
 func (rep *representation) snapshot() (h http.Header, etag string) {
