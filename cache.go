@@ -286,7 +286,7 @@ type Page struct {
 	State                            State         // at the time of the snapshot
 	NotStored                        string        // for a pass mark: why, in words a developer can act on
 	Generated                        time.Time     // when its generation ended
-	TTL, Duration                    time.Duration // TTL: zero means until revalidated on demand; Duration: of the last generation
+	TTL, Duration                    time.Duration // TTL: zero means until revalidated on demand, less than zero that it is never fresh; Duration: of the last generation
 	Size                             int64         // memory in bytes, overhead included
 	Tags                             []string      // of the route and of the handler
 	ETag                             string        // of the body without encoding
@@ -421,7 +421,7 @@ func (p *page) snapshot(effect effect, now time.Time) Page {
 	if p.pass != (refusal{}) {
 		out.TTL = passTTL
 	} else if p.lifetime.ttl != forever {
-		out.TTL = p.lifetime.ttl
+		out.TTL = cmp.Or(p.lifetime.ttl, -1)
 	}
 	if t := p.trouble.Load(); t != nil {
 		out.Failures, out.Err = t.failures, t.err

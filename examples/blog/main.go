@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/inspect"
 )
 
 //go:embed posts/*.txt templates/*.html style.css
@@ -91,8 +92,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	blog.prerender(ctx, stdout)
 	level.Set(verbosity)
 
-	fmt.Fprintf(stdout, "\nthe blog:  %s\nthe admin: %s/admin\nrenew a page: curl -X POST -H \"Authorization: Bearer %s\" \"%s/api/revalidate?path=/about\"\n\n",
-		local, local, shown, local)
+	fmt.Fprintf(stdout, "\nthe blog:  %s\nthe admin: %s/admin\nwhat is cached: %s/debug/isr\nrenew a page: curl -X POST -H \"Authorization: Bearer %s\" \"%s/api/revalidate?path=/about\"\n\n",
+		local, local, local, shown, local)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		fmt.Fprintf(stdout, "Mind that the admin has no login, and that %s is not loopback: whoever reaches it may edit.\n\n", ln.Addr())
 	}
@@ -138,17 +139,20 @@ func newBlog(cfg config) (*blog, error) {
 	if err != nil {
 		return nil, err
 	}
+	recorder := new(inspect.Recorder)
 	site := isr.Wrap(newPages(cms), isr.Options{
 		Routes: routes(cfg.ttl),
 		// However a visitor spells the host (localhost, 127.0.0.1), it is the same
 		// page; and prerendering has to know for which host a page is.
-		Origin: cfg.origin,
-		Logger: cfg.log,
+		Origin:  cfg.origin,
+		Logger:  cfg.log,
+		Observe: recorder.Observe,
 	})
 	admin := newAdmin(cms, &webhook{client: cmp.Or(cfg.client, &http.Client{Timeout: 30 * time.Second}), url: cfg.webhook, secret: cfg.secret})
 
 	mux := http.NewServeMux()
 	mux.Handle("/", site)
+	mux.Handle("/debug/isr", inspect.Handler(site, inspect.Options{Actions: true, Recorder: recorder})) // on loopback, as the admin
 	mux.Handle("/admin", admin)
 	mux.Handle("/admin/", admin)
 	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, cfg.secret))
