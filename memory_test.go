@@ -1,0 +1,303 @@
+package isr_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr"
+)
+
+// heap returns how many bytes are allocated and in use.
+func heap() int64 {
+	var m runtime.MemStats
+	for range 3 { // what a sync.Pool holds survives one collection
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// prose returns n bytes of HTML that compress to about a fifth.
+func prose(n int) []byte {
+	var b bytes.Buffer
+	for rng := rand.New(rand.NewPCG(1, 2)); b.Len() < n; {
+		fmt.Fprintf(&b, "<p class=\"line\">Some words, and %x among them.</p>\n", rng.Uint32())
+	}
+	return b.Bytes()[:n]
+}
+
+// What Stats counts as Bytes is what the heap grows by, within a fifth, whatever
+// the pages look like and however often they were asked for.
+func TestMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the heap without the race detector is the one that counts")
+	}
+	page := func(contentType string, size int, headers ...string) http.HandlerFunc {
+		body := prose(size)
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			for i := 0; i < len(headers); i += 2 {
+				w.Header().Set(headers[i], headers[i+1])
+			}
+			w.Write(body)
+		}
+	}
+	html := func(size int, headers ...string) http.HandlerFunc {
+		return page("text/html; charset=utf-8", size, headers...)
+	}
+	var several []string
+	for i := range 12 {
+		several = append(several, fmt.Sprintf("X-Header-%d", i), fmt.Sprintf("a value of some length, number %d", i))
+	}
+	long := strings.Repeat("long", 100)
+	tags := strings.Join(several, ",")
+
+	for _, shape := range []struct {
+		name    string
+		pages   int                // more or fewer by half: the maps inside are fuller or emptier
+		target  func(i int) string // nil: a short path
+		handler http.HandlerFunc
+	}{
+		{"100 B", 1000, nil, page("text/plain", 100)},
+		{"1 KB html", 1000, nil, html(1 << 10)},
+		{"10 KB html", 1000, nil, html(10 << 10)},
+		{"10 KB image", 1000, nil, page("image/png", 10<<10)},
+		{"100 KB html", 200, nil, html(100 << 10)},
+		{"long query", 1000, func(i int) string { return fmt.Sprintf("/search?q=%s%d", long, i) }, page("text/plain", 100)},
+		{"long path", 1000, func(i int) string { return fmt.Sprintf("/%s/%d", long, i) }, page("text/plain", 100)},
+		{"escaped path", 1000, func(i int) string { return fmt.Sprintf("/%s/%d", strings.Repeat("%C3%A9", 70), i) }, page("text/plain", 100)},
+		{"several headers", 1000, nil, page("text/plain", 100, several...)},
+		{"several headers, 1 KB html", 1000, nil, html(1<<10, several...)},
+		{"tags", 1000, nil, page("text/plain", 100, "Cache-Tag", tags)},
+		{"empty", 1000, nil, func(http.ResponseWriter, *http.Request) {}},
+		{"pass mark", 1000, nil, html(100, "Set-Cookie", "a=b")},
+	} {
+		t.Run(shape.name, func(t *testing.T) {
+			if shape.target == nil {
+				shape.target = numbered
+			}
+			for _, n := range []int{shape.pages, shape.pages * 3 / 2} {
+				for visits := range 3 {
+					before := heap()
+					site, w := isr.Wrap(shape.handler, isr.Options{MaxBytes: 1 << 30}), newSink()
+					for range 1 + visits {
+						for i := range n {
+							// Browsers mostly; the others get it plain.
+							r := target("GET", shape.target(i), "Accept-Encoding", [...]string{"gzip", "gzip", ""}[visits])
+							w.serve(site, r)
+						}
+					}
+					clear(w.header)
+					grown, s := heap()-before, site.Stats()
+					if s.Pages != n {
+						t.Fatalf("%d pages in memory, want %d", s.Pages, n)
+					}
+					ratio := float64(s.Bytes) / float64(grown)
+					t.Logf("%d pages, %d more visits: the heap grew by %d bytes a page, %d are counted: %.2f", n, visits, grown/int64(n), s.Bytes/int64(n), ratio)
+					if ratio < 1/1.2 || ratio > 1.2 {
+						t.Errorf("%d pages, %d more visits: the heap grew by %d bytes a page, %d are counted", n, visits, grown/int64(n), s.Bytes/int64(n))
+					}
+					runtime.KeepAlive(site)
+				}
+			}
+		})
+	}
+}
+
+// The heap stays within the budget, too, when many more pages come and go than
+// there is room for.
+func TestMemoryWhenFull(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the heap without the race detector is the one that counts")
+	}
+	const maxBytes = 4 << 20
+	body := prose(4 << 10)
+	before := heap()
+	site, w := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write(body[:len(r.URL.Path)*997%len(body)])
+	}), isr.Options{MaxBytes: maxBytes}), newSink()
+	for i := range 20_000 {
+		r := target("GET", "/"+strings.Repeat("a", i%50)+fmt.Sprint(i))
+		w.serve(site, r)
+		if i%4 == 0 {
+			w.serve(site, r)
+		}
+	}
+	clear(w.header)
+	grown, s := heap()-before, site.Stats()
+	if s.Evicted < 10_000 {
+		t.Fatalf("%d evictions: the budget was never tried", s.Evicted)
+	}
+	if s.Bytes > maxBytes || s.Bytes < maxBytes*9/10 {
+		t.Errorf("%d bytes are counted, want about %d", s.Bytes, maxBytes)
+	}
+	ratio := float64(s.Bytes) / float64(grown)
+	t.Logf("%d pages: the heap grew by %d bytes, %d are counted: %.2f", s.Pages, grown, s.Bytes, ratio)
+	if ratio < 1/1.2 || ratio > 1.2 {
+		t.Errorf("%d pages: the heap grew by %d bytes, %d are counted", s.Pages, grown, s.Bytes)
+	}
+	runtime.KeepAlive(site)
+}
+
+// Whatever happens, in whatever order: the pages never take more than MaxBytes,
+// and what is counted is what is there.
+func TestMaxBytes(t *testing.T) {
+	const maxBytes, visitors, paths = 256 << 10, 4, 400
+	steps := 2_000
+	if raceEnabled {
+		steps = 300
+	}
+	body := prose(300 << 10)
+	synctest.Test(t, func(t *testing.T) {
+		var generation atomic.Int64
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n := generation.Add(1)
+			switch n % 17 {
+			case 0:
+				w.Header().Set("Cache-Control", "no-store")
+			case 1:
+				w.WriteHeader(http.StatusInternalServerError)
+			case 2:
+				w.WriteHeader(http.StatusNotFound)
+			case 3:
+				w.Write(body) // never fits
+			default: // a different size each time
+				w.Header().Set("Content-Type", "text/html")
+				w.Write(body[:n*7919%(20<<10)])
+			}
+		}), isr.Options{
+			Origin:   "https://example.com",
+			MaxBytes: maxBytes,
+			Default:  isr.Route{TTL: 10 * time.Second, Tags: []string{"all"}},
+		})
+		var all sync.WaitGroup
+		for visitor := range visitors {
+			all.Go(func() {
+				rng, w := rand.New(rand.NewPCG(uint64(visitor), 1)), newSink()
+				for range steps {
+					path := numbered(int(rng.ExpFloat64() * paths / 4))
+					var err error
+					switch op := rng.IntN(100); {
+					case op < 80:
+						w.serve(site, target("GET", path))
+					case op < 85:
+						w.serve(site, target("GET", fmt.Sprintf("%s?once=%d", path, rng.Uint64())))
+					case op < 90:
+						site.Revalidate(t.Context(), path) // which may fail
+					case op < 94:
+						err = site.Purge(t.Context(), path)
+					case op < 96:
+						w.serve(site, target("POST", path))
+					case op < 97:
+						err = site.RevalidateTag(t.Context(), "all")
+					case op < 98:
+						err = site.PurgeTag(t.Context(), "all")
+					default:
+						time.Sleep(time.Duration(rng.IntN(5000)) * time.Millisecond)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					if s := site.Stats(); s.Bytes > maxBytes || s.Bytes < 0 {
+						t.Errorf("%d bytes, want at most %d", s.Bytes, maxBytes)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		synctest.Wait()
+		s := site.Stats()
+		if s.Evicted == 0 || s.Hits == 0 || s.Stale == 0 || s.Failed == 0 || s.Passed == 0 {
+			t.Errorf("%+v: not everything was tried", s)
+		}
+		// What a tag has purged is out of sight until it is pushed out: fill the
+		// memory with what is not.
+		w := newSink()
+		for i := range steps {
+			r := target("GET", fmt.Sprintf("/other/%d", i))
+			w.serve(site, r)
+			w.serve(site, r)
+		}
+		var sum int64
+		var pages int
+		for p := range site.Pages() {
+			sum += p.Size
+			pages++
+		}
+		if s := site.Stats(); sum != s.Bytes || pages != s.Pages {
+			t.Errorf("%d pages of %d bytes in all; Stats says %d of %d", pages, sum, s.Pages, s.Bytes)
+		}
+	})
+}
+
+// What is asked for again and again outlives what is asked for once, however
+// much of that there is: a million random query strings push out not one of a
+// hundred pages that were asked for twice.
+func TestScan(t *testing.T) {
+	oneOffs := 1_000_000
+	if raceEnabled || testing.Short() {
+		oneOffs = 50_000
+	}
+	const hot = 100
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // next to nothing is in use
+	generations := make(map[string]int)
+	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery == "" {
+			generations[r.URL.Path]++ // one after the other
+		}
+		w.Write([]byte("page"))
+	}), isr.Options{MaxBytes: 1 << 20})
+	w, r := newSink(), target("GET", "/")
+	visit := func(i int) string {
+		r.URL.Path, r.URL.RawQuery = numbered(i), ""
+		w.serve(site, r)
+		return w.header.Get("Cache-Status")
+	}
+	for i := range hot {
+		visit(i)
+		if got := visit(i); !strings.HasPrefix(got, "isr; hit") {
+			t.Fatalf("the second visit to %s: Cache-Status %q", r.URL, got)
+		}
+	}
+	for range 10 { // many more than there is room for, if the old ones counted
+		for i := range hot {
+			if err := site.Revalidate(t.Context(), numbered(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	scanners := runtime.GOMAXPROCS(0)
+	oneOffs -= oneOffs % scanners
+	var all sync.WaitGroup
+	for scanner := range scanners {
+		all.Go(func() {
+			rng, w, r := rand.New(rand.NewPCG(uint64(scanner), 1)), newSink(), target("GET", "/")
+			for i := range oneOffs / scanners {
+				r.URL.Path = numbered(i % (2 * hot))
+				r.URL.RawQuery = "utm=" + strconv.FormatUint(rng.Uint64(), 36)
+				w.serve(site, r)
+			}
+		})
+	}
+	all.Wait()
+	if s := site.Stats(); s.Misses != uint64(hot+oneOffs) || s.Evicted < uint64(oneOffs/2) {
+		t.Fatalf("%+v: the one-off URLs did not press for room", s)
+	}
+	for i := range hot {
+		if got := visit(i); !strings.HasPrefix(got, "isr; hit") || generations[r.URL.Path] != 11 {
+			t.Errorf("%s: Cache-Status %q after %d generations, want a hit after 11", r.URL, got, generations[r.URL.Path])
+		}
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package isr_test
+
+const raceEnabled = false
