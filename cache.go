@@ -400,7 +400,6 @@ func (p *page) fail(err error, version uint64) {
 		t := &trouble{1, err, version}
 		if old != nil {
 			t.failures += old.failures
-			t.version = max(t.version, old.version)
 		}
 		if p.trouble.CompareAndSwap(old, t) {
 			return

@@ -215,7 +215,7 @@ func TestStreaming(t *testing.T) {
 				w.(http.Flusher).Flush()
 			}
 		}}
-		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Default: isr.Route{Timeout: 5 * time.Second}})
+		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Default: isr.Route{Timeout: 5 * time.Second, Vary: []string{"Accept"}}})
 		streamed := new(atomic.Int64)
 		var all sync.WaitGroup
 		for range 10 {
@@ -226,7 +226,7 @@ func TestStreaming(t *testing.T) {
 				}
 				if res.Header.Get("Cache-Status") == "isr; fwd=uri-miss; detail=too-large" {
 					streamed.Add(1)
-					if res.Header["Connection"] != nil || res.Header.Get("X-Run") != "1" {
+					if res.Header["Connection"] != nil || res.Header.Get("X-Run") != "1" || res.Header.Get("Vary") != "Accept" {
 						t.Errorf("streamed with %v", res.Header)
 					}
 				}
@@ -287,15 +287,18 @@ func TestStreamLeft(t *testing.T) {
 						time.Sleep(2 * time.Second)
 					}
 					io.WriteString(w, strings.Repeat("x", 6000))
+					w.(http.Flusher).Flush()
 					<-r.Context().Done()
 				}}
 				site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				start := time.Now()
-				recovered(func() {
-					site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(ctx))
-				})
+				w := httptest.NewRecorder()
+				recovered(func() { site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx)) })
+				if w.Flushed == before {
+					t.Errorf("flushed: %v", w.Flushed)
+				}
 				if got := time.Since(start); got != time.Second {
 					t.Errorf("the visitor was let go after %v", got)
 				}
@@ -894,6 +897,33 @@ func TestShutdown(t *testing.T) {
 		}
 		if err := site.Shutdown(t.Context()); err != nil {
 			t.Errorf("second Shutdown: %v", err)
+		}
+	})
+}
+
+// What isr has added to a page is not taken for the handler's when it is renewed.
+func TestRenewedByDate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const modified = "Mon, 02 Jan 2006 15:04:05 GMT"
+		var seen []string
+		site := isr.Wrap(&cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			seen = append(seen, r.Header.Get("If-None-Match")+r.Header.Get("If-Modified-Since"))
+			w.Header().Set("Last-Modified", modified)
+			if n > 1 {
+				w.WriteHeader(304)
+			}
+		}}, isr.Options{Default: isr.Route{Tags: []string{"t"}}})
+		for range 3 {
+			get(site, "/")
+			site.RevalidateTag(t.Context(), "t")
+			get(site, "/")
+			synctest.Wait()
+		}
+		if diff := cmp.Diff([]string{"", modified, modified, modified}, seen); diff != "" {
+			t.Errorf("validators (-want +got):\n%s", diff)
+		}
+		if got := pages(site)["/"].TTL; got != 0 {
+			t.Errorf("TTL %v, want none", got)
 		}
 	})
 }

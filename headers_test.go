@@ -318,6 +318,7 @@ func TestConditionsAndRanges(t *testing.T) {
 		{"GET", "/strong", []string{"If-Modified-Since", modified, "If-None-Match", `"v0"`}, 200, `"v1"`, text},
 		{"GET", "/strong", []string{"If-Match", `"v0"`}, 412, "", ""},
 		{"GET", "/strong", []string{"If-Unmodified-Since", earlier}, 412, "", ""},
+		{"GET", "/strong", []string{"If-Match", `"v0"`, "If-None-Match", `"v1"`}, 412, "", ""},
 		{"GET", "/strong", []string{"Range", "bytes=10-14"}, 206, `"v1"`, "01234"},
 		{"GET", "/strong", []string{"Range", "bytes=-3"}, 206, `"v1"`, "789"},
 		{"GET", "/strong", []string{"Range", "bytes=2000-"}, 416, "", ""},

@@ -110,7 +110,8 @@ type Options struct {
 	Logger *slog.Logger
 
 	// Observe, if not nil, is called after each outcome, on the goroutine that
-	// brought it about and concurrently with itself. It must not block.
+	// brought it about and concurrently with itself. It must not block: visitors
+	// may be waiting for that goroutine.
 	Observe func(Event)
 }
 
@@ -318,14 +319,13 @@ func asksForPage(r *http.Request) bool {
 
 // A visit is one request on its way to an answer.
 type visit struct {
-	site   *Site
-	w      http.ResponseWriter
-	r      *http.Request
-	start  time.Time
-	route  *route
-	key    key
-	asked  uint64 // the clock of invalidations when the visitor asked
-	strict bool   // whether only a run begun since then will do
+	site  *Site
+	w     http.ResponseWriter
+	r     *http.Request
+	start time.Time
+	route *route
+	key   key
+	asked uint64 // the clock of invalidations when the visitor asked
 }
 
 // waits reports whether the visitor of an unknown page waits for it where people
@@ -358,7 +358,7 @@ func (v *visit) hit(p *page, view view) {
 func (v *visit) wait(p *page) bool {
 	s := v.site
 	takes := v.r.Method == http.MethodGet
-	f, joined := s.join(v.request(), p, &waiter{asked: v.asked, strict: v.strict, takes: takes})
+	f, joined := s.join(v.request(), p, &waiter{takes: takes})
 	if f == nil {
 		if s.runs.isClosed() {
 			v.pass(fwdBypass)
@@ -367,24 +367,25 @@ func (v *visit) wait(p *page) bool {
 		return false
 	}
 	var offer chan *stream
+	left := func() {}
 	if takes {
 		offer = f.offer
+		left = func() { f.takers.Add(-1) }
 	}
 	select {
 	case <-f.done:
-		f.leave(takes)
+		left()
 	case st := <-offer:
-		f.leave(takes)
-		if !v.strict && st.ticket.version < v.asked && s.cache.invalidated(st.ticket.version, &v.key, st.tags) {
+		left()
+		if st.ticket.version < v.asked && s.cache.invalidated(st.ticket.version, &v.key, st.tags) {
 			st.close()
-			v.strict = true
 			return false
 		}
 		defer v.done(Miss, st.status, 0, nil)
 		st.serve(v.w, v.r)
 		return true
 	case <-v.r.Context().Done():
-		f.leave(takes)
+		left()
 		// The visitor may still be there, if it was a middleware's deadline: he
 		// must not take silence for a page.
 		v.fail(http.StatusServiceUnavailable, nil, "")
@@ -406,8 +407,8 @@ func (v *visit) wait(p *page) bool {
 		v.pass(fwdUncacheable)
 	case effect != effectNone && made.ticket.version < v.asked:
 		// Something that the page turned out to depend on was invalidated after
-		// the run began and, for all one knows, before the visitor asked.
-		v.strict = true
+		// the run began and, for all one knows, before the visitor asked. Any run
+		// that he can join from now on has begun since.
 		return false
 	default:
 		fwd.stored = f.outcome.stored
@@ -449,7 +450,7 @@ func (v *visit) change() {
 		return
 	}
 	s, path := v.site, v.r.URL.EscapedPath()
-	o := &observer{ResponseWriter: v.w, success: func() { s.changed(path) }}
+	o := &observer{ResponseWriter: v.w, success: func(again bool) { s.changed(path, again) }}
 	defer func() { v.done(Passed, o.status, 0, nil) }()
 	v.w.Header().Add("Cache-Status", fwdMethod)
 	s.handler.ServeHTTP(o.writer(), v.r)
@@ -637,7 +638,7 @@ type Kind int
 const (
 	Hit         Kind = iota // a visitor got a fresh page from memory
 	StaleHit                // a visitor got a page from memory that is being renewed, or could not be
-	Miss                    // a visitor waited for a generation, or got its failure or a placeholder
+	Miss                    // a visitor waited for a generation, or got its failure, a placeholder, or the 404 of PrerenderedOnly
 	Passed                  // a visitor's own request went to the handler
 	Generated               // a page was generated, or renewed by a 304
 	Failed                  // a generation failed

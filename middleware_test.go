@@ -594,10 +594,40 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s has the TTL %v", r.Host, p.TTL)
 		}
 	}
-	get(site, "/blog/%2e%2e/account/me") // a post by the name of two dots, for all one knows
 	for _, target := range []string{"/blog/../account/me", "/account/", "/account/me", "/account", "//account/me", "/x/../account/me"} {
 		if got := get(site, target).Header.Get("Cache-Status"); got != "isr; fwd=bypass" {
 			t.Errorf("%s: %q, want a bypass", target, got)
 		}
+	}
+}
+
+// A stored path remembers its route, and not that of another that is spelt much
+// like it: /blog/%2e%2e/x is a post by the name of two dots, for all one knows.
+func TestRouteOfSpelling(t *testing.T) {
+	site := isr.Wrap(new(cms), isr.Options{Routes: map[string]isr.Route{"/blog/": {}, "/account/": {Bypass: isr.Always}}})
+	for range 2 {
+		for target, want := range map[string]bool{"/blog/%2e%2e/account/me": false, "/blog/../account/me": true} {
+			if got := get(site, target).Header.Get("Cache-Status"); (got == "isr; fwd=bypass") != want {
+				t.Errorf("%s: %q", target, got)
+			}
+		}
+	}
+}
+
+// However visitors crowd, a page is generated once: who finds the run gone looks
+// for the page again.
+func TestOnceInACrowd(t *testing.T) {
+	c := new(cms)
+	site := isr.Wrap(c, isr.Options{})
+	const pages = 3000
+	for i := range pages {
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() { get(site, fmt.Sprint("/", i)) })
+		}
+		all.Wait()
+	}
+	if got := c.calls.Load(); got != pages {
+		t.Errorf("%d runs for %d pages", got, pages)
 	}
 }

@@ -128,9 +128,8 @@ func TestObserve(t *testing.T) {
 			},
 			{
 				func() { do(site, "POST", "/blog/1") },
-				[]string{"revalidated /blog/1  0 0s <nil>", "revalidated /blog/1  0 0s <nil>", "passed /blog/1  200 1s <nil>"},
+				[]string{"revalidated /blog/1  0 0s <nil>", "passed /blog/1  200 1s <nil>"},
 				[]string{
-					`level=INFO msg=isr outcome=revalidated path=/blog/1 route=""`,
 					`level=INFO msg=isr outcome=revalidated path=/blog/1 route=""`,
 					`level=DEBUG msg=isr outcome=passed path=/blog/1 route="" status=200 duration=1s`,
 				},
@@ -292,6 +291,36 @@ func TestEvicted(t *testing.T) {
 	st := site.Stats()
 	if st.Evicted+uint64(st.Pages) != 100 || st.Bytes > 10_000 || st.Pages == 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// A page that is renewed stays where it is among the others, with its count of
+// visits; and one that was asked for by its name counts as asked for again.
+func TestRenewedAndNamed(t *testing.T) {
+	site := isr.Wrap(new(cms), isr.Options{MaxBytes: 100_000, Origin: "http://example.com"})
+	get(site, "/hot")
+	get(site, "/hot")
+	for _, err := range site.Prerender(t.Context(), slices.Values([]string{"/named"})) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		if err := site.Revalidate(t.Context(), "/hot"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := pages(site)["/hot"].Hits; got != 1 {
+		t.Errorf("%d hits after it was renewed, want 1", got)
+	}
+	site.RevalidateTag(t.Context(), "none")
+	for i := range 1000 {
+		get(site, fmt.Sprint("/once/", i))
+	}
+	for _, target := range []string{"/hot", "/named"} {
+		if got := get(site, target).Header.Get("Cache-Status"); got != "isr; hit" {
+			t.Errorf("%s: %q", target, got)
+		}
 	}
 }
 

@@ -61,13 +61,9 @@ func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	}
 	if p.pattern != "" {
-		matched := false
 		mux := http.NewServeMux()
-		mux.HandleFunc(p.pattern, func(http.ResponseWriter, *http.Request) { matched = true })
+		mux.HandleFunc(p.pattern, func(http.ResponseWriter, *http.Request) {})
 		mux.ServeHTTP(nowhere{}, r) // which sets them
-		if !matched {
-			r.Pattern = ""
-		}
 	}
 	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
 }
@@ -156,9 +152,8 @@ type flight struct {
 	begin   time.Time
 	ctx     *deadlineContext
 
-	takers atomic.Int64  // those who would take a stream
-	offer  chan *stream  // to one of them: a response that is too large to be stored
-	left   chan struct{} // one of them has left
+	takers atomic.Int64 // those who would take a stream
+	offer  chan *stream // to one of them: a response that is too large to be stored
 
 	ended   atomic.Bool   // whether the outcome is decided
 	done    chan struct{} // closed when outcome is set
@@ -207,20 +202,8 @@ var (
 
 // A waiter says what someone who waits for a run needs of it.
 type waiter struct {
-	asked  uint64 // the clock of invalidations when he asked
-	strict bool   // whether the run must have begun since, whatever he knows of its tags
-	takes  bool   // whether he would take a stream
-	byName bool   // whether he asked for the page by its name, and not in passing
-}
-
-func (w *waiter) accepts(f *flight) bool {
-	if !f.started {
-		return true
-	}
-	if w != nil && w.strict {
-		return f.ticket.version >= w.asked
-	}
-	return !f.site.cache.invalidated(f.ticket.version, &f.key, f.tags())
+	takes  bool // whether he would take a stream
+	byName bool // whether he asked for the page by its name, and not in passing
 }
 
 // join returns a run of the page for someone who found seen in the cache, and
@@ -232,7 +215,7 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f = r.flights[req.key]
-	if joined = f != nil && w.accepts(f); !joined {
+	if joined = f != nil && !f.tooOld(); !joined {
 		if r.closed || s.cache.peek(&req.key) != seen {
 			return nil, false
 		}
@@ -255,25 +238,13 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 	return f, joined
 }
 
-// leave notes that someone does not wait any longer, who would or would not have
-// taken a stream.
-func (f *flight) leave(takes bool) {
-	if takes {
-		f.takers.Add(-1)
-		select {
-		case f.left <- struct{}{}:
-		default:
-		}
-	}
-}
-
 // newFlight puts a run in the place of an older one. It is called under runs.mu.
 func (s *Site) newFlight(req pageRequest, old *page) *flight {
 	req.key = req.key.clone()
 	if req.pattern == "" && old != nil {
 		req.pattern = old.pattern
 	}
-	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{})}
+	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), done: make(chan struct{})}
 	s.runs.flights[req.key] = f
 	return f
 }
@@ -284,6 +255,12 @@ func (f *flight) tags() []string {
 		return f.old.tags
 	}
 	return f.route.Tags
+}
+
+// tooOld reports whether what the run is about to say was invalidated since it
+// began, as far as one can know. It is called under runs.mu.
+func (f *flight) tooOld() bool {
+	return f.started && f.site.cache.invalidated(f.ticket.version, &f.key, f.tags())
 }
 
 // start begins a run. It is called under runs.mu.
@@ -320,9 +297,9 @@ func (s *Site) next() {
 func (f *flight) run() {
 	rec := &recorder{f: f, header: make(http.Header), length: -1}
 	rec.timer = time.AfterFunc(f.route.Timeout, func() {
+		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout}) // before the handler can end in a hurry
 		f.ctx.cancel(context.DeadlineExceeded)
 		rec.abort(errTimeout)
-		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout})
 	})
 	returned := false
 	defer func() {
@@ -444,14 +421,15 @@ func (s *Site) Shutdown(ctx context.Context) error {
 	}
 }
 
-// generate waits until the page is stored as w needs it.
-func (s *Site) generate(ctx context.Context, req pageRequest, w *waiter) error {
+// generate waits until a fresh page is stored whose run began at a version or
+// later. All that was invalidated before is known by the page's key.
+func (s *Site) generate(ctx context.Context, req pageRequest, version uint64) error {
 	for ctx.Err() == nil {
 		p, effect := s.cache.get(&req.key, nil)
-		if p != nil && p.ticket.version >= w.asked && p.view(effect, time.Now()).state == Fresh {
+		if p != nil && p.ticket.version >= version && p.view(effect, time.Now()).state == Fresh {
 			return nil
 		}
-		f, _ := s.join(req, p, w)
+		f, _ := s.join(req, p, &waiter{byName: true})
 		if f == nil {
 			if s.runs.isClosed() {
 				return errClosed
@@ -537,7 +515,7 @@ func (s *Site) prerender(ctx context.Context, path string) error {
 		return fmt.Errorf("isr: prerender %s: its route's Bypass keeps it out of the cache", path)
 	}
 	s.cache.admit(t.route, t.path)
-	if err := s.generate(ctx, req, &waiter{byName: true}); err != nil {
+	if err := s.generate(ctx, req, 0); err != nil {
 		return fmt.Errorf("isr: prerender %s: %w", path, err)
 	}
 	return nil
@@ -741,20 +719,18 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 // overflow hands what is too large to be stored to one of those who wait, if
 // there is one, as a stream. It is called under r.mu.
 func (r *recorder) overflow() {
+	if r.f.takers.Load() == 0 {
+		return
+	}
 	reader, writer := io.Pipe()
 	st := &stream{status: r.status, header: r.sent, rest: reader, ticket: r.f.ticket, route: r.f.route, tags: tagsOf(r.f.route, r.sent), ctx: r.f.ctx}
 	if r.body != nil {
 		st.begin = bytes.Clone(r.body.Bytes())
 	}
-	for r.f.takers.Load() > 0 {
-		select {
-		case r.f.offer <- st:
-			r.pipe = writer
-			return
-		case <-r.f.left:
-		case <-r.f.ctx.Done():
-			return
-		}
+	select {
+	case r.f.offer <- st:
+		r.pipe = writer
+	case <-r.f.ctx.Done(): // they have left in this moment, and nobody has come
 	}
 }
 
@@ -793,8 +769,6 @@ func (r *recorder) finish() {
 	}
 	fail := outcome{status: http.StatusBadGateway}
 	switch {
-	case r.f.ctx.Err() != nil: // what is written in a hurry is not to be trusted
-		fail.status, fail.err = http.StatusGatewayTimeout, errTimeout
 	case r.lied:
 		fail.err = errLong
 	case r.length >= 0 && r.size < r.length && bodyAllowed(r.status):

@@ -162,7 +162,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 		}
 		all.Go(func() {
 			defer func() { <-slots }()
-			err := s.generate(ctx, req, &waiter{asked: asked, strict: true, byName: true})
+			err := s.generate(ctx, req, asked)
 			if notStored := (*notStoredError)(nil); err != nil && !errors.As(err, &notStored) {
 				errs[i] = fmt.Errorf("isr: revalidate %s: %w", req.key.path, err)
 			}
@@ -234,12 +234,15 @@ func (s *Site) Purge(ctx context.Context, paths ...string) error {
 
 // changed expires the pages at a path that a visitor has changed (RFC 9111,
 // section 4.4). Where nothing is stored and nothing on its way, there is nothing
-// to remember, however many paths a stranger may think of.
-func (s *Site) changed(path string) {
+// to remember, however many paths a stranger may think of. It is told once for
+// each request.
+func (s *Site) changed(path string, again bool) {
 	path = canonicalPath(path)
 	if s.runs.concern(path) || s.cache.holds(path) { // in this order: a run ends by storing
 		s.cache.invalidate(effectExpired, string(appendPathTag(nil, "", "", path)))
-		s.report(Event{Kind: Revalidated, Path: path})
+		if !again {
+			s.report(Event{Kind: Revalidated, Path: path})
+		}
 	}
 }
 
@@ -256,7 +259,7 @@ func (r *runs) concern(path string) bool {
 type observer struct {
 	http.ResponseWriter
 	status   int
-	success  func()
+	success  func(again bool)
 	hijacked bool // what then goes over the connection is not for us to know
 }
 
@@ -265,21 +268,21 @@ func (o *observer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 func (o *observer) WriteHeader(status int) {
 	if o.status < 200 {
 		o.status = status
-		o.succeed()
+		o.succeed(false)
 	}
 	o.ResponseWriter.WriteHeader(status)
 }
 
-func (o *observer) succeed() {
+func (o *observer) succeed(again bool) {
 	if o.status >= 200 && o.status < 400 {
-		o.success()
+		o.success(again)
 	}
 }
 
 func (o *observer) implicit() {
 	if o.status < 200 {
 		o.status = http.StatusOK
-		o.succeed()
+		o.succeed(false)
 	}
 }
 
@@ -303,10 +306,11 @@ func (o *observer) returned() {
 	if o.hijacked {
 		return
 	}
-	if o.status < 200 {
+	again := o.status >= 200
+	if !again {
 		o.status = http.StatusOK
 	}
-	o.succeed()
+	o.succeed(again)
 }
 
 // A hijackObserver is an observer of a connection that can be taken over.

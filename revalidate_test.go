@@ -400,7 +400,7 @@ func TestStaleOnArrival(t *testing.T) {
 					t.Errorf("who asked before got Cache-Control %q", got)
 				}
 				stored := pages(site)
-				if len(stored) != test.stored || test.stored > 0 && stored["/"].State != test.state {
+				if site.Stats().Pages != test.stored || len(stored) != test.stored || test.stored > 0 && stored["/"].State != test.state {
 					t.Errorf("%d pages stored, %v", len(stored), stored["/"].State)
 				}
 			})
@@ -558,6 +558,31 @@ func TestFailureBeforeChange(t *testing.T) {
 	}
 }
 
+// A run that fails speaks of its own time: a page that was made after it began is
+// not one that could not be renewed.
+func TestFailureOfOlderRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan bool)
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if n == 1 {
+				<-gate
+				w.WriteHeader(500)
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com"})
+		go get(site, "/")
+		synctest.Wait()
+		if err := site.Revalidate(t.Context(), "/"); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		synctest.Wait()
+		if p := pages(site)["/"]; p.Failures != 0 || p.State != isr.Fresh {
+			t.Errorf("%v, %d failures", p.State, p.Failures)
+		}
+	})
+}
+
 // A run that another has taken the place of is still one to be fenced off.
 func TestChangeDuringDetachedRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -608,6 +633,7 @@ func TestRevalidateGone(t *testing.T) {
 		if err := site.Revalidate(ctx, "/"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
+		synctest.Wait()
 		if got := c.calls.Load(); got != 52 {
 			t.Errorf("%d runs, want 50 and 2", got)
 		}
