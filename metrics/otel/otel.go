@@ -1,0 +1,242 @@
+// Package otel tells OpenTelemetry what an [isr.Site] does: metrics, and a span
+// for each generation of a page.
+//
+// Its name is that of OpenTelemetry's own package, so import one of them under
+// another:
+//
+//	import isrotel "github.com/isr-go/isr/metrics/otel"
+//
+// Metrics have the route that a page belongs to as their http.route, a pattern
+// of isr.Options.Routes, and never its path: visitors choose paths, and so would
+// choose how many series there are. There is no http.route on what has none: the
+// pages of isr.Options.Default, and requests such as POST, which go to the
+// handler before their route is looked for.
+package otel
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/isr-go/isr"
+)
+
+const scope = "github.com/isr-go/isr/metrics/otel"
+
+// buckets are those of http.server.request.duration, up to the Timeout that a
+// route has unless it says otherwise. A View of the MeterProvider overrides them.
+var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30}
+
+// Options configure [New]. The zero value uses the global providers, which may be
+// set afterwards.
+type Options struct {
+	// MeterProvider is where the metrics go. Nil means the global one.
+	MeterProvider metric.MeterProvider
+
+	// TracerProvider is where the spans go. Nil means the global one. Export them
+	// in batches: whoever waits for a page waits for the end of its span, too.
+	TracerProvider trace.TracerProvider
+
+	// Attributes are added to all metrics and spans, to tell several sites of one
+	// process apart.
+	Attributes []attribute.KeyValue
+}
+
+// Telemetry is what OpenTelemetry is told of one [isr.Site]. Make it with [New].
+// Its methods are safe for concurrent use.
+type Telemetry struct {
+	meter   metric.Meter
+	tracer  trace.Tracer
+	attrs   []attribute.KeyValue // Options.Attributes
+	seconds metric.Float64Histogram
+
+	revalidated, purged counter
+
+	mu     sync.Mutex                        // held to replace routes
+	routes atomic.Pointer[map[string]*route] // by isr.Event.Route; never changed, only replaced
+}
+
+// A counter is read when the metrics are collected. To add to an instrument of
+// the SDK takes longer than all else that a hit takes.
+type counter struct {
+	n     atomic.Int64
+	attrs metric.MeasurementOption
+}
+
+// A route holds what the events of one route have in common.
+type route struct {
+	span      string // the name
+	attrs     []attribute.KeyValue
+	requests  [isr.Passed + 1]counter // by kind
+	generated []metric.RecordOption
+}
+
+// New returns a Telemetry. Its error is that of a MeterProvider that refuses an
+// instrument.
+func New(opts Options) (*Telemetry, error) {
+	if opts.MeterProvider == nil {
+		opts.MeterProvider = otel.GetMeterProvider()
+	}
+	if opts.TracerProvider == nil {
+		opts.TracerProvider = otel.GetTracerProvider()
+	}
+	t := &Telemetry{
+		meter:  opts.MeterProvider.Meter(scope, metric.WithSchemaURL(semconv.SchemaURL)),
+		tracer: opts.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
+		attrs:  slices.Clone(opts.Attributes),
+	}
+	t.routes.Store(&map[string]*route{})
+	t.revalidated.attrs = with(t.attrs, attribute.String("isr.invalidation.kind", isr.Revalidated.String()))
+	t.purged.attrs = with(t.attrs, attribute.String("isr.invalidation.kind", isr.Purged.String()))
+	var err error
+	t.seconds, err = t.meter.Float64Histogram("isr.generation.duration", metric.WithUnit("s"),
+		metric.WithDescription("How long the generations of pages took, failed ones included."),
+		metric.WithExplicitBucketBoundaries(buckets...))
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// with makes an option of attributes.
+func with(common []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(slices.Concat(common, more)...))
+}
+
+// Observe counts an event, and makes a span of a generation. It is made for
+// [isr.Options.Observe].
+func (t *Telemetry) Observe(e isr.Event) {
+	switch e.Kind {
+	case isr.Hit, isr.StaleHit, isr.Miss, isr.Passed:
+		t.route(e.Route).requests[e.Kind].n.Add(1)
+	case isr.Generated, isr.Failed:
+		t.generation(e)
+	case isr.Revalidated:
+		t.revalidated.n.Add(1)
+	case isr.Purged:
+		t.purged.n.Add(1)
+	}
+	// The rest is in the Stats.
+}
+
+// generation tells of a generation that has just ended.
+func (t *Telemetry) generation(e isr.Event) {
+	end := time.Now()
+	r := t.route(e.Route)
+	attrs := append(slices.Clip(r.attrs), semconv.URLPath(valid(e.Path)))
+	if e.Status != 0 {
+		attrs = append(attrs, semconv.HTTPResponseStatusCode(e.Status))
+	}
+	record := r.generated
+	if e.Kind == isr.Failed {
+		kind := semconv.ErrorTypeOther
+		if e.Status != 0 {
+			kind = semconv.ErrorTypeKey.String(strconv.Itoa(e.Status))
+		}
+		attrs = append(attrs, kind)
+		record = []metric.RecordOption{with(r.attrs, kind)}
+	}
+	ctx, span := t.tracer.Start(context.Background(), r.span, trace.WithTimestamp(end.Add(-e.Duration)), trace.WithAttributes(attrs...))
+	if e.Kind == isr.Failed {
+		why := ""
+		if e.Err != nil {
+			why = valid(e.Err.Error())
+		}
+		span.SetStatus(codes.Error, why)
+	}
+	t.seconds.Record(ctx, e.Duration.Seconds(), record...) // in the span, which makes it an exemplar
+	span.End(trace.WithTimestamp(end))
+}
+
+// route returns what the events of a route have in common.
+func (t *Telemetry) route(pattern string) *route {
+	if r := (*t.routes.Load())[pattern]; r != nil {
+		return r
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known := *t.routes.Load()
+	if r := known[pattern]; r != nil {
+		return r
+	}
+	r := &route{span: "isr.generate", attrs: slices.Clone(t.attrs)}
+	if pattern != "" {
+		r.span += " " + valid(pattern)
+		r.attrs = append(r.attrs, semconv.HTTPRoute(valid(pattern)))
+	}
+	r.generated = []metric.RecordOption{with(r.attrs)}
+	for kind := range r.requests {
+		r.requests[kind].attrs = with(r.attrs, attribute.String("isr.outcome", isr.Kind(kind).String()))
+	}
+	routes := maps.Clone(known)
+	routes[pattern] = r
+	t.routes.Store(&routes)
+	return r
+}
+
+// valid makes s what OTLP takes: one string that is not UTF-8 fails the export of
+// all that goes with it.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// Register adds what is read when the metrics are collected: the events that
+// Observe was told of, and the [isr.Stats] of the site. Call it once, with the
+// site that t observes. Unregister the result where the site does not live as
+// long as the MeterProvider. Register panics if site is nil.
+func (t *Telemetry) Register(site *isr.Site) (metric.Registration, error) {
+	if site == nil {
+		panic("isr/metrics/otel: Register: nil site")
+	}
+	var errs []error
+	count := func(name, unit, about string) metric.Int64ObservableCounter {
+		i, err := t.meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(about))
+		errs = append(errs, err)
+		return i
+	}
+	// Not gauges: the pages of several instances add up.
+	amount := func(name, unit, about string) metric.Int64ObservableUpDownCounter {
+		i, err := t.meter.Int64ObservableUpDownCounter(name, metric.WithUnit(unit), metric.WithDescription(about))
+		errs = append(errs, err)
+		return i
+	}
+	requests := count("isr.requests", "{request}", "Visits, by what came of them: hit, stale, miss or passed.")
+	invalidations := count("isr.invalidations", "{invalidation}", "Paths and tags that were revalidated or purged.")
+	evictions := count("isr.evictions", "{page}", "Pages that had to go for others.")
+	storeErrors := count("isr.store.errors", "{error}", "Errors of the second level.")
+	pages := amount("isr.page.count", "{page}", "Pages in memory, marks for what may not be stored included.")
+	memory := amount("isr.memory.usage", "By", "Memory that the pages take.")
+	generating := amount("isr.active_generations", "{generation}", "Generations under way.")
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	attrs := with(t.attrs)
+	return t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for _, r := range *t.routes.Load() {
+			for kind := range r.requests {
+				o.ObserveInt64(requests, r.requests[kind].n.Load(), r.requests[kind].attrs)
+			}
+		}
+		o.ObserveInt64(invalidations, t.revalidated.n.Load(), t.revalidated.attrs)
+		o.ObserveInt64(invalidations, t.purged.n.Load(), t.purged.attrs)
+
+		st := site.Stats() // once, so that they agree with each other
+		o.ObserveInt64(evictions, int64(st.Evicted), attrs)
+		o.ObserveInt64(storeErrors, int64(st.StoreErrors), attrs)
+		o.ObserveInt64(pages, int64(st.Pages), attrs)
+		o.ObserveInt64(memory, st.Bytes, attrs)
+		o.ObserveInt64(generating, int64(st.Generating), attrs)
+		return nil
+	}, requests, invalidations, evictions, storeErrors, pages, memory, generating)
+}
