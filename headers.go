@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,7 +62,7 @@ func elements(lines []string) iter.Seq[string] {
 			for line != "" {
 				var e string
 				e, line, _ = strings.Cut(line, ",")
-				if e = strings.Trim(e, " \t"); e != "" && !yield(e) {
+				if e = textproto.TrimString(e); e != "" && !yield(e) {
 					return
 				}
 			}
@@ -733,6 +734,9 @@ func copyHeader(to, from http.Header) {
 // acceptsGzip reports whether gzip is at least as welcome as no encoding
 // (RFC 9110, section 12.5.3).
 func acceptsGzip(lines []string) bool {
+	if len(lines) == 1 && strings.HasPrefix(lines[0], "gzip, ") && !strings.Contains(lines[0], ";") {
+		return true // as all browsers say it
+	}
 	zipped, identity, any := -1, -1, -1 // thousandths
 	for e := range elements(lines) {
 		coding, params, _ := strings.Cut(e, ";")
@@ -740,7 +744,7 @@ func acceptsGzip(lines []string) bool {
 		if params != "" {
 			q = quality(params)
 		}
-		switch coding = strings.TrimRight(coding, " \t"); {
+		switch coding = textproto.TrimString(coding); {
 		case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
 			zipped = q
 		case strings.EqualFold(coding, "identity"):
@@ -755,8 +759,8 @@ func acceptsGzip(lines []string) bool {
 	return zipped > 0 && zipped >= identity
 }
 
-// quality reads a weight (RFC 9110, section 12.4.2) in thousandths; what is none
-// is zero.
+// quality reads a weight (RFC 9110, section 12.4.2) in thousandths; what is no
+// number from 0 to 1 is zero.
 func quality(params string) int {
 	name, value, ok := strings.Cut(strings.Trim(params, " \t"), "=")
 	if !ok || !strings.EqualFold(strings.TrimRight(name, " \t"), "q") {

@@ -297,30 +297,49 @@ func TestEvicted(t *testing.T) {
 // A page that is renewed stays where it is among the others, with its count of
 // visits; and one that was asked for by its name counts as asked for again.
 func TestRenewedAndNamed(t *testing.T) {
-	site := isr.Wrap(new(cms), isr.Options{MaxBytes: 100_000, Origin: "http://example.com"})
-	get(site, "/hot")
-	get(site, "/hot")
-	for _, err := range site.Prerender(t.Context(), slices.Values([]string{"/named"})) {
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(new(cms), isr.Options{MaxBytes: 100_000, Origin: "http://example.com", Default: isr.Route{Tags: []string{"t"}}})
+		get(site, "/hot")
+		get(site, "/hot")
+		for _, err := range site.Prerender(t.Context(), slices.Values([]string{"/named"})) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		site.RevalidateTag(t.Context(), "t")
+		get(site, "/hot")
+		synctest.Wait()
+		if got := pages(site)["/hot"]; got.Hits != 2 || got.State != isr.Fresh {
+			t.Errorf("%v, %d hits after it was renewed, want 2", got.State, got.Hits)
+		}
+		for i := range 1000 {
+			get(site, fmt.Sprint("/once/", i))
+		}
+		for target, want := range map[string]string{"/hot": "isr; hit", "/named": "isr; hit; ttl=0; detail=stale"} {
+			if got := get(site, target).Header.Get("Cache-Status"); got != want {
+				t.Errorf("%s: %q, want %q", target, got, want)
+			}
+		}
+	})
+}
+
+// A page that needs more than the room of the newcomers finds it all the same.
+func TestLargeNewcomer(t *testing.T) {
+	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "image/png")
+		io.WriteString(w, strings.Repeat("x", 8_000))
+	}), isr.Options{MaxBytes: 40_000})
+	for i := range 3 {
+		for range 2 {
+			get(site, fmt.Sprint("/hot/", i))
 		}
 	}
-	for range 3 {
-		if err := site.Revalidate(t.Context(), "/hot"); err != nil {
-			t.Fatal(err)
-		}
+	for range 2 {
+		get(site, "/new/1")
+		get(site, "/new/2")
 	}
-	if got := pages(site)["/hot"].Hits; got != 1 {
-		t.Errorf("%d hits after it was renewed, want 1", got)
-	}
-	site.RevalidateTag(t.Context(), "none")
-	for i := range 1000 {
-		get(site, fmt.Sprint("/once/", i))
-	}
-	for _, target := range []string{"/hot", "/named"} {
-		if got := get(site, target).Header.Get("Cache-Status"); got != "isr; hit" {
-			t.Errorf("%s: %q", target, got)
-		}
+	if got := get(site, "/new/2").Header.Get("Cache-Status"); got != "isr; hit" {
+		t.Errorf("Cache-Status %q", got)
 	}
 }
 
