@@ -154,12 +154,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 	var all sync.WaitGroup
 	slots := make(chan struct{}, s.runs.limit)
 	for i, req := range wanted {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			errs[i] = fmt.Errorf("isr: revalidate %s: %w", req.key.path, ctx.Err())
-			continue
-		}
+		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
 			err := s.generate(ctx, req, asked)
