@@ -253,7 +253,7 @@ var failures = map[string]struct {
 		status: 500, body: "no database\n", err: "the handler answered 500 Internal Server Error",
 	},
 	"429": {
-		serve:  func(w http.ResponseWriter, r *http.Request) { http.Error(w, "slow down", 429) },
+		serve:  func(w http.ResponseWriter, r *http.Request) { http.Error(w, "slow down", http.StatusTooManyRequests) },
 		status: 429, body: "slow down\n", err: "the handler answered 429 Too Many Requests",
 	},
 	"503 marked cacheable": {

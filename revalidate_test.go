@@ -1,6 +1,7 @@
 package isr_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -498,6 +500,32 @@ func TestUnsafeMethods(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What goes over a connection that was taken over is not for isr to know.
+func TestHijackedPost(t *testing.T) {
+	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		if r.Method == http.MethodPost {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+		}
+	}}
+	site := isr.Wrap(c, isr.Options{})
+	get(site, "/")
+	site.ServeHTTP(hijackable{httptest.NewRecorder()}, httptest.NewRequest("POST", "/", nil))
+	if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit" {
+		t.Errorf("Cache-Status %q", got)
+	}
+}
+
+type hijackable struct{ *httptest.ResponseRecorder }
+
+func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, other := net.Pipe()
+	return conn, nil, other.Close()
 }
 
 func TestRevalidateContext(t *testing.T) {
