@@ -35,18 +35,19 @@ func (s *Site) key(r *http.Request, path string, rt *route) key {
 	k := key{path: path, query: rt.keepQuery(r.URL.RawQuery), varied: rt.narrow(r)}
 	if s.origin.host == "" {
 		k.scheme, k.host = "http", strings.ToLower(r.Host)
-		if r.TLS != nil || strings.EqualFold(first(r.Header["X-Forwarded-Proto"]), "https") {
+		if r.TLS != nil || isHTTPS(r.Header["X-Forwarded-Proto"]) {
 			k.scheme = "https"
 		}
 	}
 	return k
 }
 
-func first(values []string) string {
-	if len(values) == 0 {
-		return ""
+// isHTTPS reports whether the first of the proxies in front was asked over TLS.
+func isHTTPS(forwardedProto []string) bool {
+	for proto := range elements(forwardedProto) {
+		return strings.EqualFold(proto, "https")
 	}
-	return values[0]
+	return false
 }
 
 // clone returns a key that shares no memory with a request.
@@ -285,7 +286,7 @@ type Page struct {
 	Status                           int           // zero for a pass mark
 	State                            State         // at the time of the snapshot
 	NotStored                        string        // for a pass mark: why, in words a developer can act on
-	Generated                        time.Time     // when its generation ended
+	Generated                        time.Time     // when its generation ended, less the Age that it had from upstream
 	TTL, Duration                    time.Duration // TTL: zero means until revalidated on demand, less than zero that it is never fresh; Duration: of the last generation
 	Size                             int64         // memory in bytes, overhead included
 	Tags                             []string      // of the route and of the handler
@@ -400,6 +401,7 @@ func (p *page) fail(err error, version uint64) {
 		t := &trouble{1, err, version}
 		if old != nil {
 			t.failures += old.failures
+			t.version = max(t.version, old.version)
 		}
 		if p.trouble.CompareAndSwap(old, t) {
 			return
@@ -663,11 +665,11 @@ func (c *cache) size() (pages int, bytes int64) {
 }
 
 // admit makes a path known to its PrerenderedOnly route.
-func (c *cache) admit(rt *route, path string) {
-	if rt.PrerenderedOnly {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.known[canonicalPath(path)] = struct{}{}
+func (s *Site) admit(t *target) {
+	if t.route.PrerenderedOnly || s.hosts && t.host == "" {
+		s.cache.mu.Lock()
+		defer s.cache.mu.Unlock()
+		s.cache.known[canonicalPath(t.path)] = struct{}{}
 	}
 }
 

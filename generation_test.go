@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -76,8 +77,9 @@ func TestWhatIsStored(t *testing.T) {
 		"Vary declared":                {vary, header("Vary", "ACCEPT-LANGUAGE, Accept-Encoding, Cookie"), ""},
 		"Vary Cookie":                  {serve: header("Vary", "Cookie"), notStored: "varies on Cookie: name the cookies in Route.VaryCookies"},
 		"event stream":                 {serve: header("Content-Type", "text/event-stream"), notStored: "is an event stream: set Route.Bypass"},
-		"NoStore":                      {isr.Route{TTL: isr.NoStore}, header(), "has no Cache-Control: max-age, and Route.TTL is NoStore"},
-		"NoStore, public":              {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "public"), "has no Cache-Control: max-age, and Route.TTL is NoStore"},
+		"NoStore":                      {isr.Route{TTL: isr.NoStore}, header(), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
+		"NoStore, public":              {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "public"), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
+		"NoStore, max-age=0":           {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "max-age=0"), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
 		"NoStore, marked":              {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "s-maxage=60"), ""},
 		"NoStore, Expires":             {isr.Route{TTL: isr.NoStore}, header("Date", "Mon, 02 Jan 2006 15:04:05 GMT", "Expires", "Mon, 02 Jan 2006 15:05:05 GMT"), ""},
 		"404 not wanted":               {isr.Route{NotFoundTTL: -1}, status(404), "has status 404, and Route.NotFoundTTL is negative"},
@@ -308,6 +310,72 @@ func TestStreamLeft(t *testing.T) {
 			})
 		})
 	}
+}
+
+// However closely a visitor leaves before the first byte too many, the run does not
+// wait for him.
+func TestStreamLeftInTheMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second)
+			io.WriteString(w, strings.Repeat("x", 6000))
+		}), isr.Options{MaxPageBytes: 5000})
+		start := time.Now()
+		var all sync.WaitGroup
+		for i := range 500 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				r := httptest.NewRequest("GET", fmt.Sprint("/", i), nil).WithContext(ctx)
+				recovered(func() { site.ServeHTTP(httptest.NewRecorder(), r) })
+			})
+		}
+		all.Wait()
+		if err := site.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := time.Since(start); got > 3*time.Second {
+			t.Errorf("the last run ended after %v", got)
+		}
+	})
+}
+
+// A slow visitor gets all of a large response, even where the handler writes it at
+// one go; and one that panics in the middle is reported.
+func TestStreamSlowVisitor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			io.WriteString(w, strings.Repeat("x", 1<<20))
+			if _, ok := r.Context().Deadline(); ok {
+				t.Error("a stream has a deadline")
+			}
+			if r.URL.Path == "/panics" {
+				panic("no database")
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Logger: j.logger(slog.LevelError), Default: isr.Route{Timeout: 5 * time.Second}})
+		w := &slowWriter{httptest.NewRecorder()}
+		site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		if got := w.Body.Len(); got != 1<<20 {
+			t.Errorf("got %d bytes", got)
+		}
+		if v := recovered(func() { get(site, "/panics") }); v != http.ErrAbortHandler {
+			t.Errorf("panic %v", v)
+		}
+		synctest.Wait()
+		if _, log := j.taken(); !strings.Contains(log, "no database") {
+			t.Errorf("the log says %q", log)
+		}
+	})
+}
+
+type slowWriter struct{ *httptest.ResponseRecorder }
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	time.Sleep(time.Second)
+	return w.ResponseRecorder.Write(b)
 }
 
 // Whoever asks after an invalidation gets no stream of a run begun before it.
@@ -645,6 +713,34 @@ func TestPlaceholder(t *testing.T) {
 	})
 }
 
+// Those whom a placeholder sends away do not make the renewals of others wait, nor
+// fill the memory with what is in line.
+func TestPlaceholderFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(100 * time.Millisecond)
+			fmt.Fprint(w, "page ", n)
+		}}
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 2, Routes: map[string]isr.Route{
+			"/home":    {TTL: time.Second},
+			"/search/": {Placeholder: http.NotFoundHandler()},
+		}})
+		get(site, "/home")
+		time.Sleep(time.Second)
+		for i := range 10_000 {
+			get(site, fmt.Sprint("/search/", i))
+		}
+		start := time.Now()
+		for body(site, "/home") == "page 1" {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := time.Since(start); got > 3*time.Second {
+			t.Errorf("the home page was renewed after %v", got)
+		}
+		site.Shutdown(t.Context())
+	})
+}
+
 // Whatever a placeholder does, nobody keeps it.
 func TestPlaceholderIsNotKept(t *testing.T) {
 	for name, placeholder := range map[string]http.HandlerFunc{
@@ -788,6 +884,14 @@ func TestPrerender(t *testing.T) {
 		}
 		if got := get(site, "/a").Header.Get("Cache-Status"); got != "isr; hit" {
 			t.Errorf("Cache-Status %q", got)
+		}
+	})
+	t.Run("a Bypass that panics", func(t *testing.T) {
+		site := isr.Wrap(new(cms), isr.Options{Origin: "http://example.com", Default: isr.Route{
+			Bypass: func(r *http.Request) bool { return r.Context().Value(contextKey{}).(bool) },
+		}})
+		if recovered(func() { collect(site, "/") }) == nil {
+			t.Error("the panic did not reach the caller")
 		}
 	})
 	t.Run("left early", func(t *testing.T) {

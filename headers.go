@@ -271,8 +271,8 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 				"set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"}
 		}
 	}
-	if l.ttl < 0 {
-		return refusal{why: "has no Cache-Control: max-age, and Route.TTL is NoStore"}
+	if l.ttl < 0 || l.ttl == 0 && rt.TTL < 0 {
+		return refusal{why: "has no lifetime by its Cache-Control, and Route.TTL is NoStore"}
 	}
 	tags := tagsOf(rt, h)
 	for _, tag := range tags {
@@ -433,7 +433,7 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 		if control == "" {
 			control = p.lifetime.control()
 			if f.route.authPage {
-				control = "private, max-age=0" // public would let others share it (RFC 9111, section 3.5)
+				control = privateControl // public would let others share it (RFC 9111, section 3.5)
 			}
 		}
 		h.Set("Cache-Control", control)
@@ -473,9 +473,17 @@ func (l lifetime) control() string {
 	return s
 }
 
-// revokedControl is the Cache-Control of a page that is shown although it was
-// invalidated: downstream, its time is over.
-const revokedControl = "public, max-age=0, must-revalidate"
+// privateControl is the Cache-Control of what is for one visitor alone.
+const privateControl = "private, max-age=0"
+
+// revokedControl returns the Cache-Control of a page that is shown although it was
+// invalidated, instead of its own: downstream, its time is over.
+func revokedControl(own string) string {
+	if own == privateControl {
+		return "private, max-age=0, must-revalidate"
+	}
+	return "public, max-age=0, must-revalidate"
+}
 
 // addVary adds names to Vary, each once.
 func addVary(h http.Header, names string) {
@@ -583,7 +591,7 @@ func (rep *representation) at(v view) *stamp {
 	s := &stamp{age, left, v.state, v.revoked, slices.Clone(rep.values)}
 	tail := s.values[len(s.values)-3:]
 	if v.revoked {
-		tail[0] = revokedControl
+		tail[0] = revokedControl(tail[0])
 	}
 	tail[1] = strconv.FormatInt(age, 10)
 	tail[2] += "; hit"
@@ -684,16 +692,35 @@ func (rep *representation) writeHeader(h http.Header, values []string, from int)
 			j++
 		}
 		name, vs := rep.names[i], values[i:j:j]
-		if !fresh && (name == "Vary" || name == "Cache-Status") {
-			vs = append(slices.Clip(h[name]), vs...) // others have their say, too
+		if !fresh {
+			vs = among(h, name, vs)
 		}
 		h[name] = vs
 		i = j
 	}
 }
 
-// serve passes a stream on to the visitor who took it.
-func (st *stream) serve(w http.ResponseWriter, r *http.Request) {
+// among returns the values of a header of the page among those that outer
+// middleware has set already: in Vary and Cache-Status others have their say, and
+// what they have made one visitor's own must not be shared downstream.
+func among(h http.Header, name string, values []string) []string {
+	switch name {
+	case "Vary", "Cache-Status":
+		return append(slices.Clip(h[name]), values...)
+	case "Cache-Control":
+		if d := parseCacheControl(h[name]); d.private || d.noStore {
+			return h[name]
+		}
+		if h["Set-Cookie"] != nil {
+			return []string{privateControl}
+		}
+	}
+	return values
+}
+
+// serve passes a stream on to the visitor who took it, and says why it has broken
+// off, if so.
+func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 	defer st.close()
 	defer context.AfterFunc(r.Context(), st.close)()
 	h := passedOn(st.header, st.begin)
@@ -711,23 +738,21 @@ func (st *stream) serve(w http.ResponseWriter, r *http.Request) {
 			if _, failed := w.Write(buf[:n]); failed != nil {
 				err = failed
 			}
+			st.alive() // it may take its time, as long as it flows
 		} else if err == nil {
 			http.NewResponseController(w).Flush()
 		}
 	}
-	if err != io.EOF {
-		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
+	if err == io.EOF {
+		return nil
 	}
+	return err
 }
 
-// copyHeader sets headers that nobody else has. To Vary and Cache-Status others
-// may have added already, and their word stands.
+// copyHeader sets headers among those of outer middleware.
 func copyHeader(to, from http.Header) {
 	for name, values := range from {
-		if name == "Vary" || name == "Cache-Status" {
-			values = append(slices.Clip(to[name]), values...)
-		}
-		to[name] = slices.Clone(values)
+		to[name] = slices.Clone(among(to, name, values))
 	}
 }
 

@@ -507,8 +507,7 @@ func TestOuterMiddleware(t *testing.T) {
 	outer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Origin")
 		w.Header().Set("X-Request-Id", r.Header.Get("X-Request-Id"))
-		w.Header().Set("Set-Cookie", "session=1")
-		w.Header().Set("Cache-Control", "no-store") // a default, which the page overrides
+		w.Header().Set("Cache-Control", "max-age=5") // a default, which the page overrides
 		site.ServeHTTP(w, r)
 		for _, values := range w.Header() {
 			for i := range values {
@@ -524,7 +523,7 @@ func TestOuterMiddleware(t *testing.T) {
 		outer(w, r)
 		h := w.Result().Header
 		want := http.Header{
-			"Vary": {"Origin", "Accept-Encoding"}, "X-Request-Id": {fmt.Sprint(i)}, "Set-Cookie": {"session=1"},
+			"Vary": {"Origin", "Accept-Encoding"}, "X-Request-Id": {fmt.Sprint(i)},
 			"Link": {"</a.css>", "</b.css>"}, "Content-Type": {"text/plain"}, "Content-Length": {fmt.Sprint(len(text))},
 			"Cache-Control": {"public, max-age=0, s-maxage=31536000, stale-while-revalidate=31536000"},
 			"Age":           {"0"}, "Cache-Status": {"isr; hit"}, "Etag": h["Etag"],
@@ -536,6 +535,39 @@ func TestOuterMiddleware(t *testing.T) {
 			t.Errorf("visit %d (-want +got):\n%s", i, diff)
 		}
 	}
+}
+
+// What outer middleware has made one visitor's own is not for a CDN to share.
+func TestOuterMiddlewarePersonal(t *testing.T) {
+	site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{CacheControl: "public, max-age=60"}})
+	for _, test := range []struct{ name, value, want string }{
+		{"Set-Cookie", "session=1", "private, max-age=0"},
+		{"Cache-Control", "private, max-age=5", "private, max-age=5"},
+		{"Cache-Control", "no-store", "no-store"},
+		{"Cache-Control", "no-cache", "public, max-age=60"},
+		{"X-Name", "value", "public, max-age=60"},
+	} {
+		for range 2 {
+			w := httptest.NewRecorder()
+			w.Header().Set(test.name, test.value)
+			site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+			if got := w.Result().Header["Cache-Control"]; !cmp.Equal(got, []string{test.want}) {
+				t.Errorf("%s: %s: Cache-Control %q, want %q", test.name, test.value, got, test.want)
+			}
+		}
+	}
+}
+
+// Who may share a page is not changed by its being invalidated.
+func TestRevokedPrivate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{Vary: []string{"Authorization"}, Tags: []string{"t"}}})
+		get(site, "/", "Authorization", "x")
+		site.RevalidateTag(t.Context(), "t")
+		if got := get(site, "/", "Authorization", "x").Header.Get("Cache-Control"); got != "private, max-age=0, must-revalidate" {
+			t.Errorf("Cache-Control %q", got)
+		}
+	})
 }
 
 func TestStateString(t *testing.T) {

@@ -100,7 +100,8 @@ type Options struct {
 
 	// MaxRegenerations is how many background regenerations run at a time; the
 	// others wait in line. Zero means 4 × GOMAXPROCS. Visitors who wait for a
-	// page are never queued behind them.
+	// page are never queued behind them. Revalidate and Prerender generate as many
+	// at a time for each call, beside them.
 	MaxRegenerations int
 
 	// Logger receives one line for each outcome: hits, stale hits, misses and
@@ -165,7 +166,9 @@ type Route struct {
 
 	// Bypass, if not nil, reports whether a visitor's request is not for the
 	// cache; such a request reaches the handler untouched. A CDN in front does
-	// not know of it. It is called concurrently, for every request.
+	// not know of it. It is called concurrently: for GET and HEAD without a body,
+	// Upgrade or an Authorization that is not declared, which pass anyway; and by
+	// Revalidate and Prerender with a page request, as the handler would see it.
 	Bypass func(*http.Request) bool
 
 	// CacheControl is sent downstream instead of the Cache-Control that is
@@ -185,8 +188,9 @@ type Route struct {
 	// Timeout is the deadline of one generation: the handler's context ends
 	// there, those who wait get a 504, and what comes later is dropped. A handler
 	// that ignores its context goes on running; nothing in Go can stop it. Where a
-	// response turns out to be too large to be stored, and is streamed on, each
-	// part of it has this time. Zero means 30 seconds.
+	// response turns out to be too large to be stored, and is streamed on, it may
+	// take longer, as long as it never stands still for this time. Zero means 30
+	// seconds.
 	Timeout time.Duration
 }
 
@@ -370,7 +374,7 @@ func (v *visit) wait(p *page) bool {
 	left := func() {}
 	if takes {
 		offer = f.offer
-		left = func() { f.takers.Add(-1) }
+		left = f.leave
 	}
 	select {
 	case <-f.done:
@@ -381,8 +385,11 @@ func (v *visit) wait(p *page) bool {
 			st.close()
 			return false
 		}
-		defer v.done(Miss, st.status, 0, nil)
-		st.serve(v.w, v.r)
+		err := st.serve(v.w, v.r)
+		v.done(Miss, st.status, 0, err)
+		if err != nil {
+			panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
+		}
 		return true
 	case <-v.r.Context().Done():
 		left()
@@ -393,7 +400,7 @@ func (v *visit) wait(p *page) bool {
 		return true
 	}
 	fwd := forward{reason: "uri-miss", collapsed: joined}
-	if p != nil && p.pass == (refusal{}) {
+	if !p.unknown() {
 		fwd.reason = "stale"
 	}
 	if f.outcome.err != nil {
@@ -424,7 +431,11 @@ func (v *visit) wait(p *page) bool {
 func (v *visit) failed(out *outcome, fwd forward) {
 	fwd.status = out.status
 	p, effect := v.site.cache.get(&v.key, nil)
-	if view := p.view(effect, time.Now()); view.shows() {
+	switch view := p.view(effect, time.Now()); {
+	case view.state == Fresh: // by another run, begun later
+		v.hit(p, view)
+		return
+	case view.shows():
 		fwd.detail = "stale-if-error"
 		p.serveForwarded(v.w, v.r, view, fwd)
 		v.done(StaleHit, p.status, view.age, out.err)
@@ -451,10 +462,14 @@ func (v *visit) change() {
 	}
 	s, path := v.site, v.r.URL.EscapedPath()
 	o := &observer{ResponseWriter: v.w, success: func(again bool) { s.changed(path, again) }}
-	defer func() { v.done(Passed, o.status, 0, nil) }()
+	panicked := true
+	defer func() {
+		o.returned(panicked)
+		v.done(Passed, o.status, 0, nil)
+	}()
 	v.w.Header().Add("Cache-Status", fwdMethod)
 	s.handler.ServeHTTP(o.writer(), v.r)
-	o.returned()
+	panicked = false
 }
 
 // notFound answers for a path that was never prerendered.
@@ -661,9 +676,9 @@ func (k Kind) String() string {
 type Event struct {
 	Kind     Kind
 	Path     string        // escaped, without query; of Revalidated and Purged the path, or the tag
-	Route    string        // the pattern, empty for the default route; what metrics may be labelled with
-	Status   int           // of the page, or of the failure; zero where the handler answered by itself
-	Duration time.Duration // of a visit, or of a generation
+	Route    string        // the pattern, which metrics may be labelled with; empty for the default route, and where none was looked for
+	Status   int           // of the page, or of the failure; zero where that is not known
+	Duration time.Duration // of a visit, or of a generation; else zero
 	Err      error         // why it failed
 }
 

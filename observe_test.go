@@ -294,6 +294,23 @@ func TestEvicted(t *testing.T) {
 	}
 }
 
+// An Observe that panics is its author's mistake; it does not wedge the page.
+func TestObservePanics(t *testing.T) {
+	var once sync.Once
+	site := isr.Wrap(new(cms), isr.Options{Observe: func(e isr.Event) {
+		if e.Kind == isr.Generated {
+			once.Do(func() { panic("mistake") })
+		}
+	}})
+	get(site, "/")
+	if got := site.Stats().Generating; got != 0 {
+		t.Errorf("%d generations under way", got)
+	}
+	if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit" {
+		t.Errorf("Cache-Status %q", got)
+	}
+}
+
 // A page that is renewed stays where it is among the others, with its count of
 // visits; and one that was asked for by its name counts as asked for again.
 func TestRenewedAndNamed(t *testing.T) {

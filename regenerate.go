@@ -61,11 +61,30 @@ func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	}
 	if p.pattern != "" {
-		mux := http.NewServeMux()
-		mux.HandleFunc(p.pattern, func(http.ResponseWriter, *http.Request) {})
-		mux.ServeHTTP(nowhere{}, r) // which sets them
+		matchOuter(p.pattern, r)
 	}
 	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
+}
+
+// matchOuter gives r the pattern of a ServeMux around the Site, and the path values
+// that follow from it and the page's own path. The method and host with which a
+// visitor has come do not count. What is no pattern of a ServeMux comes from
+// another kind of router, and is none of ours.
+func matchOuter(pattern string, r *http.Request) {
+	defer func() {
+		if recover() != nil { // what ServeMux says to a pattern that is none
+			r.Pattern = ""
+		}
+	}()
+	mux := http.NewServeMux()
+	mux.HandleFunc(pattern[max(0, strings.IndexByte(pattern, '/')):], func(http.ResponseWriter, *http.Request) {})
+	mux.ServeHTTP(nowhere{}, r) // which sets both
+	if r.Pattern != "" {
+		if rest, ok := strings.CutPrefix(pattern, http.MethodHead+" "); ok {
+			pattern = http.MethodGet + " " + rest
+		}
+		r.Pattern = pattern
+	}
 }
 
 // nowhere is a ResponseWriter for what nobody wants.
@@ -83,6 +102,7 @@ type runs struct {
 	mu         sync.Mutex
 	flights    map[key]*flight // guarded by mu, as all below
 	line       []*flight       // background runs that wait for a slot
+	strangers  int             // how many of them are of pages that are not stored
 	paths      map[string]int  // how many runs are under way at a canonical path
 	background int             // slots taken
 	active     int             // runs under way
@@ -108,6 +128,7 @@ func (r *runs) isClosed() bool {
 // of context.WithDeadline it can be put off.
 type deadlineContext struct {
 	deadline time.Time
+	open     atomic.Bool // whether it was put off for good
 	done     chan struct{}
 	once     sync.Once
 	err      error // set before done is closed
@@ -124,7 +145,7 @@ func (c *deadlineContext) cancel(err error) {
 	})
 }
 
-func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, !c.open.Load() }
 func (c *deadlineContext) Done() <-chan struct{}       { return c.done }
 func (c *deadlineContext) Value(any) any               { return nil }
 
@@ -152,8 +173,9 @@ type flight struct {
 	begin   time.Time
 	ctx     *deadlineContext
 
-	takers atomic.Int64 // those who would take a stream
-	offer  chan *stream // to one of them: a response that is too large to be stored
+	takers atomic.Int64  // those who would take a stream
+	offer  chan *stream  // to one of them: a response that is too large to be stored
+	left   chan struct{} // one of them has left
 
 	ended   atomic.Bool   // whether the outcome is decided
 	done    chan struct{} // closed when outcome is set
@@ -219,6 +241,9 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 		if r.closed || s.cache.peek(&req.key) != seen {
 			return nil, false
 		}
+		if w == nil && seen.unknown() && r.strangers >= maxStrangers*r.limit {
+			return nil, false // those whom a placeholder sends away do not make the renewals wait
+		}
 		f = s.newFlight(req, seen)
 	}
 	if w != nil && w.takes {
@@ -234,8 +259,27 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 		s.start(f, true)
 	default:
 		r.line = append(r.line, f)
+		if seen.unknown() {
+			r.strangers++
+		}
 	}
 	return f, joined
+}
+
+// maxStrangers is how many pages that are not stored may stand in line for each
+// slot.
+const maxStrangers = 16
+
+// unknown reports whether there is no page, or but a note that there is none.
+func (p *page) unknown() bool { return p == nil || p.pass != (refusal{}) }
+
+// leave notes that one of the takers does not wait any longer.
+func (f *flight) leave() {
+	f.takers.Add(-1)
+	select {
+	case f.left <- struct{}{}:
+	default:
+	}
 }
 
 // newFlight puts a run in the place of an older one. It is called under runs.mu.
@@ -244,14 +288,14 @@ func (s *Site) newFlight(req pageRequest, old *page) *flight {
 	if req.pattern == "" && old != nil {
 		req.pattern = old.pattern
 	}
-	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), done: make(chan struct{})}
+	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{})}
 	s.runs.flights[req.key] = f
 	return f
 }
 
 // tags returns the tags that the page will have, as far as one can know.
 func (f *flight) tags() []string {
-	if f.old != nil && f.old.pass == (refusal{}) {
+	if !f.old.unknown() {
 		return f.old.tags
 	}
 	return f.route.Tags
@@ -286,6 +330,9 @@ func (s *Site) next() {
 	for len(r.line) > 0 && r.background < r.limit {
 		f := r.line[0]
 		r.line[0], r.line = nil, r.line[1:]
+		if f.old.unknown() {
+			r.strangers--
+		}
 		if !f.started { // else a visitor could not wait
 			s.start(f, true)
 		}
@@ -318,7 +365,10 @@ func (f *flight) run() {
 			}
 		}
 		rec.abort(out.err)
-		f.end(out)
+		if !f.end(out) && out.stack != nil && f.site.log != nil { // nobody else will say so
+			f.site.log.Error("isr: a handler panicked whose response was not waited for any more",
+				"path", f.key.path, "route", f.route.pattern, "error", out.err, "stack", string(out.stack))
+		}
 	}()
 	r := f.build(f.ctx, f.site.origin)
 	if f.old != nil && f.site.cache.effect(f.old) < effectExpired {
@@ -329,13 +379,15 @@ func (f *flight) run() {
 	returned = true
 }
 
-// end decides the outcome, if nothing else has. The page is stored before those
-// who wait are told, and before anyone can start the next run.
-func (f *flight) end(out outcome) {
+// end decides the outcome, and reports whether nothing else has before. The page
+// is stored before those who wait are told, and before anyone can start the next
+// run.
+func (f *flight) end(out outcome) bool {
 	if f.ended.Swap(true) {
-		return
+		return false
 	}
 	defer close(f.done)
+	defer f.land()
 	s := f.site
 	took := time.Since(f.begin)
 	var evicted []*page
@@ -347,13 +399,18 @@ func (f *flight) end(out outcome) {
 	} else if p == nil && f.route.Placeholder != nil {
 		p = f.passMark(refusal{why: "could not be generated"})
 		p.fail(out.err, f.ticket.version)
-		s.cache.put(p, false) // or nobody would ever see the error
+		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
 	}
 	f.outcome = out
 	f.report(evicted, took)
+	return true
+}
 
-	r := &s.runs
+// land makes room for the next run.
+func (f *flight) land() {
+	s, r := f.site, &f.site.runs
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.flights[f.key] == f {
 		delete(r.flights, f.key)
 	}
@@ -368,7 +425,6 @@ func (f *flight) end(out outcome) {
 	if r.active--; r.closed && r.active == 0 {
 		close(r.idle)
 	}
-	r.mu.Unlock()
 }
 
 // report tells what came of the run.
@@ -395,8 +451,10 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 }
 
 // Shutdown waits until the generations under way have ended, or ctx has, whose
-// error it then returns. From the call on no generation is started: pages are
-// served as they are stored, and other requests go to the handler untouched.
+// error it then returns. One that has come to its Timeout has ended, whatever its
+// handler still does; what is being streamed is the server's to wait for. From the
+// call on no generation is started: pages are served as they are stored, requests
+// for others go to the handler untouched, and Revalidate and Prerender fail.
 func (s *Site) Shutdown(ctx context.Context) error {
 	r := &s.runs
 	r.mu.Lock()
@@ -494,31 +552,42 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 			if ctx.Err() != nil {
 				break
 			}
+			req, err := s.toPrerender(path) // here, where a panic of Bypass or Normalize is the caller's
+			if err != nil {
+				if !yield(path, err) {
+					return
+				}
+				continue
+			}
 			busy++
-			go func() { results <- result{path, s.prerender(ctx, path)} }()
+			go func() {
+				err := s.generate(ctx, req, 0)
+				if err != nil {
+					err = fmt.Errorf("isr: prerender %s: %w", path, err)
+				}
+				results <- result{path, err}
+			}()
 		}
 		for busy > 0 && next() {
 		}
 	}
 }
 
-func (s *Site) prerender(ctx context.Context, path string) error {
+// toPrerender returns the page that a path given to Prerender names.
+func (s *Site) toPrerender(path string) (req pageRequest, err error) {
 	t, err := s.parseTarget(path)
 	if err != nil {
-		return err
+		return req, err
 	}
 	req, ok := s.pageOf(t)
-	if !ok {
-		return fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
+	switch {
+	case !ok:
+		return req, fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
+	case s.bypasses(req):
+		return req, fmt.Errorf("isr: prerender %s: its route's Bypass keeps it out of the cache", path)
 	}
-	if s.bypasses(req) {
-		return fmt.Errorf("isr: prerender %s: its route's Bypass keeps it out of the cache", path)
-	}
-	s.cache.admit(t.route, t.path)
-	if err := s.generate(ctx, req, 0); err != nil {
-		return fmt.Errorf("isr: prerender %s: %w", path, err)
-	}
-	return nil
+	s.admit(&t)
+	return req, nil
 }
 
 // crawlers are parts of the User-Agents of well-known crawlers, in lower case.
@@ -562,9 +631,9 @@ type recorder struct {
 type fate int
 
 const (
-	storing  fate = iota // it is a page
-	renewing             // 304: the stored page is as good as new
-	failing              // an error: those who wait get it
+	isPage    fate = iota
+	isRenewal      // 304: the stored page is as good as new
+	isFailure      // those who wait get it
 )
 
 // A stream is a response that is too large to be stored, on its way to a
@@ -578,6 +647,7 @@ type stream struct {
 	route  *route
 	tags   []string
 	ctx    *deadlineContext // of the run
+	alive  func()           // puts the deadline off
 }
 
 // close ends the stream, and the run with it.
@@ -638,10 +708,10 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 	}
 	switch {
 	case status >= 500 || status == http.StatusTooManyRequests:
-		r.fate = failing
+		r.fate = isFailure
 		return refusal{}
 	case status == http.StatusNotModified && r.conditional:
-		r.fate = renewing
+		r.fate = isRenewal
 		r.sent = r.f.old.merged(r.sent)
 		status = r.f.old.status
 	}
@@ -676,10 +746,7 @@ func (r *recorder) Write(b []byte) (n int, err error) {
 	r.pass(why)
 	switch {
 	case pipe != nil && err == nil:
-		if n, err = pipe.Write(b); err == nil { // without r.mu: the reader is as slow as his line
-			r.timer.Reset(r.f.route.Timeout) // a stream may take its time, as long as it flows
-		}
-		return n, err
+		return pipe.Write(b) // without r.mu: the reader is as slow as his line
 	case why != (refusal{}):
 		return 0, errLate
 	}
@@ -702,8 +769,8 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 		r.size = size
 	}
 	switch {
-	case r.pipe != nil, r.fate == failing && r.size > limit:
-	case r.fate != failing && (r.size > limit || r.length > limit):
+	case r.pipe != nil, r.fate == isFailure && r.size > limit:
+	case r.fate != isFailure && (r.size > limit || r.length > limit):
 		r.overflow()
 		r.closed = errLate
 		why = refusal{fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), "raise it, or set Route.Bypass"}
@@ -719,18 +786,24 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 // overflow hands what is too large to be stored to one of those who wait, if
 // there is one, as a stream. It is called under r.mu.
 func (r *recorder) overflow() {
-	if r.f.takers.Load() == 0 {
-		return
-	}
 	reader, writer := io.Pipe()
-	st := &stream{status: r.status, header: r.sent, rest: reader, ticket: r.f.ticket, route: r.f.route, tags: tagsOf(r.f.route, r.sent), ctx: r.f.ctx}
+	st := &stream{
+		status: r.status, header: r.sent, rest: reader, ticket: r.f.ticket, route: r.f.route, tags: tagsOf(r.f.route, r.sent),
+		ctx: r.f.ctx, alive: func() { r.timer.Reset(r.f.route.Timeout) },
+	}
 	if r.body != nil {
 		st.begin = bytes.Clone(r.body.Bytes())
 	}
-	select {
-	case r.f.offer <- st:
-		r.pipe = writer
-	case <-r.f.ctx.Done(): // they have left in this moment, and nobody has come
+	for r.f.takers.Load() > 0 {
+		select {
+		case r.f.offer <- st:
+			r.f.ctx.open.Store(true)
+			r.pipe = writer
+			return
+		case <-r.f.left:
+		case <-r.f.ctx.Done():
+			return
+		}
 	}
 }
 
@@ -773,13 +846,13 @@ func (r *recorder) finish() {
 		fail.err = errLong
 	case r.length >= 0 && r.size < r.length && bodyAllowed(r.status):
 		fail.err = errShort
-	case r.fate == failing:
+	case r.fate == isFailure:
 		fail.status = r.status
 		fail.err = &statusError{r.status}
 		if r.size <= r.f.site.limit {
 			fail.answer = &answer{passedOn(r.sent, body), bytes.Clone(body)}
 		}
-	case r.fate == renewing:
+	case r.fate == isRenewal:
 		r.f.end(outcome{page: r.f.renewed(r.sent)})
 		return
 	default:

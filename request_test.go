@@ -104,6 +104,10 @@ func TestPageRequest(t *testing.T) {
 			isr.Options{}, visitor{target: "/", header: http.Header{"X-Forwarded-Proto": {"https"}}},
 			from("/", func(s *seen) { s.TLS = true; s.Header.Set("X-Forwarded-Proto", "https") }),
 		},
+		"X-Forwarded-Proto of two proxies": {
+			isr.Options{}, visitor{target: "/", header: http.Header{"X-Forwarded-Proto": {"HTTPS, http"}}},
+			from("/", func(s *seen) { s.TLS = true; s.Header.Set("X-Forwarded-Proto", "https") }),
+		},
 		"X-Forwarded-Proto with nonsense": {
 			isr.Options{}, visitor{target: "/", header: http.Header{"X-Forwarded-Proto": {"<script>"}}},
 			from("/", nil),
@@ -274,6 +278,16 @@ func TestOuterServeMux(t *testing.T) {
 		r.SetPathValue("tenant", "alice")
 		site.ServeHTTP(w, r)
 	})
+	mux.Handle("HEAD /both/{id}", site)
+	mux.Handle("GET /both/{id}", site)
+	mux.Handle("example.org/hosts/{id}", site)
+	mux.HandleFunc("/chi/", func(w http.ResponseWriter, r *http.Request) {
+		r.Pattern = "/{lang:en|de}/*" // of another router
+		site.ServeHTTP(w, r)
+	})
+	do(mux, "HEAD", "/both/1")
+	do(mux, "GET", "http://example.org/hosts/1")
+	get(mux, "/chi/en")
 	get(mux, "/blog/a%20b/x/y")
 	get(mux, "/exact/")
 	get(mux, "/tenants/alice/home")
@@ -283,6 +297,9 @@ func TestOuterServeMux(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
+		"/both/1 pattern=GET /both/{id} id=1 rest= tenant=",
+		"/hosts/1 pattern=example.org/hosts/{id} id=1 rest= tenant=",
+		"/chi/en pattern= id= rest= tenant=",
 		"/blog/a%20b/x/y pattern=GET /blog/{id}/{rest...} id=a b rest=x/y tenant=",
 		"/exact/ pattern=/exact/{$} id= rest= tenant=",
 		"/home pattern= id= rest= tenant=",

@@ -58,6 +58,9 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 		}
 		t.scheme, t.host = "", ""
 	}
+	if s.hosts && t.host == "" && s.origin.host == "" {
+		t.allQueries = true // the hosts' routes may keep different ones
+	}
 	t.route = s.lookup(t.host, u)
 	t.query = t.route.keepQuery(u.RawQuery)
 	return t, nil
@@ -111,10 +114,10 @@ func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
 // Revalidate renews the pages at the given paths. It expires them, so that from
 // now on nobody gets the old ones as long as new ones can be had, and generates
 // at once those that are stored, and the one that is not where its host is
-// known. It waits for them, at most until ctx is done; the generations go on
-// without it. A nil error means that every visitor gets a page whose data was
-// read after the call. Otherwise the last good page stays up, and the error says
-// what failed.
+// known, MaxRegenerations at a time. It waits for them, at most until ctx is done;
+// what has begun goes on without it, and what has not is made when it is next asked
+// for. A nil error means that every visitor gets a page whose data was read after
+// the call. Otherwise the last good page stays up, and the error says what failed.
 //
 // A path begins with "/" and is matched as the page's key is. Without a query it
 // stands for every stored variant: host, query, headers. A whole URL names the
@@ -140,7 +143,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 	for i := range targets {
 		t := &targets[i]
 		s.report(Event{Kind: Revalidated, Path: t.path, Route: t.route.pattern})
-		s.cache.admit(t.route, t.path)
+		s.admit(t)
 		stored := s.pages(t)
 		for _, p := range stored {
 			want(pageRequest{p.key, p.route, p.pattern})
@@ -261,6 +264,7 @@ type observer struct {
 func (o *observer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
 func (o *observer) WriteHeader(status int) {
+	o.hijacked = o.hijacked || status == http.StatusSwitchingProtocols
 	if o.status < 200 {
 		o.status = status
 		o.succeed(false)
@@ -296,12 +300,12 @@ func (o *observer) Flush() {
 	http.NewResponseController(o.ResponseWriter).Flush()
 }
 
-// returned is called when the handler has.
-func (o *observer) returned() {
-	if o.hijacked {
+// returned is called when the handler has, with whether that was by a panic.
+func (o *observer) returned(panicked bool) {
+	again := o.status >= 200
+	if o.hijacked || panicked && !again {
 		return
 	}
-	again := o.status >= 200
 	if !again {
 		o.status = http.StatusOK
 	}

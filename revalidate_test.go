@@ -209,6 +209,106 @@ func TestRevalidateVariants(t *testing.T) {
 	}
 }
 
+// Where routes go by host, a bare path with a query stands for all of the path: one
+// cannot know what of the query counts.
+func TestRevalidateHosts(t *testing.T) {
+	for _, purge := range []bool{false, true} {
+		site := isr.Wrap(new(cms), isr.Options{Routes: map[string]isr.Route{"example.com/search": {Query: []string{"q"}}}})
+		get(site, "/search?q=1&utm=2")
+		call := site.Revalidate
+		if purge {
+			call = site.Purge
+		}
+		if err := call(t.Context(), "/search?q=1&utm=2"); err != nil {
+			t.Fatal(err)
+		}
+		if got := body(site, "/search?q=1&utm=3"); got != "page 2" {
+			t.Errorf("purge %v: got %q", purge, got)
+		}
+	}
+}
+
+// A handler that changes its data after the header, and panics then, has changed it.
+func TestPanicAfterChange(t *testing.T) {
+	data := 1
+	var site *isr.Site
+	site = isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(200)
+			get(site, "/") // someone asks in between
+			data = 2
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprint(w, "data ", data)
+	}), isr.Options{})
+	get(site, "/")
+	if v := recovered(func() { do(site, "POST", "/") }); v != http.ErrAbortHandler {
+		t.Fatalf("panic %v", v)
+	}
+	if got := body(site, "/"); got != "data 2" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// While the last attempt has failed nobody waits, whichever run was the last to say so.
+func TestLateFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		healthy := true
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			switch {
+			case healthy:
+				fmt.Fprint(w, "page")
+			case n == 2:
+				time.Sleep(10 * time.Second)
+				w.WriteHeader(500)
+			default:
+				w.WriteHeader(500)
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{Default: isr.Route{TTL: time.Second}})
+		get(site, "/")
+		healthy = false
+		time.Sleep(time.Second)
+		get(site, "/") // begins the run that takes long to fail
+		synctest.Wait()
+		if err := site.Revalidate(t.Context(), "/"); err == nil {
+			t.Error("no error")
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=-10; detail=stale" {
+			t.Errorf("Cache-Status %q", got)
+		}
+		synctest.Wait()
+	})
+}
+
+// Who has waited for a run that failed gets a fresh page as such, if there is one by
+// then.
+func TestFreshInsteadOfFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan bool)
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if n == 1 {
+				<-gate
+				w.WriteHeader(500)
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com"})
+		var res *http.Response
+		go func() { res = get(site, "/") }()
+		synctest.Wait()
+		if err := site.Revalidate(t.Context(), "/"); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		synctest.Wait()
+		if got := res.Header.Get("Cache-Status"); got != "isr; hit" || res.StatusCode != 200 {
+			t.Errorf("%d %q", res.StatusCode, got)
+		}
+	})
+}
+
 // A path that is not stored is generated where its host is known.
 func TestRevalidateUnknown(t *testing.T) {
 	for _, test := range []struct {
