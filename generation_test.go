@@ -737,6 +737,13 @@ func TestPlaceholderFlood(t *testing.T) {
 		if got := time.Since(start); got > 3*time.Second {
 			t.Errorf("the home page was renewed after %v", got)
 		}
+		// When the flood is over, strangers have their turn again.
+		time.Sleep(time.Minute)
+		get(site, "/search/new")
+		time.Sleep(time.Second)
+		if got := get(site, "/search/new").StatusCode; got != 200 {
+			t.Errorf("got %d after the flood", got)
+		}
 		site.Shutdown(t.Context())
 	})
 }

@@ -288,6 +288,16 @@ func TestEvicted(t *testing.T) {
 	if !slices.Contains(events, "evicted /0  200 0s <nil>") {
 		t.Errorf("no event for the first page: %q", events)
 	}
+	// What is noted of a failure counts like a page.
+	fails := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }), isr.Options{
+		MaxBytes: 10_000, Default: isr.Route{Placeholder: http.NotFoundHandler()},
+	})
+	for i := range 100 {
+		get(fails, fmt.Sprint("/", i), "User-Agent", "Googlebot")
+	}
+	if st := fails.Stats(); st.Evicted+uint64(st.Pages) != 100 {
+		t.Errorf("%+v", st)
+	}
 	st := site.Stats()
 	if st.Evicted+uint64(st.Pages) != 100 || st.Bytes > 10_000 || st.Pages == 0 {
 		t.Errorf("%+v", st)
