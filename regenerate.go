@@ -231,7 +231,7 @@ type waiter struct {
 // join returns a run of the page for someone who found seen in the cache, and
 // whether it was there before. It returns nil where the cache holds something
 // else by now, or the site is shut down. A nil waiter does not wait: his run is
-// background work and may stand in line.
+// background work and may stand in line, or be turned away if that is too long.
 func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined bool) {
 	r := &s.runs
 	r.mu.Lock()
