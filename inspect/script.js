@@ -83,7 +83,7 @@ function retire(el) {
 	}
 }
 
-let refreshed = 0, pending = 0;
+let refreshed = -10000, pending = 0; // at once, if a time is over soon
 
 async function refresh() {
 	if (pending || document.hidden || performance.now() - refreshed < 10000) return;

@@ -11,10 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -49,6 +51,10 @@ type blog struct {
 	url string
 }
 
+// orphan is how a process has to be started to end with the tests, even where they
+// end in a panic or by a timeout. Nil means that there is no such way here.
+var orphan *syscall.SysProcAttr
+
 // startBlog starts the blog on a free port. When the test ends, the blog is
 // interrupted, and must then end well.
 func startBlog(t *testing.T, args ...string) *blog {
@@ -66,19 +72,30 @@ func startBlog(t *testing.T, args ...string) *blog {
 	}
 	var log bytes.Buffer // read only when the process has ended
 	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd.SysProcAttr = orphan
+	started := make(chan error, 1)
 	url := make(chan string, 1)
 	silent := make(chan struct{}) // when there is nothing more to come from stdout
 	go func() {
 		defer close(silent)
+		// What ends a process with its parent ends it with the thread that has
+		// started it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
 			if rest, ok := strings.CutPrefix(lines.Text(), "the blog:"); ok {
 				url <- strings.TrimSpace(rest)
 			}
 		}
 	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Errorf("interrupting the blog: %v", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
 )
 
 // inspectorPath is where the blog shows what is cached.
@@ -298,5 +299,24 @@ func TestInspectorEscapesPaths(t *testing.T) {
 	dev.follow("tbody .k-path a")
 	if got := dev.text("h2 bdi"); got != hostile {
 		t.Errorf("the detail is of %q, want %q", got, hostile)
+	}
+}
+
+// The outcome must not push the buttons away, least of all Purge to where
+// Revalidate was.
+func TestButtonsStayUnderTheHand(t *testing.T) {
+	t.Parallel()
+	b := startBlog(t, "-ttl", "1h")
+	dev := newTab(b)
+	dev.open(inspectorPath)
+	const name = "Revalidate /post/has-it-changed"
+	eval[chromedp.Void](dev, "document.querySelector(%s).scrollIntoView({block: 'center'})", button(name))
+	where := func() [2]float64 {
+		return eval[[2]float64](dev, "(() => { const box = document.querySelector(%s).getBoundingClientRect(); return [box.x, box.y]; })()", button(name))
+	}
+	was := where()
+	dev.press(name)
+	if now := where(); now != was {
+		t.Errorf("the button has moved from %v to %v", was, now)
 	}
 }

@@ -63,7 +63,7 @@ func TestLooks(t *testing.T) {
 		{"light", "light", 1280, 900},
 		{"dark", "dark", 1280, 900},
 		{"narrow", "light", 390, 844},
-		{"narrowest", "dark", 360, 640},
+		{"narrowest", "dark", 320, 640},
 	} {
 		dev.resize(view.width, view.height)
 		dev.do(command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
