@@ -27,7 +27,7 @@ type row struct {
 	Phase           string    `json:"phase"` // the state without regard to failures
 	Generated       time.Time `json:"generated"`
 	AgeSeconds      float64   `json:"ageSeconds"`
-	TTLSeconds      float64   `json:"ttlSeconds,omitempty"`  // absent: until revalidated on demand
+	TTLSeconds      float64   `json:"ttlSeconds,omitempty"`  // absent: until revalidated on demand; negative: never fresh
 	LeftSeconds     *float64  `json:"leftSeconds,omitempty"` // negative when over
 	Invalidated     bool      `json:"invalidated,omitempty"` // before its time was over
 	Size            int64     `json:"size"`
@@ -104,13 +104,18 @@ func newRow(e *entry) row {
 		TTLSeconds: seconds(e.TTL), Size: e.Size, Hits: e.Hits, Tags: e.Tags, Status: e.Status,
 		DurationSeconds: seconds(e.Duration), Failures: e.Failures, NotStored: e.NotStored, Varied: e.Varied,
 	}
+	if e.TTL < 0 {
+		r.TTLSeconds = -1
+	}
 	if r.Tags == nil {
 		r.Tags = []string{} // [] in JSON
 	}
 	if e.left != math.MaxInt64 {
 		left := seconds(e.left)
 		r.LeftSeconds = &left
-		r.Invalidated = e.left > 0 && (e.State == isr.Stale || e.State == isr.Expired)
+	}
+	if e.State == isr.Stale || e.State == isr.Expired {
+		r.Invalidated = e.TTL == 0 || e.TTL > 0 && e.left > 0 // else it is its time that is over
 	}
 	if e.Err != nil {
 		r.Error = e.Err.Error()
@@ -135,14 +140,14 @@ func (r *row) Left() string {
 	switch {
 	case r.Invalidated:
 		return "invalidated"
+	case r.TTLSeconds < 0:
+		return "due" // told by its handler to be stale from the start
 	case r.LeftSeconds != nil && *r.LeftSeconds < 0:
 		return formatSpan(-*r.LeftSeconds) + " over"
 	case r.LeftSeconds != nil:
 		return formatSpan(*r.LeftSeconds)
-	case r.Phase == "fresh":
-		return "no limit"
 	}
-	return "due" // invalidated, or told by its handler to be stale from the start
+	return "no limit"
 }
 
 // Ticks reports whether the time that the page has left runs.
@@ -151,14 +156,14 @@ func (r *row) Ticks() bool { return r.LeftSeconds != nil && !r.Invalidated }
 // Lifetime returns how long the page is fresh, in words.
 func (r *row) Lifetime() string {
 	switch {
+	case r.TTLSeconds < 0:
+		return "none"
 	case r.TTLSeconds >= 1:
 		return strings.TrimSuffix(strings.TrimSuffix(formatSpan(r.TTLSeconds), " 0s"), " 0m")
 	case r.TTLSeconds > 0:
 		return formatSeconds(r.TTLSeconds)
-	case r.Phase == "fresh":
-		return "until revalidated on demand"
 	}
-	return "none of its own"
+	return "until revalidated on demand"
 }
 
 // Trouble reports whether there is something in the way of the page.

@@ -235,7 +235,8 @@ func TestDetailOfTrouble(t *testing.T) {
 			{"/private", "uncacheable Why it is not stored: the response is private by its Cache-Control. Requests go straight"},
 			{"/cookie", "Why it is not stored: the response sets a cookie: set it in middleware outside of isr, or set Route.Bypass."},
 			{"/blog/1", "stale Invalidated before its time was over."},
-			{"/forever", "Lifetime none of its own Time left due"},
+			{"/forever", "Lifetime until revalidated on demand Time left invalidated"},
+			{"/forever", "Cache-Control sent public, max-age=0, must-revalidate"},
 		}
 		for _, tt := range tests {
 			if read := text(get(h, "/?id="+id(t, h, tt.path)).Body.String()); !strings.Contains(read, tt.want) {
@@ -243,6 +244,18 @@ func TestDetailOfTrouble(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What its handler calls stale from the start has no lifetime, and none to wait for.
+func TestDetailOfNeverFresh(t *testing.T) {
+	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=0")
+	}), isr.Options{})
+	site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/a", nil))
+	h := inspect.Handler(site, inspect.Options{})
+	if read := text(get(h, "/?id="+id(t, h, "/a")).Body.String()); !strings.Contains(read, "Lifetime none Time left due") || !strings.Contains(read, "Cache-Control sent max-age=0 ") {
+		t.Errorf("the page reads:\n%s", read)
+	}
 }
 
 func TestMissing(t *testing.T) {
