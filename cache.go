@@ -27,7 +27,7 @@ type key struct {
 	scheme, host string // empty where Options.Origin makes them constant
 	path         string // escaped, as the visitor sent it
 	query        string // the kept parameters in canonical order
-	varied       string // the declared headers and cookies; see encodeHeader
+	varied       string // the declared headers and cookies; see appendHeader
 }
 
 // key returns the key of the page that r asks for, whose escaped path is path.

@@ -477,9 +477,13 @@ func (l lifetime) control() string {
 const privateControl = "private, max-age=0"
 
 // revokedControl returns the Cache-Control of a page that is shown although it was
-// invalidated, instead of its own: downstream, its time is over.
+// invalidated, instead of its own: downstream its time is over, and nobody may do
+// with it what he might not before.
 func revokedControl(own string) string {
-	if own == privateControl {
+	switch d := parseCacheControl([]string{own}); {
+	case d.noStore:
+		return own
+	case d.private:
 		return "private, max-age=0, must-revalidate"
 	}
 	return "public, max-age=0, must-revalidate"

@@ -558,16 +558,29 @@ func TestOuterMiddlewarePersonal(t *testing.T) {
 	}
 }
 
-// Who may share a page is not changed by its being invalidated.
-func TestRevokedPrivate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{Vary: []string{"Authorization"}, Tags: []string{"t"}}})
-		get(site, "/", "Authorization", "x")
-		site.RevalidateTag(t.Context(), "t")
-		if got := get(site, "/", "Authorization", "x").Header.Get("Cache-Control"); got != "private, max-age=0, must-revalidate" {
-			t.Errorf("Cache-Control %q", got)
-		}
-	})
+// Who may share a page, or keep it, is not changed by its being invalidated.
+func TestRevokedControl(t *testing.T) {
+	for _, test := range []struct {
+		route isr.Route
+		want  string
+	}{
+		{isr.Route{}, "public, max-age=0, must-revalidate"},
+		{isr.Route{Vary: []string{"Authorization"}}, "private, max-age=0, must-revalidate"},
+		{isr.Route{CacheControl: "max-age=60, Private"}, "private, max-age=0, must-revalidate"},
+		{isr.Route{CacheControl: "no-store"}, "no-store"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			test.route.Tags = []string{"t"}
+			site := isr.Wrap(new(cms), isr.Options{Default: test.route})
+			get(site, "/")
+			if err := site.RevalidateTag(t.Context(), "t"); err != nil {
+				t.Fatal(err)
+			}
+			if got := get(site, "/").Header["Cache-Control"]; !cmp.Equal(got, []string{test.want}) {
+				t.Errorf("%+v: Cache-Control %q, want %q", test.route, got, test.want)
+			}
+		})
+	}
 }
 
 func TestStateString(t *testing.T) {

@@ -185,12 +185,14 @@ func (v *view) find(site *isr.Site) *detail {
 		return nil
 	}
 	d := &detail{row: newRow(&e), ETag: e.ETag, Header: e.Header, CacheControl: strings.Join(e.Header["Cache-Control"], ", ")}
-	if d.Invalidated { // what isr sends with it instead, for as long as it is shown
-		who, _, _ := strings.Cut(d.CacheControl, ",")
-		if who != "private" {
-			who = "public"
+	if own := strings.ToLower(d.CacheControl); d.Invalidated { // what isr sends with it instead, for as long as it is shown
+		switch {
+		case strings.Contains(own, "no-store"):
+		case strings.Contains(own, "private"):
+			d.CacheControl = "private, max-age=0, must-revalidate"
+		default:
+			d.CacheControl = "public, max-age=0, must-revalidate"
 		}
-		d.CacheControl = who + ", max-age=0, must-revalidate"
 	}
 	for other := range entries(site) {
 		if !covers(&e.Page, &other.Page) {
