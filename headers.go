@@ -712,12 +712,14 @@ func among(h http.Header, name string, values []string) []string {
 	case "Vary", "Cache-Status":
 		return append(slices.Clip(h[name]), values...)
 	case "Cache-Control":
-		if d := parseCacheControl(h[name]); d.private || d.noStore {
+		outer := parseCacheControl(h[name])
+		switch {
+		case !outer.private && !outer.noStore && h["Set-Cookie"] == nil, parseCacheControl(values).noStore:
+			return values
+		case outer.private || outer.noStore:
 			return h[name]
 		}
-		if h["Set-Cookie"] != nil {
-			return []string{privateControl}
-		}
+		return []string{privateControl}
 	}
 	return values
 }

@@ -539,20 +539,23 @@ func TestOuterMiddleware(t *testing.T) {
 
 // What outer middleware has made one visitor's own is not for a CDN to share.
 func TestOuterMiddlewarePersonal(t *testing.T) {
-	site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{CacheControl: "public, max-age=60"}})
-	for _, test := range []struct{ name, value, want string }{
-		{"Set-Cookie", "session=1", "private, max-age=0"},
-		{"Cache-Control", "private, max-age=5", "private, max-age=5"},
-		{"Cache-Control", "no-store", "no-store"},
-		{"Cache-Control", "no-cache", "public, max-age=60"},
-		{"X-Name", "value", "public, max-age=60"},
+	const public = "public, max-age=60"
+	for _, test := range []struct{ own, name, value, want string }{
+		{public, "Set-Cookie", "session=1", "private, max-age=0"},
+		{public, "Cache-Control", "private, max-age=5", "private, max-age=5"},
+		{public, "Cache-Control", "no-store", "no-store"},
+		{public, "Cache-Control", "no-cache", public},
+		{public, "X-Name", "value", public},
+		{"no-store", "Set-Cookie", "session=1", "no-store"},
+		{"no-store", "Cache-Control", "private", "no-store"},
 	} {
+		site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{CacheControl: test.own}})
 		for range 2 {
 			w := httptest.NewRecorder()
 			w.Header().Set(test.name, test.value)
 			site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 			if got := w.Result().Header["Cache-Control"]; !cmp.Equal(got, []string{test.want}) {
-				t.Errorf("%s: %s: Cache-Control %q, want %q", test.name, test.value, got, test.want)
+				t.Errorf("%s, %s: %s: Cache-Control %q, want %q", test.own, test.name, test.value, got, test.want)
 			}
 		}
 	}
