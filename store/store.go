@@ -1,0 +1,170 @@
+// Package store is what isr needs of a second level of its cache: one that makes
+// pages outlive a restart, or that a fleet of instances shares.
+//
+// # The idea
+//
+// Order comes from the store, not from clocks and not from keys. An invalidation
+// gives its tags a new [Version]; a record carries the Version that held when its
+// generation began; it is stale, or gone, if any of its tags has a newer one.
+// That is judged when the record is read. So what was generated across a purge is
+// stale on arrival, a purge costs the same for one record and for a million, and
+// there is no message whose loss would matter.
+//
+// # Who uses it
+//
+// A program passes one of the adapters (store/file, store/redis, store/memory) to
+// isr as Options.Store, and calls none of these methods itself. Who writes an
+// adapter for another engine reads [Store], and runs store/storetest against it:
+// [Record] brings its own encoding, and [Versions] is the rule above as a table.
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Version is a position in the store's one order of invalidations. The store
+// issues it, and never a smaller one after a larger, not even after a wipe. It is
+// not a time, whatever it looks like. Zero is before everything.
+type Version uint64
+
+// A Record is what a store keeps under a key.
+type Record struct {
+	Version Version       // of the Ticket: what had been invalidated when the generation began
+	Fence   uint64        // of the Ticket
+	Tags    []string      // by which Invalidate reaches the record
+	TTL     time.Duration // the store may forget the record after this; zero: whenever it likes
+	Data    []byte        // opaque
+}
+
+// A Ticket is the permission to generate a page and to store it. It orders the
+// generations of a key: by Version, and among equals by Fence.
+type Ticket struct {
+	Version Version
+	Fence   uint64
+	Leader  bool   // whether the lease is the holder's, and everybody else waits for his record
+	Token   string // tells the lease's holder from others; for the store alone
+}
+
+// Compare is negative where t is older than u, and positive where it is newer.
+func (t Ticket) Compare(u Ticket) int {
+	return cmp.Or(cmp.Compare(t.Version, u.Version), cmp.Compare(t.Fence, u.Fence))
+}
+
+// An Effect is what an invalidation does to what is older than it. A larger one
+// is stronger.
+type Effect int
+
+const (
+	None    Effect = iota
+	Stale          // served once more, and renewed behind it: RevalidateTag
+	Expired        // shown only where a new one cannot be had: Revalidate, unsafe methods
+	Gone           // never shown again: Purge, PurgeTag
+)
+
+// String returns the effect in lower case.
+func (e Effect) String() string {
+	names := [...]string{"none", "stale", "expired", "gone"}
+	if e < 0 || int(e) >= len(names) {
+		return fmt.Sprintf("Effect(%d)", int(e))
+	}
+	return names[e]
+}
+
+// A Change is one invalidation of one tag.
+type Change struct {
+	Tag     string
+	Version Version
+	Effect  Effect
+}
+
+// Changes are what was invalidated between two versions.
+type Changes struct {
+	List  []Change // by Version; of a tag's changes with one effect the last is enough
+	Upto  Version  // the list is complete up to here: where to go on from
+	Reset bool     // the history is unknown: count every copy you hold as stale, beside what is in the list
+}
+
+// What a store returns beside errors of its own, which callers take for
+// ErrUnavailable. They may be wrapped.
+var (
+	// ErrNotFound is the only miss: there is no record that could be shown.
+	ErrNotFound = errors.New("store: no such record")
+
+	// ErrSuperseded says that a newer record is stored than the one to put.
+	ErrSuperseded = errors.New("store: superseded by a newer record")
+
+	// ErrTooLarge says that the engine, or its limit, has no room for a record of
+	// this size.
+	ErrTooLarge = errors.New("store: the record is too large")
+
+	// ErrUnavailable says that the engine does not answer, or does not do what it
+	// should. Nothing is known of what came of the call.
+	ErrUnavailable = errors.New("store: unavailable")
+)
+
+// A Store keeps records, and the order of the invalidations. It may be shared by
+// several processes, and then gives all of them the same answers.
+//
+// All methods are safe for concurrent use, and atomic: whoever reads sees all of a
+// Put or Invalidate, or nothing of it. They return soon after ctx is done, with
+// its error if it was that which ended them. They neither keep nor change what
+// they are given, and what they return is the caller's. Keys and tags are any
+// bytes, of any length up to some KB, and mean nothing.
+//
+// A Store is a client, and not an engine: it may be made before the engine can be
+// reached, and comes back with it. It has no Close: whoever made what is beneath
+// it closes that.
+type Store interface {
+	// Get returns the record under a key, and the strongest effect that the
+	// invalidations of its tags have had on it: of all those of a Version newer
+	// than its own. It takes account of every Invalidate that returned, in any
+	// process, before Get was called.
+	//
+	// What is gone, past its TTL, evicted, damaged or of an unknown format is
+	// ErrNotFound.
+	Get(ctx context.Context, key string) (rec *Record, effect Effect, err error)
+
+	// Begin returns a ticket for a generation of the page under a key, and must
+	// be called before the page's data is read. Its Version is not older than that
+	// of any Invalidate which returned before Begin was called, and older than that
+	// of each one which is called after Begin returned. Of two tickets for a key
+	// the one begun later is never the older one.
+	//
+	// At most one holder of a key's tickets is its Leader, until his Put or End, or
+	// until ttl is over. That is a lease, and advisory: two leaders cost a
+	// generation, and nothing else. Everybody may put what he has a ticket for.
+	Begin(ctx context.Context, key string, ttl time.Duration) (Ticket, error)
+
+	// Put stores a record with the ticket's Version and Fence, whatever the
+	// record's own are, and gives back the ticket's lease. Of two records it keeps
+	// the one with the newer ticket, and where that is not this one, returns
+	// ErrSuperseded; so it does where it has lost the history since the ticket's
+	// Version, in a wipe. What was invalidated meanwhile is stored, and stale when
+	// it is read.
+	Put(ctx context.Context, key string, t Ticket, rec *Record) error
+
+	// End gives back the ticket's lease without storing anything. It does nothing
+	// where the lease is not the ticket's, or not any longer.
+	End(ctx context.Context, key string, t Ticket) error
+
+	// Invalidate has an effect on everything older that has one of the tags: on
+	// the records that are stored, and on those that are still on their way. All
+	// of the tags get one new Version, which it returns. It costs the same however
+	// many records there are. A nil error means that it holds from now on, in every
+	// process, and as durably as the engine can make it.
+	//
+	// A store may forget the oldest tags. It then counts what is older than the
+	// newest that it forgot as invalidated, too, which is safe.
+	Invalidate(ctx context.Context, effect Effect, tags ...string) (Version, error)
+
+	// Changes returns what was invalidated after a version: at once if anything
+	// was, else when something is, or after about a second with nothing, which
+	// proves that there is contact. It may return a part, with Upto to go on from.
+	// Several may call it at a time, each with a cursor of his own; a Version that
+	// is new to the store, after a wipe, is answered with Reset.
+	Changes(ctx context.Context, after Version) (Changes, error)
+}

@@ -1,0 +1,183 @@
+package store
+
+import (
+	"cmp"
+	"container/list"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Versions is a table of invalidations: for each tag the newest Version of each
+// effect. It is the rule by which records are judged, for the memory of an
+// instance and for stores that keep the table themselves.
+//
+// It remembers a number of tags. When there are more, it forgets those that were
+// invalidated longest ago, and counts everything older as invalidated, which is
+// safe. Its methods are safe for concurrent use.
+type Versions struct {
+	limit int
+
+	mu    sync.RWMutex
+	tags  map[string]*list.Element // of *tagVersions; guarded by mu, as all below
+	order *list.List               // those invalidated last at the back
+	floor marks                    // the newest of what was forgotten
+	upto  Version
+}
+
+type tagVersions struct {
+	tag    string
+	newest Version
+	marks  marks
+}
+
+// marks are the latest invalidations, by effect.
+type marks [Gone + 1]mark
+
+type mark struct {
+	version Version
+	at      time.Time
+}
+
+// NewVersions returns an empty table that remembers limit tags, if no Change
+// concerns more of them than that.
+func NewVersions(limit int) *Versions {
+	return &Versions{limit: limit, tags: make(map[string]*list.Element), order: list.New()}
+}
+
+// Apply adds what was invalidated, at a time that Effect will tell. What is
+// older than what the table has is ignored, and so is an effect that it does not
+// know.
+func (t *Versions) Apply(at time.Time, changes ...Change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range changes {
+		if c.Effect <= None || c.Effect > Gone {
+			continue
+		}
+		t.upto = max(t.upto, c.Version)
+		e, known := t.tags[c.Tag]
+		if !known {
+			tag := strings.Clone(c.Tag)
+			e = t.insert(&tagVersions{tag: tag, newest: c.Version})
+			t.tags[tag] = e
+		}
+		v := e.Value.(*tagVersions)
+		if c.Version > v.marks[c.Effect].version {
+			v.marks[c.Effect] = mark{c.Version, at}
+		}
+		if known && c.Version > v.newest {
+			v.newest = c.Version
+			t.order.Remove(e)
+			t.tags[v.tag] = t.insert(v)
+		}
+	}
+	for len(t.tags) > t.limit && t.forget() {
+	}
+}
+
+// insert adds a tag where its version belongs, which is hardly ever far from the
+// back. It is called under t.mu.
+func (t *Versions) insert(v *tagVersions) *list.Element {
+	for e := t.order.Back(); e != nil; e = e.Prev() {
+		if e.Value.(*tagVersions).newest <= v.newest {
+			return t.order.InsertAfter(v, e)
+		}
+	}
+	return t.order.PushFront(v)
+}
+
+// forget drops the tag whose last invalidation is the oldest, unless that is the
+// newest of all: or everything would count as invalidated. It is called under
+// t.mu.
+func (t *Versions) forget() bool {
+	e := t.order.Front()
+	v := e.Value.(*tagVersions)
+	if v.newest == t.upto {
+		return false
+	}
+	t.order.Remove(e)
+	delete(t.tags, v.tag)
+	for effect, m := range &v.marks {
+		if m.version > t.floor[effect].version {
+			t.floor[effect] = m
+		}
+	}
+	return true
+}
+
+// Forget says that nothing is known of what was invalidated up to a version:
+// everything older counts as stale.
+func (t *Versions) Forget(at time.Time, upto Version) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if upto > t.floor[Stale].version {
+		t.floor[Stale] = mark{upto, at}
+	}
+	t.upto = max(t.upto, upto)
+}
+
+// Effect returns the strongest effect that invalidations after a version have on
+// what has one of the tags, and when the last of that strength was applied.
+func (t *Versions) Effect(after Version, tags iter.Seq[string]) (strongest Effect, at time.Time) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.upto <= after {
+		return None, at
+	}
+	look := func(m *marks) {
+		for e := Gone; e > strongest; e-- {
+			if m[e].version > after {
+				strongest, at = e, m[e].at
+			}
+		}
+	}
+	look(&t.floor)
+	for tag := range tags {
+		if e, ok := t.tags[tag]; ok {
+			look(&e.Value.(*tagVersions).marks)
+		}
+	}
+	return strongest, at
+}
+
+// Changes returns what was applied after a version.
+func (t *Versions) Changes(after Version) Changes {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	c := Changes{Upto: t.upto, Reset: after > t.upto}
+	for _, m := range t.floor {
+		c.Reset = c.Reset || m.version > after
+	}
+	for e := t.order.Back(); e != nil; e = e.Prev() {
+		v := e.Value.(*tagVersions)
+		if v.newest <= after {
+			break
+		}
+		for effect, m := range v.marks {
+			if m.version > after {
+				c.List = append(c.List, Change{v.tag, m.version, Effect(effect)})
+			}
+		}
+	}
+	slices.SortStableFunc(c.List, func(a, b Change) int {
+		return cmp.Compare(a.Version, b.Version)
+	})
+	return c
+}
+
+// Upto returns the newest version that the table has heard of.
+func (t *Versions) Upto() Version {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.upto
+}
+
+// Len returns how many tags the table remembers.
+func (t *Versions) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.tags)
+}
