@@ -2,12 +2,18 @@ package isr
 
 import (
 	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +21,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/isr-go/isr/internal/guard"
+	"github.com/isr-go/isr/store"
 )
 
 // passTTL is how long requests for a page that may not be stored go straight to
@@ -66,16 +75,24 @@ func (k *key) bytes() int64 {
 }
 
 // tags calls yield with the tags that a page has by its key: each way in which
-// Revalidate and Purge can name it. The bytes are valid during the call only.
-func (k *key) tags(yield func([]byte) bool) {
+// Revalidate and Purge can name it.
+func (k *key) tags(yield func(string) bool) {
 	var buf [256]byte
 	path := canonicalPath(k.path)
 	for _, base := range [2]key{{}, {scheme: k.scheme, host: k.host}} {
 		b := appendPathTag(buf[:0], base.scheme, base.host, path)
-		if !yield(b) || !yield(append(append(b, '?'), k.query...)) || k.host == "" {
+		if !yield(pathTag(b)) || !yield(pathTag(append(append(b, '?'), k.query...))) || k.host == "" {
 			return
 		}
 	}
+}
+
+// exactTag returns the narrowest of the key's tags.
+func (k *key) exactTag() (exact string) {
+	for tag := range k.tags {
+		exact = tag
+	}
+	return exact
 }
 
 // appendPathTag appends the tag of all pages at a path. No tag that checkTag
@@ -87,6 +104,19 @@ func appendPathTag(b []byte, scheme, host, path string) []byte {
 	}
 	return append(b, path...)
 }
+
+// pathTag returns what appendPathTag has made as a tag of a size that a Store
+// takes.
+func pathTag(b []byte) string {
+	if len(b) <= maxTagBytes {
+		return string(b)
+	}
+	sum := sha256.Sum256(b)
+	return "\x00#" + base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// everything is the tag that every page has.
+const everything = "\x00"
 
 // canonicalPath returns one spelling for all escaped paths that mean the same
 // segments, so that an invalidation finds every one of them.
@@ -298,10 +328,11 @@ type Page struct {
 
 // A page is a stored response, or a pass mark: the note that there is none.
 type page struct {
-	// What was generated. Plain data that never changes, ready to be encoded.
+	// What was generated. Plain data that never changes; see encode.
 	key         key
 	pattern     string // of a ServeMux around the Site
 	ticket      ticket
+	order       uint64 // the fence that the Store gave out with the ticket's version
 	status      int
 	pass        refusal // for a pass mark: why the response may not be stored
 	generated   time.Time
@@ -315,6 +346,7 @@ type page struct {
 	size        int64
 
 	route *route
+	told  store.Effect // what the Store said of it, where it comes from there
 
 	// Guarded by cache.mu.
 	next, prev *page // on the same shelf
@@ -327,19 +359,30 @@ type page struct {
 	trouble atomic.Pointer[trouble] // the failures since
 }
 
-// A ticket orders the generations: by the clock of invalidations when they
-// began, and among equals by the order in which they began.
-type ticket struct{ version, fence uint64 }
+// A ticket orders the generations by when they began: among each other by the
+// fence, against the invalidations of this Site by the clock, and against those
+// that the Store has put in order by the version.
+type ticket struct {
+	clock   uint64
+	version store.Version
+	fence   uint64
+	blind   uint64 // where the Store was not to be had: how often it had come back by then, plus one
+}
 
-func (t ticket) compare(u ticket) int {
-	return cmp.Or(cmp.Compare(t.version, u.version), cmp.Compare(t.fence, u.fence))
+// newerThan reports whether a page from the Store is newer than one that is
+// stored here. What was generated without the Store has no place in its order.
+func (p *page) newerThan(old *page) bool {
+	if old.ticket.blind != 0 {
+		return p.generated.After(old.generated)
+	}
+	return cmp.Or(cmp.Compare(p.ticket.version, old.ticket.version), cmp.Compare(p.order, old.order)) > 0
 }
 
 // trouble is what came of the attempts to renew a page.
 type trouble struct {
 	failures int
 	err      error
-	version  uint64 // the clock when the last of them began
+	ticket   ticket // of the last of them
 }
 
 // A lifetime says how long a page is fresh, and how long after that it may
@@ -358,11 +401,11 @@ type view struct {
 }
 
 // view judges the page at a moment, given what the invalidations did to it.
-func (p *page) view(effect effect, now time.Time) view {
+func (p *page) view(effect store.Effect, now time.Time) view {
 	if p == nil {
 		return view{state: absent}
 	}
-	v := view{age: max(0, now.Sub(p.generated)), revoked: effect != effectNone}
+	v := view{age: max(0, now.Sub(p.generated)), revoked: effect != store.None}
 	if p.pass != (refusal{}) {
 		v.state = Uncacheable
 		if v.revoked || v.age >= passTTL || p.trouble.Load() != nil {
@@ -377,11 +420,11 @@ func (p *page) view(effect effect, now time.Time) view {
 	if v.revoked {
 		v.left = min(v.left, -max(0, now.Sub(time.Unix(0, p.revoked.Load()))))
 	}
-	v.onError = effect != effectGone && v.left > -p.lifetime.staleIfError
+	v.onError = effect != store.Gone && v.left > -p.lifetime.staleIfError
 	switch {
 	case v.left > 0 && !v.revoked:
 		v.state = Fresh
-	case effect <= effectStale && v.left > -p.lifetime.staleWhileRevalidate:
+	case effect <= store.Stale && v.left > -p.lifetime.staleWhileRevalidate:
 		v.state = Stale
 	default:
 		v.state = Expired
@@ -394,14 +437,16 @@ func (v view) shows() bool {
 	return v.state == Fresh || v.state == Stale || v.state == Expired && v.onError
 }
 
-// fail notes a failed attempt to renew the page, begun at a version.
-func (p *page) fail(err error, version uint64) {
+// fail notes a failed attempt to renew the page.
+func (p *page) fail(err error, began ticket) {
 	for {
 		old := p.trouble.Load()
-		t := &trouble{1, err, version}
+		t := &trouble{1, err, began}
 		if old != nil {
 			t.failures += old.failures
-			t.version = max(t.version, old.version)
+			if old.ticket.fence > began.fence {
+				t.ticket = old.ticket
+			}
 		}
 		if p.trouble.CompareAndSwap(old, t) {
 			return
@@ -409,7 +454,7 @@ func (p *page) fail(err error, version uint64) {
 	}
 }
 
-func (p *page) snapshot(effect effect, now time.Time) Page {
+func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	view := p.view(effect, now)
 	out := Page{
 		Scheme: p.key.scheme, Host: p.key.host, Path: p.key.path, Query: p.key.query, Route: p.route.pattern,
@@ -458,8 +503,7 @@ type cache struct {
 
 func newCache(maxBytes int64) *cache {
 	c := &cache{maxBytes: maxBytes, shelves: make(map[string]*shelf), known: make(map[string]struct{})}
-	c.fence.tags, _ = simplelru.NewLRU[string, *changes](1<<31-1, nil)
-	c.fence.clock.Store(1) // a page that nobody has judged yet has 0
+	c.fence.init()
 	// The lists never evict by themselves: memory is counted in bytes.
 	c.once, _ = simplelru.NewLRU[key, *page](1<<31-1, nil)
 	c.often, _ = simplelru.NewLRU[key, *page](1<<31-1, nil)
@@ -479,20 +523,20 @@ func (c *cache) shelf(path string) *shelf {
 
 // get returns the page with a key, which is on shelf sh if that is not nil, and
 // what the invalidations since its generation did to it. What is gone is nil.
-func (c *cache) get(k *key, sh *shelf) (*page, effect) {
+func (c *cache) get(k *key, sh *shelf) (*page, store.Effect) {
 	var p *page
 	if sh != nil {
 		p = sh.front.Load()
 	}
 	if p == nil || p.key != *k {
 		if p = c.peek(k); p == nil {
-			return nil, effectNone
+			return nil, store.None
 		}
 	}
 	effect := c.effect(p)
-	if effect == effectGone {
+	if effect == store.Gone {
 		c.remove(p)
-		return nil, effectNone
+		return nil, store.None
 	}
 	return p, effect
 }
@@ -551,7 +595,7 @@ func (c *cache) put(p *page, byName bool) (evicted []*page, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.find(&p.key)
-	if old != nil && old.ticket.compare(p.ticket) > 0 || c.effect(p) == effectGone {
+	if old != nil && old.ticket.fence > p.ticket.fence || c.effect(p) == store.Gone {
 		return nil, false
 	}
 	if old != nil {
@@ -667,10 +711,14 @@ func (c *cache) size() (pages int, bytes int64) {
 // admit makes a path known to its PrerenderedOnly route.
 func (s *Site) admit(t *target) {
 	if t.route.PrerenderedOnly || s.hosts && t.host == "" {
-		s.cache.mu.Lock()
-		defer s.cache.mu.Unlock()
-		s.cache.known[canonicalPath(t.path)] = struct{}{}
+		s.cache.admit(t.path)
 	}
+}
+
+func (c *cache) admit(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known[canonicalPath(path)] = struct{}{}
 }
 
 func (c *cache) admits(path string) bool {
@@ -687,7 +735,7 @@ func (s *Site) Pages() iter.Seq[Page] {
 		now := time.Now()
 		for _, p := range s.cache.all() {
 			effect := s.cache.effect(p)
-			if effect == effectGone || p.view(effect, now).state == absent {
+			if effect == store.Gone || p.view(effect, now).state == absent {
 				continue
 			}
 			if !yield(p.snapshot(effect, now)) {
@@ -697,90 +745,175 @@ func (s *Site) Pages() iter.Seq[Page] {
 	}
 }
 
-// An effect is what an invalidation does to what is older than it.
-type effect uint8
-
-const (
-	effectNone    effect = iota
-	effectStale          // served once more: RevalidateTag
-	effectExpired        // shown only where a new one cannot be had: Revalidate, unsafe methods
-	effectGone           // never shown again: Purge, PurgeTag
-)
-
 // maxTracked is how many tags the fence remembers.
 const maxTracked = 1 << 16
 
 // A fence keeps results that are older than an invalidation from passing for
-// fresh. Each invalidation moves the clock and leaves its new value on its tags;
-// a page carries the clock of the moment when its generation began, and is
-// compared with its tags when it is read. So an invalidation costs the same
-// however many pages it concerns, and reaches those that are still on their way.
+// fresh. Each invalidation leaves a version on its tags; a page carries the ones
+// of the moment when its generation began, and is compared with its tags when it
+// is read. So an invalidation costs the same however many pages it concerns, and
+// reaches those that are still on their way.
+//
+// There are two orders of versions: the Site's own, for what no Store has heard
+// of, and that of the Store, where there is one.
 type fence struct {
-	clock atomic.Uint64 // the newest version; moved when tags already hold it
+	ours, theirs *store.Versions
+	clock        atomic.Uint64 // the newest of ours; moved with theirs, too, and when the table already holds it
+	seen         atomic.Uint64 // the newest of theirs that was heard of: what begins now begins after it
+	returns      atomic.Uint64 // how often the Store has come back
 
-	tagsMu sync.RWMutex
-	tags   *simplelru.LRU[string, *changes] // guarded by tagsMu, as floor; by their last invalidation
-	floor  changes                          // the newest of what was forgotten: what is older counts as invalidated, which is safe
+	mu      sync.Mutex
+	pending map[string]owed // what the Store is yet to hear of, by tag; guarded by mu
 }
 
-// changes are the latest invalidations of a tag, by effect.
-type changes [effectGone + 1]change
-
-type change struct {
-	version uint64
-	at      int64 // Unix time in ns
+// owed is an invalidation that the Store is yet to hear of.
+type owed struct {
+	effect      store.Effect // the strongest
+	first, last uint64       // the clock when it was asked for
 }
 
-func (f *fence) version() uint64 { return f.clock.Load() }
+func (f *fence) init() {
+	f.ours, f.theirs = store.NewVersions(maxTracked), store.NewVersions(maxTracked)
+	f.pending = make(map[string]owed)
+	f.clock.Store(1) // a page that nobody has judged yet has 0
+}
 
-// invalidate gives the tags a new version.
-func (f *fence) invalidate(effect effect, tags ...string) {
-	f.tagsMu.Lock()
-	defer f.tagsMu.Unlock()
-	c := change{f.clock.Load() + 1, time.Now().UnixNano()}
+// now returns the ticket of what begins now, without a fence.
+func (f *fence) now() ticket {
+	return ticket{clock: f.clock.Load(), version: store.Version(f.seen.Load())}
+}
+
+// see notes a version that the Store has given out.
+func (f *fence) see(v store.Version) {
+	for {
+		old := f.seen.Load()
+		if uint64(v) <= old || f.seen.CompareAndSwap(old, uint64(v)) {
+			return
+		}
+	}
+}
+
+// invalidate has an effect on all that is older, in the Site's own order. What is
+// owed is remembered until settle is told that the Store knows of it.
+func (f *fence) invalidate(effect store.Effect, owe bool, tags ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clock, now := f.clock.Load()+1, time.Now()
 	for _, tag := range tags {
-		t, ok := f.tags.Get(tag)
-		if !ok {
-			t = new(changes)
-			f.tags.Add(strings.Clone(tag), t)
-		}
-		t[effect] = c
+		f.ours.Apply(now, store.Change{Tag: tag, Version: store.Version(clock), Effect: effect})
 	}
-	for f.tags.Len() > maxTracked && f.forget(c.version) {
+	if owe {
+		f.owe(effect, clock, tags)
 	}
-	f.clock.Store(c.version)
+	f.clock.Store(clock)
 }
 
-// forget drops the tag whose last invalidation is the oldest, if it is older
-// than a version. It is called under f.tagsMu.
-func (f *fence) forget(version uint64) bool {
-	_, t, _ := f.tags.GetOldest()
-	for _, c := range *t {
-		if c.version == version {
-			return false // or everything would count as invalidated
+// owe adds to what is owed to the Store. It is called under f.mu.
+func (f *fence) owe(effect store.Effect, clock uint64, tags []string) {
+	if len(f.pending)+len(tags) > maxTracked { // rather too much than too little
+		all := owed{effect, clock, clock}
+		for _, o := range f.pending {
+			all.effect, all.first = max(all.effect, o.effect), min(all.first, o.first)
+		}
+		clear(f.pending)
+		f.pending[everything] = all
+		return
+	}
+	for _, tag := range tags {
+		o, ok := f.pending[tag]
+		if !ok {
+			o.first = clock
+		}
+		f.pending[tag] = owed{max(o.effect, effect), o.first, clock}
+	}
+}
+
+// debts returns what is owed to the Store, by effect, and the clock.
+func (f *fence) debts() (m map[store.Effect][]string, clock uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m = make(map[store.Effect][]string)
+	for tag, o := range f.pending {
+		m[o.effect] = append(m[o.effect], tag)
+	}
+	return m, f.clock.Load()
+}
+
+// settle notes what the Store knows of, and the version that it gave it. It was
+// asked at a clock: what is owed since then is still so.
+func (f *fence) settle(effect store.Effect, v store.Version, asked uint64, tags ...string) {
+	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags)})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, tag := range tags {
+		if o, ok := f.pending[tag]; ok && o.effect <= effect && o.last <= asked {
+			delete(f.pending, tag)
 		}
 	}
-	f.tags.RemoveOldest()
-	for effect, c := range *t {
-		if c.version > f.floor[effect].version {
-			f.floor[effect] = c
-		}
+}
+
+func changesOf(effect store.Effect, v store.Version, tags []string) []store.Change {
+	list := make([]store.Change, len(tags))
+	for i, tag := range tags {
+		list[i] = store.Change{Tag: tag, Version: v, Effect: effect}
 	}
-	return true
+	return list
+}
+
+// settled returns the clock up to which the Store knows of all that was
+// invalidated here.
+func (f *fence) settled() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clock := f.clock.Load()
+	for _, o := range f.pending {
+		clock = min(clock, o.first-1)
+	}
+	return clock
+}
+
+// apply takes over what was invalidated in the Store.
+func (f *fence) apply(at time.Time, c store.Changes) {
+	if len(c.List) == 0 && !c.Reset {
+		f.see(c.Upto)
+		return
+	}
+	if c.Reset {
+		f.theirs.Forget(at, c.Upto)
+	}
+	f.theirs.Apply(at, c.List...)
+	f.see(f.theirs.Upto())
+	f.tick()
+}
+
+// returned notes that the Store is back: what was generated without it counts as
+// stale.
+func (f *fence) returned() {
+	f.returns.Add(1)
+	f.tick()
+}
+
+// tick moves the clock, so that every page is judged anew.
+func (f *fence) tick() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.clock.Add(1)
 }
 
 // effect returns the strongest effect on a page since its generation began.
-func (f *fence) effect(p *page) effect {
-	if v := p.verdict.Load(); v>>2 == f.clock.Load() {
-		return effect(v & 3)
+func (f *fence) effect(p *page) store.Effect {
+	clock := f.clock.Load()
+	if v := p.verdict.Load(); v>>2 == clock {
+		return store.Effect(v & 3)
 	}
-	f.tagsMu.RLock()
-	defer f.tagsMu.RUnlock()
-	strongest, at := f.since(p.ticket.version, &p.key, p.tags)
-	if strongest != effectNone {
-		p.revoked.CompareAndSwap(0, at)
+	strongest, at := f.since(&p.ticket, &p.key, p.tags)
+	if p.told > strongest {
+		strongest, at = p.told, time.Time{}
 	}
-	p.verdict.Store(f.clock.Load()<<2 | uint64(strongest))
+	if strongest != store.None {
+		p.revoked.CompareAndSwap(0, max(1, at.UnixNano()))
+	}
+	p.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
 	return strongest
 }
 
@@ -788,41 +921,41 @@ func (f *fence) effect(p *page) effect {
 // invalidation since then gives hope.
 func (f *fence) failing(p *page) bool {
 	t := p.trouble.Load()
-	return t != nil && !f.invalidated(t.version, &p.key, p.tags)
+	return t != nil && !f.invalidated(&t.ticket, &p.key, p.tags)
 }
 
 // invalidated reports whether a page, as far as one knows its tags, was
-// invalidated after a version.
-func (f *fence) invalidated(version uint64, k *key, tags []string) bool {
-	if version == f.clock.Load() {
+// invalidated after a generation began.
+func (f *fence) invalidated(since *ticket, k *key, tags []string) bool {
+	if since.clock == f.clock.Load() {
 		return false
 	}
-	f.tagsMu.RLock()
-	defer f.tagsMu.RUnlock()
-	strongest, _ := f.since(version, k, tags)
-	return strongest != effectNone
+	strongest, _ := f.since(since, k, tags)
+	return strongest != store.None
 }
 
-// since returns the strongest effect after a version on what has one of the
-// tags, and when that was. It is called under f.tagsMu.
-func (f *fence) since(version uint64, k *key, tags []string) (strongest effect, at int64) {
-	look := func(t *changes) {
-		for e := effectGone; e > strongest; e-- {
-			if t[e].version > version {
-				strongest, at = e, t[e].at
+// since returns the strongest effect on what has one of the tags after a
+// generation began, and when that was.
+func (f *fence) since(began *ticket, k *key, tags []string) (strongest store.Effect, at time.Time) {
+	all := func(yield func(string) bool) {
+		for _, tag := range tags {
+			if !yield(tag) {
+				return
 			}
 		}
-	}
-	look(&f.floor)
-	for _, tag := range tags {
-		if t, ok := f.tags.Peek(tag); ok {
-			look(t)
+		for tag := range k.tags {
+			if !yield(tag) {
+				return
+			}
 		}
+		yield(everything)
 	}
-	for tag := range k.tags {
-		if t, ok := f.tags.Peek(string(tag)); ok {
-			look(t)
-		}
+	strongest, at = f.ours.Effect(store.Version(began.clock), all)
+	if e, when := f.theirs.Effect(began.version, all); e > strongest {
+		strongest, at = e, when
+	}
+	if began.blind != 0 && began.blind <= f.returns.Load() && strongest == store.None {
+		return store.Stale, time.Now()
 	}
 	return strongest, at
 }
@@ -846,4 +979,282 @@ func checkTag(tag string) error {
 		return errors.New("a tag neither begins nor ends with a space")
 	}
 	return nil
+}
+
+// A second is the second level of the cache: the Store behind its guard.
+type second struct {
+	*guard.Guard
+	prefix string // of keys: the build's name
+	stop   context.CancelFunc
+	done   chan struct{} // closed when nothing is followed any more
+}
+
+// open makes a Store the second level.
+func (s *Site) open(st store.Store, version string) {
+	ctx, stop := context.WithCancel(context.Background())
+	s.second = &second{
+		Guard: guard.New(st, func(err error) {
+			s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)})
+		}),
+		prefix: cmp.Or(version, revision()),
+		stop:   stop,
+		done:   make(chan struct{}),
+	}
+	go s.follow(ctx)
+}
+
+// revision returns the VCS revision of the build, or nothing where that does not
+// tell it from others.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	var rev, at, modified string
+	for _, setting := range info.Settings {
+		switch setting.Key {
+		case "vcs.revision":
+			rev = setting.Value
+		case "vcs.time":
+			at = setting.Value
+		case "vcs.modified":
+			modified = setting.Value
+		}
+	}
+	if modified == "true" {
+		return rev + "+" + at
+	}
+	return rev
+}
+
+// follow takes over what is invalidated in the Store, until ctx is done.
+func (s *Site) follow(ctx context.Context) {
+	defer close(s.second.done)
+	followed, pause := false, time.Second
+	var next time.Time
+	s.second.Follow(ctx,
+		func(c store.Changes) {
+			if followed {
+				s.cache.apply(time.Now(), c)
+			} else {
+				s.cache.apply(time.Time{}, c) // from before the Site was there: long ago
+			}
+			followed = true
+		},
+		func() {
+			s.cache.returned()
+			if s.log != nil {
+				s.log.Info("isr: the Store answers again")
+			}
+		},
+		func() {
+			if now := time.Now(); now.After(next) {
+				if s.payDebts(ctx) {
+					pause = time.Second
+				} else {
+					next, pause = now.Add(pause), min(2*pause, time.Minute)
+				}
+			}
+		})
+}
+
+// payDebts tells the Store what it has not yet heard of, and reports whether it
+// has now.
+func (s *Site) payDebts(ctx context.Context) bool {
+	debts, asked := s.cache.debts()
+	for effect, tags := range debts {
+		v, err := s.second.Invalidate(ctx, effect, tags...)
+		if err != nil {
+			return false
+		}
+		s.cache.settle(effect, v, asked, tags...)
+	}
+	return true
+}
+
+// storeKey returns the key of a page in the Store. Host and scheme are always part of
+// it: others may use the same Store.
+func (s *Site) storeKey(k *key) string {
+	b := appendString(nil, s.second.prefix)
+	b = appendString(b, cmp.Or(k.scheme, s.origin.scheme))
+	b = appendString(b, cmp.Or(k.host, s.origin.host))
+	b = appendString(b, k.path)
+	b = appendString(b, k.query)
+	return string(append(b, k.varied...))
+}
+
+// keepStale is how long a Store keeps what is past its TTL where there is no
+// bound. What nobody has asked for in that time is not worth keeping.
+const keepStale = 30 * 24 * time.Hour
+
+// record returns the page as the Store keeps it.
+func (p *page) record(key string) *store.Record {
+	rec := &store.Record{Version: p.ticket.version, Fence: p.order, Tags: slices.Clone(p.tags), Data: p.encode(key)}
+	for tag := range p.key.tags {
+		rec.Tags = append(rec.Tags, tag)
+	}
+	rec.Tags = append(rec.Tags, everything)
+	if l := p.lifetime; l.ttl != forever {
+		shown := max(l.staleWhileRevalidate, l.staleIfError, time.Second)
+		rec.TTL = max(0, l.ttl-time.Since(p.generated)) + min(shown, keepStale)
+	}
+	return rec
+}
+
+// pageFormat is the number of the encoding that encode makes. The checksum comes
+// after it: not every Store notices when it damages what it keeps.
+const pageFormat = 1
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// encode returns a page as bytes, that know under which key they belong.
+func (p *page) encode(key string) []byte {
+	h, etag := p.plain.snapshot()
+	n := 256 + len(key) + len(p.plain.body)
+	if p.gzip != nil {
+		n += len(p.gzip.body)
+	}
+	for name, values := range h {
+		for _, v := range values {
+			n += len(name) + len(v) + 2*binary.MaxVarintLen32
+		}
+	}
+	b := append(make([]byte, 0, n), pageFormat, 0, 0, 0, 0)
+	b = appendString(b, key)
+	b = appendString(b, p.pattern)
+	for _, n := range [...]int64{
+		int64(p.status), p.generated.UnixNano(), int64(p.took),
+		int64(p.lifetime.ttl), int64(p.lifetime.staleWhileRevalidate), int64(p.lifetime.staleIfError),
+	} {
+		b = binary.AppendVarint(b, n)
+	}
+	b = binary.AppendUvarint(b, uint64(len(p.tags)))
+	for _, tag := range p.tags {
+		b = appendString(b, tag)
+	}
+	var flags byte
+	if p.ownControl {
+		flags |= hasOwnControl
+	}
+	if p.validators.etag != "" {
+		flags |= hasOwnETag
+	}
+	if p.gzip != nil {
+		flags |= hasGzip
+	}
+	b = append(b, flags)
+	b = appendString(b, etag)
+	lines := 0
+	for _, values := range h {
+		lines += len(values)
+	}
+	b = binary.AppendUvarint(b, uint64(lines))
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		for _, v := range h[name] {
+			b = appendString(appendString(b, name), v)
+		}
+	}
+	b = append(binary.AppendUvarint(b, uint64(len(p.plain.body))), p.plain.body...)
+	if p.gzip != nil {
+		b = append(binary.AppendUvarint(b, uint64(len(p.gzip.body))), p.gzip.body...)
+	}
+	binary.LittleEndian.PutUint32(b[1:], crc32.Checksum(b[5:], castagnoli))
+	return b
+}
+
+const (
+	hasOwnControl byte = 1 << iota
+	hasOwnETag
+	hasGzip
+)
+
+// errForeign says that a Store returned what encode did not make for this page.
+var errForeign = errors.New("the Store returned what is not this page")
+
+// decode makes a page of what encode has made for it, and takes over the bytes.
+func decode(data []byte, key string, req *pageRequest) (*page, error) {
+	if len(data) < 5 || data[0] != pageFormat || binary.LittleEndian.Uint32(data[1:]) != crc32.Checksum(data[5:], castagnoli) {
+		return nil, errForeign
+	}
+	d := decoder{b: data[5:]}
+	if string(d.bytes()) != key {
+		return nil, errForeign
+	}
+	p := &page{
+		key: req.key.clone(), route: req.route, pattern: string(d.bytes()),
+		status: int(d.number()), generated: time.Unix(0, d.number()), took: time.Duration(d.number()),
+		lifetime: lifetime{time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())},
+	}
+	for n := d.count(); n > 0; n-- {
+		p.tags = append(p.tags, string(d.bytes()))
+	}
+	flags := d.byte()
+	etag, h := string(d.bytes()), make(http.Header)
+	for n := d.count(); n > 0; n-- {
+		name := string(d.bytes())
+		h[name] = append(h[name], string(d.bytes()))
+	}
+	plain, compressed := d.bytes(), []byte(nil)
+	if flags&hasGzip != 0 {
+		compressed = d.bytes()
+	}
+	if d.bad || len(d.b) > 0 || p.status < 200 || p.status > 999 {
+		return nil, errForeign
+	}
+	p.ownControl = flags&hasOwnControl != 0
+	if flags&hasOwnETag != 0 {
+		p.validators.etag = etag
+	}
+	if slices.Equal(p.tags, req.route.Tags) {
+		p.tags = req.route.Tags
+	}
+	p.represent(h, etag, slices.Clone(plain), slices.Clone(compressed))
+	return p, nil
+}
+
+// A decoder reads what the append functions have written. What is not there reads
+// as nothing, and is noted.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) skip(n int) {
+	if n <= 0 {
+		d.b, d.bad = nil, true
+		return
+	}
+	d.b = d.b[n:]
+}
+
+func (d *decoder) number() int64 {
+	n, size := binary.Varint(d.b)
+	d.skip(size)
+	return n
+}
+
+// count reads how many things follow, of a byte at least each.
+func (d *decoder) count() int {
+	n, size := binary.Uvarint(d.b)
+	d.skip(size)
+	if n > uint64(len(d.b)) {
+		d.b, d.bad = nil, true
+		return 0
+	}
+	return int(n)
+}
+
+func (d *decoder) bytes() []byte {
+	n := d.count()
+	b := d.b[:n]
+	d.b = d.b[n:]
+	return b
+}
+
+func (d *decoder) byte() (b byte) {
+	if len(d.b) > 0 {
+		b = d.b[0]
+	}
+	d.skip(min(1, len(d.b)))
+	return b
 }

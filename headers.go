@@ -390,7 +390,7 @@ func (f *flight) renewed(merged http.Header) *page {
 // passMark makes the note that the response may not be stored.
 func (f *flight) passMark(why refusal) *page {
 	return &page{
-		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, generated: time.Now(),
+		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease.Fence, generated: time.Now(),
 		pass: why, size: pageOverhead + f.key.bytes(),
 	}
 }
@@ -409,7 +409,8 @@ const (
 func (f *flight) page(status int, h http.Header, age string, plain, compressed []byte) *page {
 	d := parseCacheControl(h["Cache-Control"])
 	p := &page{
-		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, status: status, generated: time.Now(),
+		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease.Fence,
+		status: status, generated: time.Now(),
 		tags: tagsOf(f.route, h), ownControl: h["Cache-Control"] != nil,
 	}
 	var explicit bool
@@ -417,9 +418,6 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 		// An upstream cache had it for a while. Its time counts where the lifetime
 		// is the upstream's, too (RFC 9111, section 4.2.3).
 		p.generated = p.generated.Add(-parseSeconds(age))
-	}
-	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
-		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
 	etag := h.Get("Etag")
 	if isETag(etag) {
@@ -441,22 +439,35 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 	addVary(h, f.route.varyOn)
 	if compressed != nil {
 		addVary(h, "Accept-Encoding")
-		zipped := maps.Clone(h)
-		zipped.Set("Content-Encoding", "gzip")
-		p.gzip = newRepresentation(status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`)
 	}
-	p.plain = newRepresentation(status, h, plain, etag)
-	p.size = pageOverhead + p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
-	if len(p.tags) > len(f.route.Tags) {
-		p.size += int64(16 * cap(p.tags))
-		for _, tag := range p.tags[len(f.route.Tags):] {
-			p.size += allocated(tag)
-		}
-	}
+	p.represent(h, etag, plain, compressed)
 	if limit := f.site.cache.maxBytes; p.size > limit {
 		return f.passMark(refusal{fmt.Sprintf("takes more than MaxBytes (%d)", limit), "raise it, or set Route.Bypass"})
 	}
 	return p
+}
+
+// represent gives the page its representations, and its size with them: headers,
+// which it takes over, and one body in two encodings.
+func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
+	delete(h, "Content-Length")
+	delete(h, "Etag")
+	if compressed != nil {
+		zipped := maps.Clone(h)
+		zipped.Set("Content-Encoding", "gzip")
+		p.gzip = newRepresentation(p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`)
+	}
+	p.plain = newRepresentation(p.status, h, plain, etag)
+	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
+		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
+	}
+	p.size = pageOverhead + p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
+	if len(p.tags) > len(p.route.Tags) {
+		p.size += int64(16 * cap(p.tags))
+		for _, tag := range p.tags[len(p.route.Tags):] {
+			p.size += allocated(tag)
+		}
+	}
 }
 
 // oneYear stands for "forever" in headers, in seconds.

@@ -49,6 +49,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/isr-go/isr/store"
 )
 
 // NoStore is the [Route] TTL for "only what the handler marks cacheable": a
@@ -103,6 +105,19 @@ type Options struct {
 	// page are never queued behind them. Revalidate and Prerender generate as many
 	// at a time for each call, beside them.
 	MaxRegenerations int
+
+	// Store, if not nil, is a second level, behind the memory: one that makes pages
+	// outlive a restart, or that the instances of a fleet share, so that each page
+	// is generated once for all of them and a purge reaches them all. Trouble with
+	// it costs time, but never a visitor's error, and never old data after a
+	// purge that was acknowledged. Shutdown is then due at the end of the Site. Nil
+	// means memory only.
+	Store store.Store
+
+	// Version names this build's pages in the Store, so that one build is never
+	// served what another has made. Tags and paths are the same for all. Empty
+	// means the VCS revision that the Go command has noted in the binary, if any.
+	Version string
 
 	// Logger receives one line for each outcome: hits, stale hits, misses and
 	// bypasses at Debug, regenerations and revalidations at Info, failures at
@@ -210,8 +225,9 @@ type Site struct {
 	observe func(Event)
 	counts  [StoreFailed + 1]atomic.Uint64
 
-	cache *cache
-	runs  runs
+	cache  *cache
+	second *second // nil without a Store
+	runs   runs
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
@@ -240,6 +256,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.runs.init(cmp.Or(opts.MaxRegenerations, 4*runtime.GOMAXPROCS(0)))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
 		s.addRoute(pattern, opts.Routes[pattern])
+	}
+	if opts.Store != nil {
+		s.open(opts.Store, opts.Version)
 	}
 	return s
 }
@@ -273,7 +292,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.key = s.key(r, path, v.route)
-	v.asked = s.cache.version()
+	v.asked = s.cache.clock.Load()
 	for {
 		p, effect := s.cache.get(&v.key, shelf)
 		switch view := p.view(effect, v.start); {
@@ -288,13 +307,15 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.join(v.request(), p, nil)
 			v.hit(p, view)
 			return
-		case view.state == absent && v.route.PrerenderedOnly && !s.cache.admits(path):
+		case view.state == absent && v.route.PrerenderedOnly && !s.cache.admits(path) &&
+			(s.second == nil || s.runs.isClosed()):
 			v.notFound()
 			return
 		case view.state == absent && v.route.Placeholder != nil && !v.waits(p):
-			s.join(v.request(), p, nil)
-			v.placeholder()
-			return
+			if f, _ := s.join(v.request(), p, nil); !v.finds(f) {
+				v.placeholder()
+				return
+			}
 		default:
 			if v.wait(p) {
 				return
@@ -329,7 +350,7 @@ type visit struct {
 	start time.Time
 	route *route
 	key   key
-	asked uint64 // the clock of invalidations when the visitor asked
+	asked uint64 // the fence's clock when the visitor asked
 }
 
 // waits reports whether the visitor of an unknown page waits for it where people
@@ -381,7 +402,7 @@ func (v *visit) wait(p *page) bool {
 		left()
 	case st := <-offer:
 		left()
-		if st.ticket.version < v.asked && s.cache.invalidated(st.ticket.version, &v.key, st.tags) {
+		if st.ticket.clock < v.asked && s.cache.invalidated(&st.ticket, &v.key, st.tags) {
 			st.close()
 			return false
 		}
@@ -403,7 +424,13 @@ func (v *visit) wait(p *page) bool {
 	if !p.unknown() {
 		fwd.reason = "stale"
 	}
-	if f.outcome.err != nil {
+	switch {
+	case f.outcome.none:
+		v.notFound()
+		return true
+	case f.outcome.loaded:
+		return false // it is stored now, and may even be stale
+	case f.outcome.err != nil:
 		v.failed(&f.outcome, fwd)
 		return true
 	}
@@ -412,7 +439,7 @@ func (v *visit) wait(p *page) bool {
 	switch {
 	case made.pass != (refusal{}):
 		v.pass(fwdUncacheable)
-	case effect != effectNone && made.ticket.version < v.asked:
+	case effect != store.None && made.ticket.clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
 		// the run began and, for all one knows, before the visitor asked. Any run
 		// that he can join from now on has begun since.
@@ -424,6 +451,31 @@ func (v *visit) wait(p *page) bool {
 		v.done(Miss, made.status, view.age, nil)
 	}
 	return true
+}
+
+// finds waits until a run has looked into the Store, where there is one, and
+// reports whether it has found the page there.
+func (v *visit) finds(f *flight) bool {
+	if v.site.second == nil || f == nil {
+		return false
+	}
+	v.site.runs.mu.Lock()
+	looked := f.looked
+	v.site.runs.mu.Unlock()
+	if looked == nil {
+		return false // it stands in line
+	}
+	select {
+	case <-looked:
+	case <-v.r.Context().Done():
+		return false
+	}
+	select {
+	case <-f.done:
+		return f.outcome.loaded
+	default:
+		return false
+	}
 }
 
 // failed answers where the generation that the visitor has waited for failed:
@@ -460,8 +512,8 @@ func (v *visit) change() {
 		v.pass(fwdMethod)
 		return
 	}
-	s, path := v.site, v.r.URL.EscapedPath()
-	o := &observer{ResponseWriter: v.w, success: func(again bool) { s.changed(path, again) }}
+	s, asked := v.site, v.r
+	o := &observer{ResponseWriter: v.w, success: func(again bool) { s.changed(asked, again) }}
 	panicked := true
 	defer func() {
 		o.returned(panicked)
@@ -754,18 +806,18 @@ type warning struct {
 	why   string
 }
 
-// explain tells the developer why a page is not stored: as a warning, with the
+// warn tells the developer why a page is not stored: as a warning, with the
 // remedy, where it is not what he asked for.
-func (s *Site) explain(p *page) {
+func (s *Site) warn(rt *route, why refusal, path string) {
 	if s.log == nil {
 		return
 	}
 	level := slog.LevelDebug
-	if p.pass.remedy != "" {
-		if _, told := s.warned.LoadOrStore(warning{p.route, p.pass.why}, true); !told {
+	if why.remedy != "" {
+		if _, told := s.warned.LoadOrStore(warning{rt, why.why}, true); !told {
 			level = slog.LevelWarn
 		}
 	}
-	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+p.pass.why,
-		"path", p.key.path, "route", p.route.pattern, "remedy", p.pass.remedy)
+	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+why.why,
+		"path", path, "route", rt.pattern, "remedy", why.remedy)
 }

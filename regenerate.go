@@ -21,6 +21,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/isr-go/isr/store"
 )
 
 // A pageRequest says what to generate.
@@ -106,6 +108,7 @@ type runs struct {
 	paths      map[string]int  // how many runs are under way at a canonical path
 	background int             // slots taken
 	active     int             // runs under way
+	behind     int             // what is on its way to the Store, while nobody waits for it
 	fence      uint64          // the last ticket's
 	closed     bool
 	idle       chan struct{} // closed when closed is set and nothing is under way
@@ -163,15 +166,21 @@ func (c *deadlineContext) Err() error {
 type flight struct {
 	pageRequest
 	site *Site
-	old  *page // what it is to replace, or nil
 
-	// Guarded by runs.mu until it has started, constant from then on.
+	// Guarded by runs.mu, but constant once the run calls the handler: until then
+	// it may find in the Store what it is to replace, and the ticket for it.
+	old     *page // what it is to replace, or nil
 	started bool
 	slot    bool // whether it holds one of the background slots
 	byName  bool // whether somebody asked for the page by its name
+	awaited bool // whether anybody waits
 	ticket  ticket
-	begin   time.Time
-	ctx     *deadlineContext
+	lease   store.Ticket  // the Store's; zero where there is none, or it could not be had
+	looked  chan struct{} // closed when the Store was asked for the page; nil until the run has started
+	ousted  *flight       // the run in whose place it is
+
+	begin time.Time
+	ctx   *deadlineContext
 
 	takers atomic.Int64  // those who would take a stream
 	offer  chan *stream  // to one of them: a response that is too large to be stored
@@ -187,6 +196,8 @@ type flight struct {
 type outcome struct {
 	page   *page
 	stored bool
+	loaded bool // whether the page was stored as it came from the Store
+	none   bool // whether there is nothing to tell: another instance is at it, or nobody may be
 
 	err    error
 	status int     // with err: what those who wait get, unless raise says otherwise
@@ -244,10 +255,13 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 		if w == nil && seen.unknown() && r.strangers >= maxStrangers*r.limit {
 			return nil, false // those whom a placeholder sends away do not make the renewals wait
 		}
-		f = s.newFlight(req, seen)
+		f = s.newFlight(req, seen, f)
 	}
-	if w != nil && w.takes {
-		f.takers.Add(1)
+	if w != nil {
+		f.awaited = true
+		if w.takes {
+			f.takers.Add(1)
+		}
 	}
 	switch {
 	case f.started:
@@ -283,12 +297,15 @@ func (f *flight) leave() {
 }
 
 // newFlight puts a run in the place of an older one. It is called under runs.mu.
-func (s *Site) newFlight(req pageRequest, old *page) *flight {
+func (s *Site) newFlight(req pageRequest, old *page, ousted *flight) *flight {
 	req.key = req.key.clone()
 	if req.pattern == "" && old != nil {
 		req.pattern = old.pattern
 	}
-	f := &flight{pageRequest: req, site: s, old: old, offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{})}
+	f := &flight{
+		pageRequest: req, site: s, old: old, ousted: ousted,
+		offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	s.runs.flights[req.key] = f
 	return f
 }
@@ -304,7 +321,7 @@ func (f *flight) tags() []string {
 // tooOld reports whether what the run is about to say was invalidated since it
 // began, as far as one can know. It is called under runs.mu.
 func (f *flight) tooOld() bool {
-	return f.started && f.site.cache.invalidated(f.ticket.version, &f.key, f.tags())
+	return f.started && f.site.cache.invalidated(&f.ticket, &f.key, f.tags())
 }
 
 // start begins a run. It is called under runs.mu.
@@ -317,9 +334,11 @@ func (s *Site) start(f *flight, slot bool) {
 	}
 	r.paths[canonicalPath(f.key.path)]++
 	f.started, f.slot = true, slot
-	f.begin = time.Now()
-	f.ticket = ticket{s.cache.version(), r.fence}
-	f.ctx = newDeadlineContext(f.begin.Add(f.route.Timeout))
+	f.ticket = s.cache.now()
+	f.ticket.fence = r.fence
+	if s.second != nil {
+		f.looked = make(chan struct{})
+	}
 	go f.run()
 }
 
@@ -339,9 +358,15 @@ func (s *Site) next() {
 	}
 }
 
-// run calls the handler. Whatever that does, the run ends: with its response,
-// its panic, its Goexit, or at its deadline.
+// run looks into the Store, where there is one, and calls the handler. Whatever
+// that does, the run ends: with its response, its panic, its Goexit, or at its
+// deadline.
 func (f *flight) run() {
+	if f.site.second != nil && f.lookUp() {
+		return
+	}
+	f.begin = time.Now()
+	f.ctx = newDeadlineContext(f.begin.Add(f.route.Timeout))
 	rec := &recorder{f: f, header: make(http.Header), length: -1}
 	rec.timer = time.AfterFunc(f.route.Timeout, func() {
 		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout}) // before the handler can end in a hurry
@@ -371,7 +396,7 @@ func (f *flight) run() {
 		}
 	}()
 	r := f.build(f.ctx, f.site.origin)
-	if f.old != nil && f.site.cache.effect(f.old) < effectExpired {
+	if f.old != nil && f.site.cache.effect(f.old) < store.Expired {
 		rec.conditional = f.old.validators.ask(r.Header)
 	}
 	f.site.handler.ServeHTTP(rec, r)
@@ -379,26 +404,189 @@ func (f *flight) run() {
 	returned = true
 }
 
+// patience is how long a visitor waits for a page that another instance is
+// generating, before it is generated for him.
+const patience = 2 * time.Second
+
+// lookUp asks the Store for the page, and then for the permission to generate it.
+// It reports whether the run has ended with that: what another instance has made
+// is as good as one's own. The trouble of the Store costs time, and nothing else.
+func (f *flight) lookUp() (ended bool) {
+	s, ctx, key := f.site, context.Background(), f.site.storeKey(&f.key)
+	looked := sync.OnceFunc(func() { close(f.looked) })
+	defer looked()
+	begin := time.Now()
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		settled := s.cache.settled()
+		rec, effect, err := s.second.Get(ctx, key)
+		if err == nil && f.take(key, rec, effect, settled) {
+			return true
+		}
+		looked()
+		switch {
+		case f.route.PrerenderedOnly && !s.cache.admits(f.key.path):
+			f.end(outcome{none: true})
+			return true
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			f.goBlind()
+			return false
+		case f.lease.Leader: // and has looked again since: the last leader might have ended in between
+			return false
+		}
+		if f.ousted != nil { // whose result is too old already
+			s.second.End(ctx, key, f.ousted.permit())
+			f.ousted = nil
+		}
+		ttl := f.route.Timeout + time.Second
+		t, err := s.second.Begin(ctx, key, ttl)
+		if err != nil {
+			f.goBlind()
+			return false
+		}
+		f.permitted(t)
+		switch {
+		case t.Leader:
+		case time.Since(begin) < patience:
+			time.Sleep(pause)
+		default:
+			return f.yield()
+		}
+	}
+}
+
+// take stores what the Store has returned, if it is newer than what is stored
+// here. It reports whether the run has ended with that.
+func (f *flight) take(key string, rec *store.Record, effect store.Effect, settled uint64) bool {
+	s := f.site
+	p, err := decode(rec.Data, key, &f.pageRequest)
+	if err != nil {
+		s.report(Event{Kind: StoreFailed, Path: f.key.path, Route: f.route.pattern, Err: err})
+		return false
+	}
+	p.ticket = ticket{clock: settled, version: rec.Version, fence: f.ticket.fence}
+	p.order, p.told = rec.Fence, effect
+	if old := s.cache.peek(&f.key); old != nil && !p.newerThan(old) {
+		return false
+	}
+	evicted, ok := s.cache.put(p, f.byName)
+	s.reportEvicted(evicted)
+	if !ok {
+		return false
+	}
+	if f.route.PrerenderedOnly {
+		s.cache.admit(f.key.path) // or it would not be in the Store
+	}
+	r := &s.runs
+	r.mu.Lock()
+	f.old = p
+	awaited := f.awaited
+	r.mu.Unlock()
+	switch p.view(s.cache.effect(p), time.Now()).state {
+	case Fresh:
+	case Stale:
+		if !awaited {
+			return false // so it is time for a new one
+		}
+	default:
+		return false
+	}
+	f.end(outcome{page: p, stored: true, loaded: true})
+	return true
+}
+
+// permit returns the run's ticket of the Store.
+func (f *flight) permit() store.Ticket {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f.lease
+}
+
+// permitted notes the ticket that the Store gave to the run.
+func (f *flight) permitted(t store.Ticket) {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f.lease = t
+	f.ticket.version = max(f.ticket.version, t.Version)
+	f.site.cache.see(t.Version)
+}
+
+// goBlind notes that the Store has given no ticket.
+func (f *flight) goBlind() {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f.ticket.blind = f.site.cache.returns.Load() + 1
+}
+
+// yield ends a run that nobody waits for, since another instance is at it. It
+// reports false where somebody waits.
+func (f *flight) yield() bool {
+	r := &f.site.runs
+	r.mu.Lock()
+	if f.awaited {
+		r.mu.Unlock()
+		return false
+	}
+	if r.flights[f.key] == f {
+		delete(r.flights, f.key)
+	}
+	r.mu.Unlock()
+	return f.end(outcome{none: true})
+}
+
+// putBehind gives the Store what has come of the run, after the visitors have it,
+// or else gives back the permission.
+func (f *flight) putBehind() {
+	s, r, ctx := f.site, &f.site.runs, context.Background()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.behind--
+		r.rest()
+	}()
+	<-f.done
+	key, out := s.storeKey(&f.key), &f.outcome
+	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.ticket.blind == 0 {
+		err := s.second.Put(ctx, key, f.lease, p.record(key))
+		if !errors.Is(err, store.ErrTooLarge) {
+			return
+		}
+		s.warn(f.route, refusal{"is too large for the Store", "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.path)
+	}
+	if f.lease.Leader {
+		s.second.End(ctx, key, f.lease)
+	}
+	if p := out.page; p != nil && p.pass != (refusal{}) && !f.old.unknown() {
+		s.tellStore(store.Gone, f.key.exactTag()) // it is not for everybody any more
+	}
+}
+
 // end decides the outcome, and reports whether nothing else has before. The page
 // is stored before those who wait are told, and before anyone can start the next
-// run.
+// run. The Store gets it afterwards.
 func (f *flight) end(out outcome) bool {
 	if f.ended.Swap(true) {
 		return false
 	}
 	defer close(f.done)
 	defer f.land()
+	if out.loaded || out.none {
+		f.outcome = out
+		return true
+	}
 	s := f.site
 	took := time.Since(f.begin)
 	var evicted []*page
 	if p := out.page; p != nil {
 		p.took = took
 		evicted, out.stored = s.cache.put(p, f.byName)
-	} else if p := s.cache.peek(&f.key); p != nil && p.ticket.compare(f.ticket) < 0 {
-		p.fail(out.err, f.ticket.version)
+	} else if p := s.cache.peek(&f.key); p != nil && p.ticket.fence < f.ticket.fence {
+		p.fail(out.err, f.ticket)
 	} else if p == nil && f.route.Placeholder != nil {
 		p = f.passMark(refusal{why: "could not be generated"})
-		p.fail(out.err, f.ticket.version)
+		p.fail(out.err, f.ticket)
 		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
 	}
 	f.outcome = out
@@ -422,7 +610,23 @@ func (f *flight) land() {
 		r.background--
 		s.next()
 	}
-	if r.active--; r.closed && r.active == 0 {
+	if s.second != nil {
+		r.behind++
+		go f.putBehind()
+	}
+	r.active--
+	r.rest()
+}
+
+// rest says so where the site is shut down and nothing is under way. It is called
+// under runs.mu.
+func (r *runs) rest() {
+	if !r.closed || r.active > 0 || r.behind > 0 {
+		return
+	}
+	select {
+	case <-r.idle:
+	default:
 		close(r.idle)
 	}
 }
@@ -430,9 +634,7 @@ func (f *flight) land() {
 // report tells what came of the run.
 func (f *flight) report(evicted []*page, took time.Duration) {
 	s, out := f.site, &f.outcome
-	for _, p := range evicted {
-		s.report(Event{Kind: Evicted, Path: p.key.path, Route: p.route.pattern, Status: p.status})
-	}
+	s.reportEvicted(evicted)
 	e := Event{Path: f.key.path, Route: f.route.pattern, Duration: took}
 	switch p := out.page; {
 	case p == nil:
@@ -443,10 +645,16 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 		}
 		s.report(e, stack...)
 	case p.pass != (refusal{}):
-		s.explain(p)
+		s.warn(p.route, p.pass, p.key.path)
 	default:
 		e.Kind, e.Status = Generated, p.status
 		s.report(e)
+	}
+}
+
+func (s *Site) reportEvicted(pages []*page) {
+	for _, p := range pages {
+		s.report(Event{Kind: Evicted, Path: p.key.path, Route: p.route.pattern, Status: p.status})
 	}
 }
 
@@ -454,7 +662,9 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 // error it then returns. One that has come to its Timeout has ended, whatever its
 // handler still does; what is being streamed is the server's to wait for. From the
 // call on no generation is started: pages are served as they are stored, requests
-// for others go to the handler untouched, and Revalidate and Prerender fail.
+// for others go to the handler untouched, and Revalidate and Prerender fail. What
+// is on its way to a Store is waited for, too; after that nothing is heard any
+// more of what other instances invalidate.
 func (s *Site) Shutdown(ctx context.Context) error {
 	r := &s.runs
 	r.mu.Lock()
@@ -466,25 +676,27 @@ func (s *Site) Shutdown(ctx context.Context) error {
 			}
 		}
 		r.line = nil
-		if r.active == 0 {
-			close(r.idle)
-		}
+		r.rest()
 	}
 	r.mu.Unlock()
 	select {
 	case <-r.idle:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if s.second != nil {
+		s.second.stop()
+		<-s.second.done
+	}
+	return nil
 }
 
-// generate waits until a fresh page is stored whose run began at a version or
-// later. All that was invalidated before is known by the page's key.
-func (s *Site) generate(ctx context.Context, req pageRequest, version uint64) error {
+// generate waits until a fresh page is stored. All that was invalidated before is
+// known by the page's key.
+func (s *Site) generate(ctx context.Context, req pageRequest) error {
 	for ctx.Err() == nil {
 		p, effect := s.cache.get(&req.key, nil)
-		if p != nil && p.ticket.version >= version && p.view(effect, time.Now()).state == Fresh {
+		if p.view(effect, time.Now()).state == Fresh {
 			return nil
 		}
 		f, _ := s.join(req, p, &waiter{byName: true})
@@ -502,6 +714,7 @@ func (s *Site) generate(ctx context.Context, req pageRequest, version uint64) er
 		switch out := f.outcome; {
 		case out.err != nil:
 			return out.err
+		case out.loaded, out.none:
 		case out.page.pass != (refusal{}):
 			return &notStoredError{out.page.pass}
 		default:
@@ -561,7 +774,7 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 			}
 			busy++
 			go func() {
-				err := s.generate(ctx, req, 0)
+				err := s.generate(ctx, req)
 				if err != nil {
 					err = fmt.Errorf("isr: prerender %s: %w", path, err)
 				}

@@ -18,6 +18,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/isr-go/isr/store"
 )
 
 // A target is what a path given to Revalidate, Purge or Prerender means.
@@ -81,7 +84,7 @@ func (t *target) tag() string {
 	if !t.allQueries {
 		b = append(append(b, '?'), t.query...)
 	}
-	return string(b)
+	return pathTag(b)
 }
 
 func tagsOfTargets(targets []target) []string {
@@ -129,8 +132,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 	if err != nil {
 		return err
 	}
-	s.cache.invalidate(effectExpired, tagsOfTargets(targets)...)
-	asked := s.cache.version()
+	untold := s.invalidate(ctx, store.Expired, tagsOfTargets(targets)...)
 
 	var wanted []pageRequest
 	seen := make(map[key]bool)
@@ -153,21 +155,21 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 		}
 	}
 
-	errs := make([]error, len(wanted))
+	errs := make([]error, len(wanted), len(wanted)+1)
 	var all sync.WaitGroup
 	slots := make(chan struct{}, s.runs.limit)
 	for i, req := range wanted {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			err := s.generate(ctx, req, asked)
+			err := s.generate(ctx, req)
 			if notStored := (*notStoredError)(nil); err != nil && !errors.As(err, &notStored) {
 				errs[i] = fmt.Errorf("isr: revalidate %s: %w", req.key.path, err)
 			}
 		})
 	}
 	all.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, untold)...)
 }
 
 // bypasses reports whether the page would never be stored because of its route.
@@ -180,7 +182,7 @@ func (s *Site) bypasses(req pageRequest) bool {
 // are. If one of the tags is none, nothing is changed. ctx bounds the work on a
 // Store; without one there is nothing to wait for.
 func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
-	return s.invalidateTags(effectStale, Revalidated, tags)
+	return s.invalidateTags(ctx, store.Stale, Revalidated, tags)
 }
 
 // PurgeTag drops all pages with one of the tags: they are never served again,
@@ -188,18 +190,18 @@ func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
 // pages that are; their memory is freed as they are asked for or pushed out. If
 // one of the tags is none, nothing is changed.
 func (s *Site) PurgeTag(ctx context.Context, tags ...string) error {
-	return s.invalidateTags(effectGone, Purged, tags)
+	return s.invalidateTags(ctx, store.Gone, Purged, tags)
 }
 
-func (s *Site) invalidateTags(effect effect, kind Kind, tags []string) error {
+func (s *Site) invalidateTags(ctx context.Context, effect store.Effect, kind Kind, tags []string) error {
 	if err := checkTags(tags); err != nil {
 		return err
 	}
-	s.cache.invalidate(effect, tags...)
+	err := s.invalidate(ctx, effect, tags...)
 	for _, tag := range tags {
 		s.report(Event{Kind: kind, Path: tag})
 	}
-	return nil
+	return err
 }
 
 func checkTags(tags []string) error {
@@ -220,28 +222,93 @@ func (s *Site) Purge(ctx context.Context, paths ...string) error {
 	if err != nil {
 		return err
 	}
-	s.cache.invalidate(effectGone, tagsOfTargets(targets)...)
+	err = s.invalidate(ctx, store.Gone, tagsOfTargets(targets)...)
 	for i := range targets {
 		for _, p := range s.pages(&targets[i]) {
 			s.cache.get(&p.key, nil) // which forgets what is gone
 		}
 		s.report(Event{Kind: Purged, Path: targets[i].path, Route: targets[i].route.pattern})
 	}
+	return err
+}
+
+// invalidate has an effect on all pages with one of the tags, here and, where
+// there is a Store, in every instance. An error says that the Store does not know
+// of it; then it holds here, and the Store is told when it answers again.
+func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
+	if s.second == nil || len(tags) == 0 {
+		s.cache.invalidate(effect, false, tags...)
+		return nil
+	}
+	asked := s.cache.clock.Load()
+	v, err := s.second.Invalidate(ctx, effect, tags...)
+	if err != nil {
+		s.cache.invalidate(effect, true, tags...)
+		return fmt.Errorf("isr: other instances, and the next start, may not know of it: %w", err)
+	}
+	s.cache.settle(effect, v, asked, tags...)
 	return nil
+}
+
+// tellStore is invalidate for those who cannot wait for the Store, or not for
+// long: it holds here at once. The channel is closed when the Store has been told,
+// or has failed.
+func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
+	s.cache.invalidate(effect, true, tags...)
+	asked, told := s.cache.clock.Load(), make(chan struct{})
+	r := &s.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.behind++
+	go func() {
+		defer func() {
+			close(told)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.behind--
+			r.rest()
+		}()
+		if v, err := s.second.Invalidate(context.Background(), effect, tags...); err == nil {
+			s.cache.settle(effect, v, asked, tags...)
+		}
+	}()
+	return told
 }
 
 // changed expires the pages at a path that a visitor has changed (RFC 9111,
 // section 4.4). Where nothing is stored and nothing on its way, there is nothing
-// to remember, however many paths a stranger may think of. It is told once for
-// each request.
-func (s *Site) changed(path string, again bool) {
-	path = canonicalPath(path)
-	if s.runs.concern(path) || s.cache.holds(path) { // in this order: a run ends by storing
-		s.cache.invalidate(effectExpired, string(appendPathTag(nil, "", "", path)))
-		if !again {
-			s.report(Event{Kind: Revalidated, Path: path})
+// to remember, however many paths a stranger may think of; but a Store may hold
+// what this instance does not. It is told once for each request.
+func (s *Site) changed(r *http.Request, again bool) {
+	path := canonicalPath(r.URL.EscapedPath())
+	here := s.runs.concern(path) || s.cache.holds(path) // in this order: a run ends by storing
+	tag := pathTag(appendPathTag(nil, "", "", path))
+	switch {
+	case s.second == nil && !here, !here && s.neverStored(r):
+		return
+	case s.second == nil:
+		s.cache.invalidate(store.Expired, false, tag)
+	default:
+		told := s.tellStore(store.Expired, tag)
+		if !again { // else the visitor has his answer
+			select {
+			case <-told:
+			case <-time.After(maxTellTime):
+			}
 		}
 	}
+	if !again {
+		s.report(Event{Kind: Revalidated, Path: path})
+	}
+}
+
+// maxTellTime is how long a visitor's POST waits for the Store to hear of it.
+const maxTellTime = 100 * time.Millisecond
+
+// neverStored reports whether the pages at the path of r are not for the cache.
+func (s *Site) neverStored(r *http.Request) bool {
+	rt := s.lookup(r.Host, r.URL)
+	return rt.Bypass != nil && s.bypasses(pageRequest{key: key{host: strings.ToLower(r.Host), path: r.URL.EscapedPath()}, route: rt})
 }
 
 // concern reports whether one of the runs is of a page at the canonical path.
