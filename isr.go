@@ -421,7 +421,7 @@ func (v *visit) wait(p *page) bool {
 		return true
 	}
 	fwd := forward{reason: "uri-miss", collapsed: joined}
-	if !p.unknown() {
+	if !f.old.unknown() {
 		fwd.reason = "stale"
 	}
 	switch {
