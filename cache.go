@@ -991,40 +991,32 @@ type second struct {
 
 // open makes a Store the second level.
 func (s *Site) open(st store.Store, version string) {
+	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
+		version = revision(info.Settings)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.second = &second{
 		Guard: guard.New(st, func(err error) {
 			s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)})
 		}),
-		prefix: cmp.Or(version, revision()),
+		prefix: version,
 		stop:   stop,
 		done:   make(chan struct{}),
 	}
 	go s.follow(ctx)
 }
 
-// revision returns the VCS revision of the build, or nothing where that does not
-// tell it from others.
-func revision() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
+// revision returns the VCS revision of a build, or nothing where that does not tell
+// it from others.
+func revision(settings []debug.BuildSetting) string {
+	m := make(map[string]string)
+	for _, s := range settings {
+		m[s.Key] = s.Value
 	}
-	var rev, at, modified string
-	for _, setting := range info.Settings {
-		switch setting.Key {
-		case "vcs.revision":
-			rev = setting.Value
-		case "vcs.time":
-			at = setting.Value
-		case "vcs.modified":
-			modified = setting.Value
-		}
+	if m["vcs.modified"] == "true" {
+		return m["vcs.revision"] + "+" + m["vcs.time"]
 	}
-	if modified == "true" {
-		return rev + "+" + at
-	}
-	return rev
+	return m["vcs.revision"]
 }
 
 // follow takes over what is invalidated in the Store, until ctx is done.
@@ -1158,8 +1150,13 @@ func (p *page) encode(key string) []byte {
 	if p.gzip != nil {
 		b = append(binary.AppendUvarint(b, uint64(len(p.gzip.body))), p.gzip.body...)
 	}
-	binary.LittleEndian.PutUint32(b[1:], crc32.Checksum(b[5:], castagnoli))
+	putChecksum(b)
 	return b
+}
+
+// putChecksum completes the header.
+func putChecksum(b []byte) {
+	binary.LittleEndian.PutUint32(b[1:], crc32.Checksum(b[5:], castagnoli))
 }
 
 const (

@@ -454,28 +454,24 @@ func (v *visit) wait(p *page) bool {
 }
 
 // finds waits until a run has looked into the Store, where there is one, and
-// reports whether it has found the page there.
+// reports whether there is a page now.
 func (v *visit) finds(f *flight) bool {
-	if v.site.second == nil || f == nil {
+	s := v.site
+	if s.second == nil || f == nil {
 		return false
 	}
-	v.site.runs.mu.Lock()
+	s.runs.mu.Lock()
 	looked := f.looked
-	v.site.runs.mu.Unlock()
+	s.runs.mu.Unlock()
 	if looked == nil {
 		return false // it stands in line
 	}
 	select {
 	case <-looked:
 	case <-v.r.Context().Done():
-		return false
 	}
-	select {
-	case <-f.done:
-		return f.outcome.loaded
-	default:
-		return false
-	}
+	p, _ := s.cache.get(&v.key, nil)
+	return !p.unknown()
 }
 
 // failed answers where the generation that the visitor has waited for failed:

@@ -468,6 +468,34 @@ func TestFleetStaleOnArrival(t *testing.T) {
 	})
 }
 
+// Whoever comes after a purge does not wait for the run that began before it, though
+// that has the lease.
+func TestPurgeWhileLeading(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if n == 1 {
+				time.Sleep(10 * time.Second)
+			}
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		site := in.start(&c)
+		go body(site, "/")
+		synctest.Wait()
+		site.Purge(t.Context(), "/")
+		begin := time.Now()
+		if got := body(site, "/"); got != "page 2" || time.Since(begin) > 0 {
+			t.Errorf("got %q after %v", got, time.Since(begin))
+		}
+		time.Sleep(11 * time.Second)
+		for _, site := range []*isr.Site{site, in.start(&c)} {
+			if got := body(site, "/"); got != "page 2" {
+				t.Errorf("when the first has come to its end: %q", got)
+			}
+		}
+	})
+}
+
 // Whoever waits for another instance does so for two seconds at most; whoever does
 // not wait is not made to.
 func TestLeaderThatHangs(t *testing.T) {
@@ -870,16 +898,31 @@ func TestPrerenderedOnlyOutlivesARestart(t *testing.T) {
 func TestPlaceholderAfterARestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
+			Tags:        []string{"all"},
 			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
 		}})
-		var c cms
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			fmt.Fprintf(w, "page %d", n)
+		}}
 		site := in.start(&c)
 		if got := body(site, "/"); got != "one moment" {
 			t.Errorf("a page that nobody has: %q", got)
 		}
-		synctest.Wait()
-		if got := body(in.start(&c), "/"); got != "page 1" {
+		time.Sleep(2 * time.Second)
+		other := in.start(&c)
+		if got := body(other, "/"); got != "page 1" {
 			t.Errorf("a page that the store has: %q", got)
+		}
+		if err := site.RevalidateTag(t.Context(), "all"); err != nil {
+			t.Fatal(err)
+		}
+		third := in.start(&c)
+		for _, want := range []string{"page 1", "page 2"} {
+			if got := body(third, "/"); got != want {
+				t.Errorf("one that is stale there: got %q, want %q", got, want)
+			}
+			time.Sleep(2 * time.Second)
 		}
 	})
 }
@@ -1016,6 +1059,38 @@ func TestPurgeIsGivenUp(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if got := body(other, "/"); got != "page 2" {
 			t.Errorf("elsewhere: %q", got)
+		}
+	})
+}
+
+// However much the store was not told of, it is told of enough.
+func TestMoreIsOwedThanCanBeRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st := &moody{Store: memory.New()}
+		in := fleet(t, st, isr.Options{})
+		var c cms
+		one, other := in.start(&c), in.start(&c)
+		body(other, "/first")
+		body(other, "/never-named")
+		st.feels(but(down, "get", "begin", "put", "changes"))
+		one.Purge(t.Context(), "/first")
+		for i := range 700 {
+			var paths []string
+			for j := range 100 {
+				paths = append(paths, fmt.Sprintf("/%d/%d", i, j))
+			}
+			one.Purge(t.Context(), paths...)
+		}
+		st.feels(nil)
+		time.Sleep(2 * time.Minute)
+		if got := body(other, "/first"); got == "page 1" {
+			t.Error("a purge is lost")
+		}
+		if got := body(other, "/never-named"); got == "page 2" {
+			t.Error("so everything was to be purged")
+		}
+		if got, want := body(one, "/first"), body(other, "/first"); got != want {
+			t.Errorf("%q here, %q there", got, want)
 		}
 	})
 }

@@ -1,0 +1,216 @@
+package guard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr/internal/guard"
+	"github.com/isr-go/isr/store"
+)
+
+// A stub is a store whose methods a test writes.
+type stub struct {
+	store.Store
+	get     func(ctx context.Context) (*store.Record, store.Effect, error)
+	begin   func(ctx context.Context) (store.Ticket, error)
+	end     func(t store.Ticket) error
+	changes func(ctx context.Context, after store.Version) (store.Changes, error)
+}
+
+func (s *stub) Get(ctx context.Context, _ string) (*store.Record, store.Effect, error) {
+	return s.get(ctx)
+}
+func (s *stub) Begin(ctx context.Context, _ string, _ time.Duration) (store.Ticket, error) {
+	return s.begin(ctx)
+}
+func (s *stub) End(_ context.Context, _ string, t store.Ticket) error { return s.end(t) }
+func (s *stub) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
+	return s.changes(ctx, after)
+}
+
+func failing(err error) func(context.Context) (*store.Record, store.Effect, error) {
+	return func(context.Context) (*store.Record, store.Effect, error) { return nil, 0, err }
+}
+
+// What opens the breaker: three failures in a row, and nothing that is none.
+func TestBreaker(t *testing.T) {
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		errs   []error
+		down   bool
+		failed int
+	}{
+		"three failures": {[]error{broken, broken, broken}, true, 3},
+		"not in a row":   {[]error{broken, broken, nil, broken, broken}, false, 4},
+		"misses": {[]error{
+			store.ErrNotFound, fmt.Errorf("%w: damaged", store.ErrNotFound), store.ErrSuperseded, store.ErrTooLarge,
+		}, false, 0},
+		"a miss between":   {[]error{broken, broken, store.ErrNotFound, broken, broken}, false, 4},
+		"and what follows": {[]error{broken, broken, broken, broken, broken}, true, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var st stub
+			failed := 0
+			g := guard.New(&st, func(error) { failed++ })
+			for _, err := range test.errs {
+				st.get = failing(err)
+				if err == nil {
+					st.get = func(context.Context) (*store.Record, store.Effect, error) { return &store.Record{}, 0, nil }
+				}
+				if _, _, got := g.Get(t.Context(), ""); err == nil && got != nil || err != nil && !g.Down() && !errors.Is(got, err) {
+					t.Errorf("Get: %v, want %v", got, err)
+				}
+			}
+			if g.Down() != test.down || failed != test.failed {
+				t.Errorf("down: %v, %d failures; want %v, %d", g.Down(), failed, test.down, test.failed)
+			}
+			if _, _, err := g.Get(t.Context(), ""); test.down && !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("Get: %v", err)
+			}
+		})
+	}
+}
+
+// Whoever gives up is no reason to distrust the store.
+func TestCallerGivesUp(t *testing.T) {
+	st := stub{get: func(ctx context.Context) (*store.Record, store.Effect, error) {
+		<-ctx.Done()
+		return nil, 0, ctx.Err()
+	}}
+	g := guard.New(&st, func(err error) { t.Errorf("told of %v", err) })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 5 {
+		if _, _, err := g.Get(ctx, ""); !errors.Is(err, context.Canceled) {
+			t.Errorf("Get: %v", err)
+		}
+	}
+	if g.Down() {
+		t.Error("the store counts as down")
+	}
+}
+
+// A store that forgets its deadline is left behind, and a lease that it gives out
+// after that is given back.
+func TestLateLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan store.Ticket, 1)
+		st := stub{
+			begin: func(context.Context) (store.Ticket, error) {
+				time.Sleep(time.Second)
+				return store.Ticket{Leader: true, Token: "late"}, nil
+			},
+			end: func(t store.Ticket) error { ended <- t; return nil },
+		}
+		g := guard.New(&st, func(error) {})
+		start := time.Now()
+		if _, err := g.Begin(t.Context(), "", time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Begin: %v", err)
+		}
+		if took := time.Since(start); took != 100*time.Millisecond {
+			t.Errorf("Begin took %v", took)
+		}
+		if got := <-ended; got.Token != "late" {
+			t.Errorf("given back: %v", got)
+		}
+	})
+}
+
+// Only following makes contact again; and whoever is soon down again is trusted
+// later each time.
+func TestContact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var restored []time.Duration
+		start := time.Now()
+		st := stub{
+			get: failing(errors.New("broken")),
+			changes: func(ctx context.Context, after store.Version) (store.Changes, error) {
+				time.Sleep(time.Second)
+				return store.Changes{Upto: 1}, nil
+			},
+		}
+		g := guard.New(&st, func(error) {})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			g.Follow(ctx, func(store.Changes) {}, func() { restored = append(restored, time.Since(start)) }, func() {})
+		}()
+		for time.Since(start) < 100*time.Second {
+			g.Get(ctx, "")
+			time.Sleep(100 * time.Millisecond)
+		}
+		cancel()
+		<-done
+		want := []time.Duration{1, 3, 6, 11, 20, 37, 68, 99}
+		for i := range want {
+			want[i] *= time.Second
+		}
+		if !slices.Equal(restored, want) {
+			t.Errorf("restored at %v, want %v", restored, want)
+		}
+	})
+}
+
+// A store that has nothing to say, but says so at once, is not asked all the time;
+// one that hangs is asked again.
+func TestFollow(t *testing.T) {
+	for name, test := range map[string]struct {
+		changes  func(ctx context.Context, after store.Version) (store.Changes, error)
+		min, max int64 // calls in a minute
+	}{
+		"hasty":  {func(context.Context, store.Version) (store.Changes, error) { return store.Changes{}, nil }, 1000, 3100},
+		"resets": {func(context.Context, store.Version) (store.Changes, error) { return store.Changes{Reset: true}, nil }, 1000, 3100},
+		"fails":  {func(context.Context, store.Version) (store.Changes, error) { return store.Changes{}, errors.New("no") }, 20, 60},
+		"hangs": {func(ctx context.Context, _ store.Version) (store.Changes, error) {
+			<-ctx.Done()
+			return store.Changes{}, ctx.Err()
+		}, 10, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var calls atomic.Int64
+				st := stub{changes: func(ctx context.Context, after store.Version) (store.Changes, error) {
+					calls.Add(1)
+					return test.changes(ctx, after)
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				guard.New(&st, func(error) {}).Follow(ctx, func(store.Changes) {}, func() {}, func() {})
+				if n := calls.Load(); n < test.min || n > test.max {
+					t.Errorf("%d calls in a minute", n)
+				}
+			})
+		})
+	}
+}
+
+// Each Change comes once, in parts as large as the store likes.
+func TestFollowGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := stub{changes: func(ctx context.Context, after store.Version) (store.Changes, error) {
+			if after == 10 {
+				<-ctx.Done()
+				return store.Changes{}, ctx.Err()
+			}
+			return store.Changes{List: []store.Change{{Version: after + 1}}, Upto: after + 1}, nil
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var got []store.Version
+		guard.New(&st, func(error) {}).Follow(ctx, func(c store.Changes) {
+			got = append(got, c.List[0].Version)
+			if c.Upto == 10 {
+				cancel()
+			}
+		}, func() {}, func() {})
+		if want := []store.Version{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !slices.Equal(got, want) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
