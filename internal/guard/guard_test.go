@@ -142,12 +142,14 @@ func TestContact(t *testing.T) {
 			defer close(done)
 			g.Follow(ctx, func(store.Changes) {}, func() { restored = append(restored, time.Since(start)) }, func() {})
 		}()
+		time.Sleep(50 * time.Millisecond) // never at the same moment
 		for time.Since(start) < 100*time.Second {
 			g.Get(ctx, "")
 			time.Sleep(100 * time.Millisecond)
 		}
 		cancel()
 		<-done
+		time.Sleep(time.Second) // until the last call returns
 		want := []time.Duration{1, 3, 6, 11, 20, 37, 68, 99}
 		for i := range want {
 			want[i] *= time.Second
