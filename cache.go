@@ -1087,8 +1087,11 @@ func (p *page) record(key string) *store.Record {
 	}
 	rec.Tags = append(rec.Tags, everything)
 	if l := p.lifetime; l.ttl != forever {
-		shown := max(l.staleWhileRevalidate, l.staleIfError, time.Second)
-		rec.TTL = max(0, l.ttl-time.Since(p.generated)) + min(shown, keepStale)
+		shown := min(max(l.staleWhileRevalidate, l.staleIfError, time.Second), keepStale)
+		if p.status == http.StatusNotFound || p.status == http.StatusGone {
+			shown = time.Second // strangers can think of any number of them
+		}
+		rec.TTL = max(0, l.ttl-time.Since(p.generated)) + shown
 	}
 	return rec
 }

@@ -303,8 +303,11 @@ func (s *Site) newFlight(req pageRequest, old *page, ousted *flight) *flight {
 		req.pattern = old.pattern
 	}
 	f := &flight{
-		pageRequest: req, site: s, old: old, ousted: ousted,
+		pageRequest: req, site: s, old: old,
 		offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if s.second != nil {
+		f.ousted = ousted
 	}
 	s.runs.flights[req.key] = f
 	return f
@@ -464,7 +467,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, settle
 		return false
 	}
 	p.ticket = ticket{clock: settled, version: rec.Version, fence: f.ticket.fence}
-	p.order, p.told = rec.Fence, effect
+	p.order, p.told = rec.Fence, max(store.None, min(effect, store.Gone))
 	if old := s.cache.peek(&f.key); old != nil && !p.newerThan(old) {
 		return false
 	}

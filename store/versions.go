@@ -58,35 +58,36 @@ func (t *Versions) Apply(at time.Time, changes ...Change) {
 			continue
 		}
 		t.upto = max(t.upto, c.Version)
-		e, known := t.tags[c.Tag]
-		if !known {
-			tag := strings.Clone(c.Tag)
-			e = t.insert(&tagVersions{tag: tag, newest: c.Version})
-			t.tags[tag] = e
+		e, ok := t.tags[c.Tag]
+		if !ok {
+			v := &tagVersions{tag: strings.Clone(c.Tag)}
+			e = t.order.PushBack(v)
+			t.tags[v.tag] = e
 		}
 		v := e.Value.(*tagVersions)
 		if c.Version > v.marks[c.Effect].version {
 			v.marks[c.Effect] = mark{c.Version, at}
 		}
-		if known && c.Version > v.newest {
+		if c.Version > v.newest || !ok {
 			v.newest = c.Version
-			t.order.Remove(e)
-			t.tags[v.tag] = t.insert(v)
+			t.place(e)
 		}
 	}
 	for len(t.tags) > t.limit && t.forget() {
 	}
 }
 
-// insert adds a tag where its version belongs, which is hardly ever far from the
-// back. It is called under t.mu.
-func (t *Versions) insert(v *tagVersions) *list.Element {
-	for e := t.order.Back(); e != nil; e = e.Prev() {
-		if e.Value.(*tagVersions).newest <= v.newest {
-			return t.order.InsertAfter(v, e)
+// place moves a tag to where its version belongs, which is hardly ever far from
+// the back. It is called under t.mu.
+func (t *Versions) place(e *list.Element) {
+	newest := e.Value.(*tagVersions).newest
+	for before := t.order.Back(); before != nil; before = before.Prev() {
+		if before != e && before.Value.(*tagVersions).newest <= newest {
+			t.order.MoveAfter(e, before)
+			return
 		}
 	}
-	return t.order.PushFront(v)
+	t.order.MoveToFront(e)
 }
 
 // forget drops the tag whose last invalidation is the oldest, unless that is the
