@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store/memory"
 )
 
 // show prints what a visitor gets.
@@ -121,6 +122,36 @@ func ExampleRevalidateHandler() {
 
 // A page may depend on a header, if the route says so. Normalize keeps the
 // number of its variants small.
+// A Store makes pages outlive a restart, and the instances of a fleet share them.
+// This one is for tests; store/file and store/redis are for production.
+func Example_store() {
+	pages := memory.New()
+	renders := 0
+	start := func() *isr.Site {
+		return isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			renders++
+			fmt.Fprintf(w, "render %d", renders)
+		}), isr.Options{Store: pages})
+	}
+
+	site := start()
+	show(site, "/")
+	site.Shutdown(context.Background()) // which waits until the Store has the page
+
+	site = start()
+	show(site, "/")
+	site.Purge(context.Background(), "/")
+	site.Shutdown(context.Background())
+
+	site = start()
+	show(site, "/")
+	site.Shutdown(context.Background())
+	// Output:
+	// 200 render 1 (isr; fwd=uri-miss; stored)
+	// 200 render 1 (isr; hit)
+	// 200 render 2 (isr; fwd=uri-miss; stored)
+}
+
 func ExampleRoute_normalize() {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Accept-Language") == "de" {
