@@ -937,18 +937,10 @@ func (f *fence) invalidated(since *ticket, k *key, tags []string) bool {
 // since returns the strongest effect on what has one of the tags after a
 // generation began, and when that was.
 func (f *fence) since(began *ticket, k *key, tags []string) (strongest store.Effect, at time.Time) {
-	all := func(yield func(string) bool) {
-		for _, tag := range tags {
-			if !yield(tag) {
-				return
-			}
-		}
-		for tag := range k.tags {
-			if !yield(tag) {
-				return
-			}
-		}
-		yield(everything)
+	var buf [16]string // on the stack
+	all := append(append(buf[:0], tags...), everything)
+	for tag := range k.tags {
+		all = append(all, tag)
 	}
 	strongest, at = f.ours.Effect(store.Version(began.clock), all)
 	if e, when := f.theirs.Effect(began.version, all); e > strongest {

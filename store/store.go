@@ -132,7 +132,7 @@ type Store interface {
 	// be called before the page's data is read. Its Version is not older than that
 	// of any Invalidate which returned before Begin was called, and older than that
 	// of each one which is called after Begin returned. Of two tickets for a key
-	// the one begun later is never the older one.
+	// the one begun later is the newer one.
 	//
 	// At most one holder of a key's tickets is its Leader, until his Put or End, or
 	// until ttl is over. That is a lease, and advisory: two leaders cost a
@@ -140,11 +140,12 @@ type Store interface {
 	Begin(ctx context.Context, key string, ttl time.Duration) (Ticket, error)
 
 	// Put stores a record with the ticket's Version and Fence, whatever the
-	// record's own are, and gives back the ticket's lease. Of two records it keeps
-	// the one with the newer ticket, and where that is not this one, returns
-	// ErrSuperseded; so it does where it has lost the history since the ticket's
-	// Version, in a wipe. What was invalidated meanwhile is stored, and stale when
-	// it is read.
+	// record's own are, and gives back the ticket's lease, whether it stores the
+	// record or not. Of two records it keeps the one with the newer ticket, and
+	// where that is not this one, returns ErrSuperseded; so it does where it has
+	// lost the history since the ticket's Version, in a wipe. What was invalidated
+	// meanwhile is stored, and stale when it is read. To put the same once more is
+	// no error.
 	Put(ctx context.Context, key string, t Ticket, rec *Record) error
 
 	// End gives back the ticket's lease without storing anything. It does nothing
@@ -161,10 +162,11 @@ type Store interface {
 	// newest that it forgot as invalidated, too, which is safe.
 	Invalidate(ctx context.Context, effect Effect, tags ...string) (Version, error)
 
-	// Changes returns what was invalidated after a version: at once if anything
-	// was, else when something is, or after about a second with nothing, which
-	// proves that there is contact. It may return a part, with Upto to go on from.
-	// Several may call it at a time, each with a cursor of his own; a Version that
-	// is new to the store, after a wipe, is answered with Reset.
+	// Changes returns what was invalidated after a version, which is zero or one that
+	// Changes or Invalidate has returned: at once if anything was, else when something
+	// is, or after about a second with nothing, which proves that there is contact. It
+	// may return a part, with Upto to go on from. Several may call it at a time, each
+	// with a cursor of his own; one that the store does not know, after a wipe, is
+	// answered with Reset.
 	Changes(ctx context.Context, after Version) (Changes, error)
 }

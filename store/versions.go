@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"container/list"
-	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -48,16 +47,16 @@ func NewVersions(limit int) *Versions {
 }
 
 // Apply adds what was invalidated, at a time that Effect will tell. What is
-// older than what the table has is ignored, and so is an effect that it does not
-// know.
+// older than what the table has is ignored, and so is, but for its version, an
+// effect that it does not know.
 func (t *Versions) Apply(at time.Time, changes ...Change) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range changes {
+		t.upto = max(t.upto, c.Version) // it was issued, whatever it means
 		if c.Effect <= None || c.Effect > Gone {
 			continue
 		}
-		t.upto = max(t.upto, c.Version)
 		e, ok := t.tags[c.Tag]
 		if !ok {
 			v := &tagVersions{tag: strings.Clone(c.Tag)}
@@ -122,21 +121,22 @@ func (t *Versions) Forget(at time.Time, upto Version) {
 
 // Effect returns the strongest effect that invalidations after a version have on
 // what has one of the tags, and when the last of that strength was applied.
-func (t *Versions) Effect(after Version, tags iter.Seq[string]) (strongest Effect, at time.Time) {
+func (t *Versions) Effect(after Version, tags []string) (strongest Effect, at time.Time) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if t.upto <= after {
 		return None, at
 	}
+	var last Version
 	look := func(m *marks) {
-		for e := Gone; e > strongest; e-- {
-			if m[e].version > after {
-				strongest, at = e, m[e].at
+		for e := Gone; e > None && e >= strongest; e-- {
+			if v := m[e].version; v > after && (e > strongest || v > last) {
+				strongest, last, at = e, v, m[e].at
 			}
 		}
 	}
 	look(&t.floor)
-	for tag := range tags {
+	for _, tag := range tags {
 		if e, ok := t.tags[tag]; ok {
 			look(&e.Value.(*tagVersions).marks)
 		}

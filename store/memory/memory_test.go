@@ -1,0 +1,90 @@
+package memory_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/memory"
+	"github.com/isr-go/isr/store/storetest"
+)
+
+func TestStore(t *testing.T) {
+	storetest.RunInBubbles(t, func(t *testing.T) storetest.Config {
+		s := memory.New()
+		return storetest.Config{Stores: [2]store.Store{s, s}}
+	})
+}
+
+// What belongs to the store of the last process is old to that of the next one.
+func TestNextProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		last := memory.New()
+		v, err := last.Invalidate(t.Context(), store.Gone, "tag")
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, err := last.Begin(t.Context(), "key", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		next := memory.New()
+		if err := next.Put(t.Context(), "key", old, &store.Record{}); !errors.Is(err, store.ErrSuperseded) {
+			t.Errorf("Put: %v, want ErrSuperseded", err)
+		}
+		if c, err := next.Changes(t.Context(), v); err != nil || !c.Reset {
+			t.Errorf("Changes: %+v, %v, want Reset", c, err)
+		}
+		if now, err := next.Begin(t.Context(), "key", time.Minute); err != nil || now.Version <= v {
+			t.Errorf("Begin: %+v, %v, want a version after %d", now, err, v)
+		}
+		// The clock was set back: that is a ticket of the future.
+		if err := last.Put(t.Context(), "key", store.Ticket{Version: v + 1}, &store.Record{}); !errors.Is(err, store.ErrSuperseded) {
+			t.Errorf("Put: %v, want ErrSuperseded", err)
+		}
+	})
+}
+
+func TestUnknownEffect(t *testing.T) {
+	for _, effect := range []store.Effect{-1, store.None, store.Gone + 1} {
+		if v, err := memory.New().Invalidate(t.Context(), effect, "tag"); err == nil {
+			t.Errorf("Invalidate(%v): version %d, want an error", effect, v)
+		}
+	}
+}
+
+func BenchmarkStore(b *testing.B) {
+	s, ctx := memory.New(), b.Context()
+	rec := &store.Record{Tags: []string{"blog", "/blog/1"}, Data: make([]byte, 10<<10)}
+	b.Run("Begin and Put 10 KB", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			t, err := s.Begin(ctx, "key", time.Minute)
+			if err == nil {
+				err = s.Put(ctx, "key", t, rec)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Get 10 KB", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := s.Get(ctx, "key"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Invalidate", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := s.Invalidate(ctx, store.Stale, "blog"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

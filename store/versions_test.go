@@ -1,0 +1,363 @@
+package store_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/isr-go/isr/store"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// second returns a time that is told from the others.
+func second(n int) time.Time { return epoch.Add(time.Duration(n) * time.Second) }
+
+// judge fails the test if the effect on what is newer than a version and has the
+// tags is another one, or of another time.
+func judge(t *testing.T, v *store.Versions, after store.Version, tags []string, want store.Effect, at time.Time) {
+	t.Helper()
+	got, since := v.Effect(after, tags)
+	if got != want || !since.Equal(at) {
+		t.Errorf("after %d, %q: %v at %v, want %v at %v", after, tags, got, since, want, at)
+	}
+}
+
+func TestEffectString(t *testing.T) {
+	for effect, want := range map[store.Effect]string{
+		store.None: "none", store.Stale: "stale", store.Expired: "expired", store.Gone: "gone",
+		-1: "Effect(-1)", store.Gone + 1: "Effect(4)",
+	} {
+		if got := effect.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// Of all that came after, on any of the tags, the strongest counts, and the last
+// of those.
+func TestVersionsEffect(t *testing.T) {
+	v := store.NewVersions(100)
+	judge(t, v, 0, []string{"a"}, store.None, time.Time{})
+	v.Apply(second(1), store.Change{Tag: "a", Version: 10, Effect: store.Gone})
+	v.Apply(second(2), store.Change{Tag: "a", Version: 20, Effect: store.Stale}, store.Change{Tag: "b", Version: 20, Effect: store.Stale})
+	v.Apply(second(3), store.Change{Tag: "b", Version: 30, Effect: store.Expired})
+	v.Apply(second(4), store.Change{Tag: "b", Version: 40, Effect: store.Stale})
+	for _, test := range []struct {
+		after store.Version
+		tags  []string
+		want  store.Effect
+		at    time.Time
+	}{
+		{0, nil, store.None, time.Time{}},
+		{0, []string{"", "A", "ab", "c"}, store.None, time.Time{}},
+		{0, []string{"a"}, store.Gone, second(1)},
+		{9, []string{"b", "a"}, store.Gone, second(1)},
+		{10, []string{"a"}, store.Stale, second(2)},
+		{10, []string{"a", "b"}, store.Expired, second(3)},
+		{19, []string{"b"}, store.Expired, second(3)},
+		{30, []string{"b"}, store.Stale, second(4)},
+		{10, []string{"a", "c"}, store.Stale, second(2)},
+		{20, []string{"a"}, store.None, time.Time{}},
+		{39, []string{"a", "b"}, store.Stale, second(4)},
+		{40, []string{"a", "b"}, store.None, time.Time{}},
+		{1 << 60, []string{"a", "b"}, store.None, time.Time{}},
+	} {
+		judge(t, v, test.after, test.tags, test.want, test.at)
+	}
+
+	// Both are stale, whichever is named first: b was last.
+	v.Apply(second(5), store.Change{Tag: "c", Version: 50, Effect: store.Stale})
+	judge(t, v, 30, []string{"b", "c"}, store.Stale, second(5))
+	judge(t, v, 30, []string{"c", "b"}, store.Stale, second(5))
+}
+
+// What comes late, again, or means nothing changes nothing that is known.
+func TestVersionsApplyLate(t *testing.T) {
+	v := store.NewVersions(100)
+	v.Apply(second(1), store.Change{Tag: "a", Version: 20, Effect: store.Expired})
+	v.Apply(second(2), store.Change{Tag: "a", Version: 20, Effect: store.Expired}) // again
+	v.Apply(second(3), store.Change{Tag: "a", Version: 10, Effect: store.Expired})
+	judge(t, v, 0, []string{"a"}, store.Expired, second(1))
+	judge(t, v, 10, []string{"a"}, store.Expired, second(1))
+	v.Apply(second(4), store.Change{Tag: "a", Version: 15, Effect: store.Gone})
+	judge(t, v, 14, []string{"a"}, store.Gone, second(4))
+	judge(t, v, 15, []string{"a"}, store.Expired, second(1))
+	v.Apply(second(5), store.Change{Tag: "b", Version: 5, Effect: store.Stale})
+	judge(t, v, 4, []string{"b"}, store.Stale, second(5))
+	if v.Upto() != 20 || v.Len() != 2 {
+		t.Errorf("upto %d with %d tags, want 20 with 2", v.Upto(), v.Len())
+	}
+
+	v.Apply(second(6), store.Change{Tag: "a", Version: 30, Effect: store.None},
+		store.Change{Tag: "c", Version: 31, Effect: store.Gone + 1}, store.Change{Tag: "c", Version: 32, Effect: -1})
+	judge(t, v, 20, []string{"a", "b", "c"}, store.None, time.Time{})
+	if v.Len() != 2 {
+		t.Errorf("%d tags, want 2", v.Len())
+	}
+	// Yet those versions were issued, and must not be issued again.
+	if v.Upto() != 32 {
+		t.Errorf("upto %d, want 32", v.Upto())
+	}
+}
+
+// Tags that the table has no room for raise the floor: what is older counts as
+// invalidated as they were.
+func TestVersionsFloor(t *testing.T) {
+	v := store.NewVersions(3)
+	for n, effect := range []store.Effect{store.Stale, store.Gone, store.Expired, store.Stale, store.Stale, store.Stale} {
+		v.Apply(second(n+1), store.Change{Tag: fmt.Sprint(n + 1), Version: store.Version(n + 1), Effect: effect})
+	}
+	if v.Len() != 3 {
+		t.Fatalf("%d tags, want 3", v.Len())
+	}
+	judge(t, v, 0, nil, store.Gone, second(2))
+	judge(t, v, 1, []string{"never heard of"}, store.Gone, second(2))
+	judge(t, v, 2, []string{"never heard of"}, store.Expired, second(3))
+	judge(t, v, 3, []string{"never heard of"}, store.None, time.Time{})
+	judge(t, v, 3, []string{"4"}, store.Stale, second(4))
+	for after, reset := range []bool{true, true, true, false, false, false, false} {
+		if c := v.Changes(store.Version(after)); c.Reset != reset || c.Upto != 6 {
+			t.Errorf("Changes after %d: %+v, want Reset %v", after, c, reset)
+		}
+	}
+
+	// It is the tag whose last invalidation is the oldest that goes.
+	v.Apply(second(7), store.Change{Tag: "4", Version: 7, Effect: store.Gone})
+	v.Apply(second(8), store.Change{Tag: "8", Version: 8, Effect: store.Gone})
+	judge(t, v, 5, []string{"5"}, store.None, time.Time{}) // forgotten, but not counted to 6
+	judge(t, v, 4, []string{"8"}, store.Gone, second(8))
+	judge(t, v, 4, []string{"x"}, store.Stale, second(5))
+	judge(t, v, 5, []string{"4"}, store.Gone, second(7))
+	// And what comes too late for the table counts all the same.
+	v.Apply(second(9), store.Change{Tag: "late", Version: 5, Effect: store.Expired})
+	judge(t, v, 4, []string{"x"}, store.Expired, second(9))
+	judge(t, v, 5, []string{"x"}, store.None, time.Time{})
+}
+
+// What a table has never been told it counts as stale.
+func TestVersionsForget(t *testing.T) {
+	v := store.NewVersions(10)
+	v.Apply(second(1), store.Change{Tag: "a", Version: 10, Effect: store.Gone})
+	v.Forget(second(2), 20)
+	v.Forget(second(3), 15) // is known to be unknown
+	if v.Upto() != 20 {
+		t.Errorf("upto %d, want 20", v.Upto())
+	}
+	judge(t, v, 19, nil, store.Stale, second(2))
+	judge(t, v, 20, []string{"a"}, store.None, time.Time{})
+	judge(t, v, 9, []string{"a"}, store.Gone, second(1))
+	judge(t, v, 9, []string{"b"}, store.Stale, second(2))
+	if c := v.Changes(19); !c.Reset || c.Upto != 20 || len(c.List) > 0 {
+		t.Errorf("Changes after 19: %+v, want Reset and nothing else", c)
+	}
+	if c := v.Changes(20); c.Reset || c.Upto != 20 || len(c.List) > 0 {
+		t.Errorf("Changes after 20: %+v, want nothing", c)
+	}
+	v.Apply(second(4), store.Change{Tag: "a", Version: 21, Effect: store.Expired})
+	judge(t, v, 20, []string{"a"}, store.Expired, second(4))
+	judge(t, v, 10, []string{"a"}, store.Expired, second(4))
+}
+
+// Changes are those after the cursor, by version, and a cursor from elsewhere is
+// told so.
+func TestVersionsChanges(t *testing.T) {
+	v := store.NewVersions(100)
+	if c := v.Changes(0); c.Reset || c.Upto != 0 || len(c.List) > 0 {
+		t.Errorf("Changes of nothing: %+v", c)
+	}
+	a1 := store.Change{Tag: "a", Version: 1, Effect: store.Gone}
+	b2 := store.Change{Tag: "b", Version: 2, Effect: store.Stale}
+	a3 := store.Change{Tag: "a", Version: 3, Effect: store.Stale}
+	b4 := store.Change{Tag: "b", Version: 4, Effect: store.Stale}
+	v.Apply(epoch, a3, a1)
+	v.Apply(epoch, b2, b4)
+	for after, want := range []store.Changes{
+		{List: []store.Change{a1, a3, b4}, Upto: 4}, // b4 does for b2
+		{List: []store.Change{a3, b4}, Upto: 4},
+		{List: []store.Change{a3, b4}, Upto: 4},
+		{List: []store.Change{b4}, Upto: 4},
+		{Upto: 4},
+		{Upto: 4, Reset: true},
+	} {
+		if diff := gocmp.Diff(want, v.Changes(store.Version(after)), equal); diff != "" {
+			t.Errorf("Changes after %d (-want +got):\n%s", after, diff)
+		}
+	}
+}
+
+// Tags of one version go together: there may be more of them than the limit, or
+// what is new would be old, but only until the next.
+func TestVersionsMany(t *testing.T) {
+	v := store.NewVersions(100)
+	v.Apply(epoch, store.Change{Tag: "before", Version: 1, Effect: store.Gone})
+	many := make([]store.Change, 2000)
+	for n := range many {
+		many[n] = store.Change{Tag: fmt.Sprint(n), Version: 2, Effect: store.Stale}
+	}
+	v.Apply(second(2), many...)
+	if v.Len() != 2000 {
+		t.Fatalf("%d tags, want 2000", v.Len())
+	}
+	for _, n := range []int{0, 99, 100, 1899, 1900, 1999} {
+		judge(t, v, 1, []string{fmt.Sprint(n)}, store.Stale, second(2))
+		judge(t, v, 2, []string{fmt.Sprint(n)}, store.None, time.Time{})
+	}
+	judge(t, v, 1, []string{"2000"}, store.None, time.Time{})
+	if c := v.Changes(1); len(c.List) != 2000 || c.Reset {
+		t.Errorf("%d changes, Reset %v, want 2000", len(c.List), c.Reset)
+	}
+	if c := v.Changes(0); !c.Reset {
+		t.Error("no Reset for who does not know of the first one")
+	}
+
+	v.Apply(second(3), store.Change{Tag: "next", Version: 3, Effect: store.Stale})
+	if v.Len() != 100 {
+		t.Errorf("%d tags, want 100", v.Len())
+	}
+	judge(t, v, 1, []string{"2000"}, store.Stale, second(2))
+	judge(t, v, 2, []string{"2000"}, store.None, time.Time{})
+	judge(t, v, 2, []string{"next"}, store.Stale, second(3))
+}
+
+// Against a list of all changes, in whatever order they come: without a limit it is
+// the same, and with one it is the same from the floor on, and as safe before it.
+func TestVersionsOracle(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	effects := []store.Effect{store.Stale, store.Expired, store.Gone}
+	for range 60 {
+		limit := 1 + rng.IntN(30)
+		tags := 1 + rng.IntN(20)
+		v := store.NewVersions(limit)
+		at := make(map[store.Version]time.Time)
+		var all, pending []store.Change
+		for n := range store.Version(1 + rng.IntN(40)) {
+			effect := effects[rng.IntN(len(effects))]
+			for _, tag := range rng.Perm(tags)[:1+rng.IntN(min(tags, 3))] {
+				pending = append(pending, store.Change{Tag: fmt.Sprint(tag), Version: n + 1, Effect: effect})
+			}
+			at[n+1] = second(int(n))
+		}
+		if rng.IntN(2) == 0 {
+			rng.Shuffle(len(pending), func(i, j int) { pending[i], pending[j] = pending[j], pending[i] })
+		}
+		for _, c := range pending {
+			v.Apply(at[c.Version], c)
+			all = append(all, c)
+			compare(t, v, limit, tags, all, at, rng)
+		}
+	}
+}
+
+// compare compares the table with all that it was told.
+func compare(t *testing.T, v *store.Versions, limit, tags int, all []store.Change, at map[store.Version]time.Time, rng *rand.Rand) {
+	t.Helper()
+	newest := make(map[string]store.Version)
+	var upto store.Version
+	for _, c := range all {
+		newest[c.Tag] = max(newest[c.Tag], c.Version)
+		upto = max(upto, c.Version)
+	}
+	// No tag was forgotten that is newer than this one.
+	var floor store.Version
+	if order := slices.Sorted(maps.Values(newest)); len(order) > limit {
+		floor = order[len(order)-limit-1]
+	}
+	if v.Upto() != upto {
+		t.Fatalf("upto %d, want %d", v.Upto(), upto)
+	}
+	for range 5 {
+		after := store.Version(rng.IntN(int(upto) + 2))
+		var of []string
+		for _, tag := range rng.Perm(tags)[:rng.IntN(tags+1)] {
+			of = append(of, fmt.Sprint(tag))
+		}
+		var last store.Change
+		for _, c := range all {
+			if c.Version > after && slices.Contains(of, c.Tag) && cmp.Or(cmp.Compare(c.Effect, last.Effect), cmp.Compare(c.Version, last.Version)) > 0 {
+				last = c
+			}
+		}
+		got, since := v.Effect(after, of)
+		if got < last.Effect || after >= floor && (got != last.Effect || !since.Equal(at[last.Version])) {
+			t.Fatalf("limit %d, after %d (floor %d), %q: %v at %v, want %v at %v, of\n%v", limit, after, floor, of, got, since, last.Effect, at[last.Version], all)
+		}
+
+		type tagEffect struct {
+			tag    string
+			effect store.Effect
+		}
+		want := make(map[tagEffect]store.Change)
+		for _, c := range all {
+			if k := (tagEffect{c.Tag, c.Effect}); c.Version > after && c.Version > want[k].Version {
+				want[k] = c
+			}
+		}
+		c := v.Changes(after)
+		if !slices.IsSortedFunc(c.List, func(a, b store.Change) int { return cmp.Compare(a.Version, b.Version) }) {
+			t.Fatalf("Changes after %d are not in order: %v", after, c.List)
+		}
+		for _, change := range c.List {
+			// A tag that was forgotten may come again, with what comes late.
+			k := tagEffect{change.Tag, change.Effect}
+			if want[k] != change && (after >= floor || !slices.Contains(all, change)) {
+				t.Fatalf("Changes after %d (floor %d): %v, want %v, of\n%v", after, floor, change, want[k], all)
+			}
+			if want[k] == change {
+				delete(want, k)
+			}
+		}
+		known := after >= floor && after <= upto
+		if c.Upto != upto || known && c.Reset || !c.Reset && (len(want) > 0 || after > upto) {
+			t.Fatalf("Changes after %d (floor %d): %+v, without %v, of\n%v", after, floor, c, want, all)
+		}
+	}
+}
+
+// The methods may be called at the same time, and who sees a version sees it on
+// all of its tags.
+func TestVersionsConcurrent(t *testing.T) {
+	v := store.NewVersions(10)
+	tags := []string{"a", "b", "c"}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for n := range store.Version(200) {
+				var changes []store.Change
+				for _, tag := range tags {
+					changes = append(changes, store.Change{Tag: tag, Version: n + 1, Effect: store.Stale})
+				}
+				v.Apply(epoch, changes...)
+			}
+		})
+		wg.Go(func() {
+			for range 200 {
+				upto := v.Upto()
+				c := v.Changes(upto)
+				if len(c.List) != 0 && len(c.List) != len(tags) || c.Upto < upto {
+					t.Errorf("Changes after %d: %+v: a part", upto, c)
+				}
+				if upto > 0 {
+					for _, tag := range tags {
+						if got, _ := v.Effect(upto-1, []string{tag}); got != store.Stale {
+							t.Errorf("%s after %d: %v, want stale", tag, upto-1, got)
+						}
+					}
+				}
+				if n := v.Len(); n > len(tags) {
+					t.Errorf("%d tags", n)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
