@@ -1011,19 +1011,22 @@ func revision(settings []debug.BuildSetting) string {
 	return m["vcs.revision"]
 }
 
+// maxReplayTime is how long what is followed may be history from before the start.
+const maxReplayTime = 2 * time.Second
+
 // follow takes over what is invalidated in the Store, until ctx is done.
 func (s *Site) follow(ctx context.Context) {
 	defer close(s.second.done)
-	followed, pause := false, time.Second
+	begin, replayed, pause := time.Now(), false, time.Second
 	var next time.Time
 	s.second.Follow(ctx,
 		func(c store.Changes) {
-			if followed {
-				s.cache.apply(time.Now(), c)
+			now := time.Now()
+			if replayed = replayed || len(c.List) == 0 || now.Sub(begin) > maxReplayTime; replayed {
+				s.cache.apply(now, c)
 			} else {
 				s.cache.apply(time.Time{}, c) // from before the Site was there: long ago
 			}
-			followed = true
 		},
 		func() {
 			s.cache.returned()

@@ -1,0 +1,27 @@
+package redis
+
+import "time"
+
+// What tests do to the server behind a Store's back.
+
+// RecordKey returns the name of the record that is stored under a key.
+func (s *Store) RecordKey(key string) string { return s.keys(key).record }
+
+// FenceKey returns the name of the last fence of a key.
+func (s *Store) FenceKey(key string) string { return s.keys(key).fence }
+
+// Table returns the name of the table of versions, and of the channel.
+func (s *Store) Table() string { return s.table }
+
+// SetLimit sets how many invalidations the table holds.
+func (s *Store) SetLimit(n int) { s.limit = n }
+
+// SetHeartbeat sets how long Changes waits.
+func (s *Store) SetHeartbeat(d time.Duration) { s.heartbeat = d }
+
+// Subscribed says whether there is a subscription, or an attempt at one.
+func (s *Store) Subscribed() bool {
+	s.hints.mu.Lock()
+	defer s.hints.mu.Unlock()
+	return s.hints.stop != nil
+}

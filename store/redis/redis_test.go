@@ -1,0 +1,361 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/rueidis"
+
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/redis"
+)
+
+func TestNewPanics(t *testing.T) {
+	client := func() (rueidis.Client, error) { return nil, errors.New("none") }
+	for name, f := range map[string]func(){
+		"nil client":     func() { redis.New(nil, redis.Options{}) },
+		"nil func":       func() { redis.Lazy(nil, redis.Options{}) },
+		"opening brace":  func() { redis.Lazy(client, redis.Options{Prefix: "a{b"}) },
+		"closing brace":  func() { redis.Lazy(client, redis.Options{Prefix: "a}b"}) },
+		"replicas":       func() { redis.Lazy(client, redis.Options{Replicas: -1}) },
+		"empty hash tag": func() { redis.Lazy(client, redis.Options{Prefix: "{}"}) },
+	} {
+		func() {
+			defer func() {
+				if text, _ := recover().(string); !strings.HasPrefix(text, "isr/store/redis: ") {
+					t.Errorf("%s: panic %q", name, text)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+// Programs with different prefixes know nothing of each other, even where one prefix
+// begins like the other.
+func TestPrefix(t *testing.T) {
+	server := newServer(t)
+	var stores []*redis.Store
+	for _, prefix := range []string{"", "a", "ab", "a:\x00*"} {
+		stores = append(stores, redis.New(server.client(), redis.Options{Prefix: prefix}))
+	}
+	var last []store.Version
+	for i, s := range stores {
+		ticket, err := s.Begin(t.Context(), "key", time.Hour)
+		if err != nil || !ticket.Leader {
+			t.Fatalf("store %d: %+v, %v: not the leader", i, ticket, err)
+		}
+		if err := s.Put(t.Context(), "key", ticket, &store.Record{Tags: []string{"tag"}, Data: fmt.Append(nil, i)}); err != nil {
+			t.Fatal(err)
+		}
+		last = append(last, ticket.Version)
+	}
+	v, err := stores[1].Invalidate(t.Context(), store.Stale, "tag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range stores {
+		want, changes := store.None, store.Changes{Upto: last[i]}
+		if i == 1 {
+			want = store.Stale
+			changes = store.Changes{Upto: v, List: []store.Change{{Tag: "tag", Version: v, Effect: store.Stale}}}
+		}
+		rec, got, err := s.Get(t.Context(), "key")
+		if err != nil || string(rec.Data) != fmt.Sprint(i) || got != want {
+			t.Errorf("store %d: %v, %v, %v, want %v", i, rec, got, err, want)
+		}
+		c, err := s.Changes(t.Context(), last[i])
+		if diff := cmp.Diff(changes, c); err != nil || diff != "" {
+			t.Errorf("store %d: %v, (-want +got):\n%s", i, err, diff)
+		}
+	}
+}
+
+// What is forgotten counts as invalidated, by the effect that it had; and the newest
+// invalidation is never forgotten.
+func TestTrim(t *testing.T) {
+	server := newServer(t)
+	admin := server.client()
+	s := redis.New(admin, redis.Options{})
+	s.SetLimit(100)
+	put := func(key string, tags ...string) { mustPut(t, s, key, tags...) }
+
+	put("before all", "nothing")
+	from := mustInvalidate(t, s, store.Gone, "gone")
+	put("after gone", "nothing")
+	mustInvalidate(t, s, store.Expired, "expired")
+	put("after expired", "nothing")
+	for n := range 60 {
+		mustInvalidate(t, s, store.Stale, fmt.Sprint("tag ", n, " a"), fmt.Sprint("tag ", n, " b"))
+		if n == 50 {
+			put("late", "tag 55 b")
+		}
+	}
+	put("last", "tag 59 b")
+	// 122 there were: gone, expired, and 20 stale ones are forgotten.
+	is(t, s, "before all", store.Gone)
+	is(t, s, "after gone", store.Expired)
+	is(t, s, "after expired", store.Stale)
+	is(t, s, "late", store.Stale)
+	is(t, s, "last", store.None)
+	if n, _ := do(t, admin, "ZCARD", s.Table()).AsInt64(); n != 105 {
+		t.Errorf("the table has %d members, want 105", n)
+	}
+	c, err := s.Changes(t.Context(), from)
+	if err != nil || !c.Reset || len(c.List) != 100 {
+		t.Errorf("Changes of a forgotten past: Reset %v, %d changes, %v", c.Reset, len(c.List), err)
+	}
+	c, err = s.Changes(t.Context(), c.List[50].Version)
+	if err != nil || c.Reset || len(c.List) == 0 {
+		t.Errorf("Changes of what is remembered: Reset %v, %d changes, %v", c.Reset, len(c.List), err)
+	}
+
+	put("page", "x")
+	mustInvalidate(t, s, store.Stale, "z")
+	var many []string
+	for n := range 3000 {
+		many = append(many, fmt.Sprint("many ", n))
+	}
+	v := mustInvalidate(t, s, store.Stale, many...)
+	put("new", "x")
+	is(t, s, "page", store.Stale) // older than what was forgotten
+	is(t, s, "new", store.None)
+	c, err = s.Changes(t.Context(), v-1)
+	if err != nil || len(c.List) != len(many) || c.Upto != v {
+		t.Errorf("%d changes up to %d, %v, want %d up to %d", len(c.List), c.Upto, err, len(many), v)
+	}
+	// The next one makes room again.
+	mustInvalidate(t, s, store.Gone, "y")
+	if n, _ := do(t, admin, "ZCARD", s.Table()).AsInt64(); n != 105 {
+		t.Errorf("the table has %d members, want 105", n)
+	}
+	is(t, s, "new", store.None)
+	is(t, s, "page", store.Stale)
+}
+
+// A page may have more tags than a script passes on at once, and each of them counts.
+func TestManyTags(t *testing.T) {
+	s := redis.New(newServer(t).client(), redis.Options{})
+	tags := make([]string, 2500)
+	for i := range tags {
+		tags[i] = fmt.Sprint("tag ", i)
+	}
+	for i, effect := range []store.Effect{store.Stale, store.Expired, store.Gone} {
+		mustPut(t, s, "key", tags...)
+		is(t, s, "key", store.None)
+		mustInvalidate(t, s, effect, tags[[]int{0, 1200, len(tags) - 1}[i]])
+		is(t, s, "key", effect)
+	}
+}
+
+// A long list comes in parts, and no version in two.
+func TestPages(t *testing.T) {
+	s := redis.New(newServer(t).client(), redis.Options{})
+	from := mustInvalidate(t, s, store.Stale, "first")
+	want := make(map[store.Version]int)
+	for batch := range 7 {
+		var tags []string
+		for n := range 1500 {
+			tags = append(tags, fmt.Sprint(batch, " ", n))
+		}
+		want[mustInvalidate(t, s, store.Expired, tags...)] = 1500
+	}
+	got, calls := make(map[store.Version]int), 0
+	for after := from; len(got) < len(want); calls++ {
+		c, err := s.Changes(t.Context(), after)
+		if err != nil || c.Reset || c.Upto <= after {
+			t.Fatalf("after %d: upto %d, Reset %v, %v", after, c.Upto, c.Reset, err)
+		}
+		for _, change := range c.List {
+			got[change.Version]++
+		}
+		after = c.Upto
+	}
+	if diff := cmp.Diff(want, got); diff != "" || calls < 2 {
+		t.Errorf("in %d calls, (-want +got):\n%s", calls, diff)
+	}
+}
+
+// Fences grow, whatever is forgotten, and wherever the clock of the server is.
+func TestFence(t *testing.T) {
+	admin := newServer(t).client()
+	s := redis.New(admin, redis.Options{})
+	last := uint64(0)
+	next := func(what string) store.Ticket {
+		t.Helper()
+		ticket, err := s.Begin(t.Context(), "key", time.Hour)
+		if err != nil || ticket.Fence <= last {
+			t.Fatalf("%s: %+v, %v: not after fence %d", what, ticket, err, last)
+		}
+		last = ticket.Fence
+		return ticket
+	}
+	next("first")
+	for range 100 {
+		next("another")
+	}
+	ticket := next("of the record")
+	ticket.Fence += uint64(time.Hour.Microseconds()) // the clock goes back after this
+	last = ticket.Fence
+	if err := s.Put(t.Context(), "key", ticket, &store.Record{Data: []byte("data")}); err != nil {
+		t.Fatal(err)
+	}
+	do(t, admin, "DEL", s.FenceKey("key"))
+	next("after the record")
+	do(t, admin, "DEL", s.RecordKey("key"))
+	ticket = next("after the last")
+	if err := s.Put(t.Context(), "key", ticket, &store.Record{Data: []byte("data")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{s.FenceKey("key"), s.RecordKey("key")} {
+		if ttl, _ := do(t, admin, "PTTL", key).AsInt64(); ttl <= 0 {
+			t.Errorf("%s has no expiry: no server could evict it by that", key)
+		}
+	}
+	if ttl, _ := do(t, admin, "PTTL", s.Table()).AsInt64(); ttl != -1 {
+		t.Errorf("the table has an expiry: %d ms", ttl)
+	}
+}
+
+// A hint is enough: Changes does not need its second to see a purge.
+func TestPush(t *testing.T) {
+	for name, open := range map[string]func(*testing.T) func() rueidis.Client{
+		"server": func(t *testing.T) func() rueidis.Client { return newServer(t).client },
+		"cluster": func(t *testing.T) func() rueidis.Client {
+			nodes := newCluster(t)
+			return func() rueidis.Client {
+				return newClient(t, rueidis.ClientOption{InitAddress: []string{nodes[1].addr}})
+			}
+		},
+		"RESP2": func(t *testing.T) func() rueidis.Client {
+			server := newServer(t)
+			return func() rueidis.Client {
+				return newClient(t, rueidis.ClientOption{InitAddress: []string{server.addr}, AlwaysRESP2: true, DisableCache: true})
+			}
+		},
+		"README's rights": func(t *testing.T) func() rueidis.Client {
+			server := newServer(t)
+			do(t, server.client(), append([]string{"ACL", "SETUSER", "isr", "on", ">pw", "resetchannels", "~isr:*", "&isr:*"}, rights...)...)
+			return func() rueidis.Client {
+				return newClient(t, rueidis.ClientOption{InitAddress: []string{server.addr}, Username: "isr", Password: "pw"})
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := open(t)
+			reader, writer := redis.New(client(), redis.Options{}), redis.New(client(), redis.Options{})
+			reader.SetHeartbeat(time.Hour)
+			after := mustInvalidate(t, writer, store.Stale, "tag")
+			for range 20 {
+				const readers = 3
+				got := make(chan store.Changes, readers)
+				for range readers {
+					go func() {
+						c, err := reader.Changes(t.Context(), after)
+						if err != nil {
+							t.Error(err)
+						}
+						got <- c
+					}()
+				}
+				v := mustInvalidate(t, writer, store.Gone, "tag")
+				for range readers {
+					select {
+					case c := <-got:
+						if len(c.List) != 1 || c.Upto != v {
+							t.Fatalf("%+v, want one, up to %d", c, v)
+						}
+					case <-time.After(30 * time.Second):
+						t.Fatal("no hint")
+					}
+				}
+				after = v
+			}
+		})
+	}
+}
+
+// rights are what the README says that a Store needs.
+var rights = []string{
+	"+eval", "+evalsha", "+time", "+get", "+getrange", "+set", "+del",
+	"+zadd", "+zcard", "+zmscore", "+zrange", "+zrangebyscore", "+zrem", "+zscore", "+persist",
+	"+publish", "+subscribe", "+unsubscribe", "+wait",
+	"+hello", "+ping", "+client|tracking", "+cluster|shards", "+cluster|slots",
+}
+
+// The subscription ends soon after the last who needs it has left.
+func TestUnsubscribe(t *testing.T) {
+	server := newServer(t)
+	admin := server.client()
+	s := redis.New(server.client(), redis.Options{})
+	subscribers := func(want int64) {
+		t.Helper()
+		eventually(t, "subscribers", func() error {
+			list, err := do(t, admin, "PUBSUB", "NUMSUB", s.Table()).AsIntMap()
+			if list[s.Table()] != want {
+				return fmt.Errorf("%v, %v, want %d", list, err, want)
+			}
+			return nil
+		})
+	}
+	after := mustInvalidate(t, s, store.Stale, "tag")
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		for range 3 {
+			go func() {
+				defer func() { done <- struct{}{} }()
+				for ctx.Err() == nil {
+					s.Changes(ctx, after)
+				}
+			}()
+		}
+		subscribers(1)
+		cancel()
+		for range 3 {
+			<-done
+		}
+		subscribers(0)
+		if s.Subscribed() {
+			t.Fatal("there is a subscription still")
+		}
+	}
+}
+
+func mustPut(tb testing.TB, s store.Store, key string, tags ...string) store.Ticket {
+	tb.Helper()
+	ticket, err := s.Begin(tb.Context(), key, time.Hour)
+	if err == nil {
+		err = s.Put(tb.Context(), key, ticket, &store.Record{Tags: tags, Data: []byte(key)})
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ticket
+}
+
+func mustInvalidate(tb testing.TB, s store.Store, effect store.Effect, tags ...string) store.Version {
+	tb.Helper()
+	v, err := s.Invalidate(tb.Context(), effect, tags...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return v
+}
+
+// is fails the test unless the effect on a record is the one wanted.
+func is(tb testing.TB, s store.Store, key string, want store.Effect) {
+	tb.Helper()
+	_, got, err := s.Get(tb.Context(), key)
+	if errors.Is(err, store.ErrNotFound) {
+		got, err = store.Gone, nil
+	}
+	if err != nil || got != want {
+		tb.Errorf("%s: %v, %v, want %v", key, got, err, want)
+	}
+}

@@ -1,0 +1,181 @@
+package redis
+
+import "github.com/redis/rueidis"
+
+// The table of versions is one sorted set: the score of a member is a version, and
+// the member an effect, as a digit, and a tag. What else there is to know of the
+// table are members, too, that have the digit 0. So the table is there as a whole or
+// not at all, whatever an administrator, an eviction or a failover does to it.
+//
+//	0top            the newest version
+//	0born           the version at which the table was made: nothing is known of what was before
+//	0floor1 to 3    the newest version of what was forgotten, by effect
+//
+// Versions are microseconds, at least: as numbers of Lua, and as scores, which are
+// doubles, they are exact until the year 2255.
+//
+// All of these scripts begin like this. They are never read-only ones: a client may
+// send those to replicas, which lag behind.
+const table = `
+local versions = KEYS[1]
+local function exact(version) return string.format('%.0f', version) end
+local function score(member) return tonumber(redis.call('ZSCORE', versions, member) or 0) end
+
+-- A write that changes nothing, so that only a server answers which could also take
+-- an invalidation: no replica, and no primary that has lost the replicas it must have.
+redis.call('PERSIST', versions)
+
+local now = redis.call('TIME')
+now = now[1] * 1000000 + now[2]
+
+-- Where the table is lost, or where it went back behind what the caller has seen of
+-- it, the order goes on with a new one.
+local top, seen = score('0top'), tonumber(ARGV[1])
+if top == 0 or top < seen then
+	top = math.max(now, top, seen) + 1
+	redis.call('DEL', versions)
+	redis.call('ZADD', versions, exact(top), '0top', exact(top), '0born')
+end
+`
+
+// judge returns the newest version, and the effect on what has a version (ARGV[2])
+// and tags (the rest), or that the table does not reach back to it.
+var judge = rueidis.NewLuaScript(table + `
+local version = tonumber(ARGV[2])
+if version < score('0born') or version > top then
+	return {top, 4}
+end
+for effect = 3, 1, -1 do
+	if version == top then
+		break
+	end
+	if score('0floor' .. effect) > version then
+		return {top, effect}
+	end
+	for first = 3, #ARGV, 1000 do -- unpack has its limits
+		local members = {}
+		for i = first, math.min(first + 999, #ARGV) do
+			members[#members + 1] = effect .. ARGV[i]
+		end
+		for _, v in ipairs(redis.call('ZMSCORE', versions, unpack(members))) do
+			if v and tonumber(v) > version then
+				return {top, effect}
+			end
+		end
+	end
+end
+return {top, 0}
+`)
+
+// lost is what judge returns where it does not know.
+const lost = 4
+
+// invalidate returns a new version, which has an effect (ARGV[3]) on tags (from
+// ARGV[5] on), forgets the oldest where there are more than a number (ARGV[2]), and
+// tells a channel (ARGV[4]).
+var invalidate = rueidis.NewLuaScript(table + `
+top = math.max(now, top + 1)
+local version = exact(top)
+for first = 5, #ARGV, 1000 do
+	local members = {}
+	for i = first, math.min(first + 999, #ARGV) do
+		members[#members + 1] = version
+		members[#members + 1] = ARGV[3] .. ARGV[i]
+	end
+	redis.call('ZADD', versions, unpack(members))
+end
+redis.call('ZADD', versions, version, '0top')
+
+-- Five members are not tags, and four of them can be among the oldest. What is of
+-- the newest version stays, or everything would count as invalidated.
+local excess = redis.call('ZCARD', versions) - 5 - ARGV[2]
+if excess > 0 then
+	local oldest = redis.call('ZRANGE', versions, 0, excess + 3, 'WITHSCORES')
+	local forgotten, floors = {}, {}
+	for i = 1, #oldest, 2 do
+		local effect = string.sub(oldest[i], 1, 1)
+		if effect ~= '0' and #forgotten < excess and tonumber(oldest[i + 1]) < top then
+			forgotten[#forgotten + 1] = oldest[i]
+			floors['0floor' .. effect] = oldest[i + 1]
+		end
+	end
+	for first = 1, #forgotten, 1000 do
+		redis.call('ZREM', versions, unpack(forgotten, first, math.min(first + 999, #forgotten)))
+	end
+	for floor, v in pairs(floors) do
+		redis.call('ZADD', versions, v, floor)
+	end
+end
+
+-- Only a hint: who may not publish invalidates all the same.
+redis.pcall('PUBLISH', ARGV[4], version)
+return {top}
+`)
+
+// changes returns the newest version, the one up to which the list is complete,
+// whether the history is unknown, and the list of what came after a version (ARGV[2]):
+// some more than a number (ARGV[3]), so that none of it is cut in two.
+var changes = rueidis.NewLuaScript(table + `
+local after, reset = tonumber(ARGV[2]), 0
+for _, member in ipairs({'0born', '0floor1', '0floor2', '0floor3'}) do
+	if after < score(member) then
+		reset = 1
+	end
+end
+if after >= top then
+	return {top, top, after > top and 1 or reset, {}}
+end
+local upto, after = top, '(' .. exact(after)
+local last = redis.call('ZRANGEBYSCORE', versions, after, '+inf', 'WITHSCORES', 'LIMIT', ARGV[3], 1)
+if last[2] then
+	upto = tonumber(last[2])
+end
+return {top, upto, reset, redis.call('ZRANGEBYSCORE', versions, after, exact(upto), 'WITHSCORES')}
+`)
+
+// A record is a string: its version and its fence, each in twenty digits, which
+// compare as strings since they may be more than a double can hold, and its encoding.
+// Its lease and the last fence of its key have keys of their own, in the same slot.
+
+// begin takes the lease (KEYS[2]) for a token (ARGV[1]) and a time (ARGV[2]), if it
+// is free, and returns a fence and whether it was. Fences are microseconds, too: so
+// they grow even where the last one is forgotten. It (KEYS[3]) is remembered for a
+// time (ARGV[3]), beside that of the record (KEYS[1]), for clocks that go back.
+var begin = rueidis.NewLuaScript(`
+local now = redis.call('TIME')
+local fence = now[1] * 1000000 + now[2]
+local function after(last)
+	last = tonumber(last)
+	if last and last >= fence then
+		fence = last + 1
+	end
+end
+after(redis.pcall('GET', KEYS[3]))
+after(redis.pcall('GETRANGE', KEYS[1], 20, 39))
+redis.call('SET', KEYS[3], string.format('%.0f', fence), 'PX', ARGV[3])
+local taken = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
+return {fence, taken and 1 or 0}
+`)
+
+// put gives back the lease (KEYS[2]) of a token (ARGV[1]), and stores a record
+// (KEYS[1], ARGV[2]) for a time (ARGV[3]) unless there is a newer one. What is no
+// record is overwritten.
+var put = rueidis.NewLuaScript(`
+if redis.pcall('GET', KEYS[2]) == ARGV[1] then
+	redis.call('DEL', KEYS[2])
+end
+local old = redis.pcall('GETRANGE', KEYS[1], 0, 39)
+if type(old) == 'string' and #old == 40 and not string.find(old, '%D') and old > string.sub(ARGV[2], 1, 40) then
+	return {0}
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return {1}
+`)
+
+// end gives back the lease (KEYS[1]) of a token (ARGV[1]).
+var end = rueidis.NewLuaScript(`
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then
+	redis.call('DEL', KEYS[1])
+end
+return {1}
+`)

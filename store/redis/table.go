@@ -1,0 +1,137 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/isr-go/isr/store"
+)
+
+// What the table of versions is asked.
+
+// exec executes a script on the table. The first number of its reply is the newest
+// version.
+func (s *Store) exec(ctx context.Context, client rueidis.Client, script *rueidis.Lua, args ...string) ([]rueidis.RedisMessage, error) {
+	args = append([]string{decimal(s.seen.Load())}, args...)
+	list, err := script.Exec(ctx, client, []string{s.table}, args).ToArray()
+	if err != nil {
+		return nil, err
+	}
+	var top [1]int64
+	if err := numbers(list, top[:]); err != nil {
+		return nil, err
+	}
+	for {
+		seen := s.seen.Load()
+		if uint64(top[0]) <= seen || s.seen.CompareAndSwap(seen, uint64(top[0])) {
+			return list, nil
+		}
+	}
+}
+
+// judge returns the newest version, and the effect on what has a version and tags,
+// or lost.
+func (s *Store) judge(ctx context.Context, client rueidis.Client, v store.Version, tags []string) (top store.Version, verdict int64, err error) {
+	list, err := s.exec(ctx, client, judge, append([]string{decimal(v)}, tags...)...)
+	if err != nil {
+		return 0, 0, err
+	}
+	var n [2]int64
+	err = numbers(list, n[:])
+	return store.Version(n[0]), n[1], err
+}
+
+// Invalidate implements [store.Store]. It is as durable as the server is configured
+// to be.
+func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
+	if effect <= store.None || effect > store.Gone {
+		return 0, fmt.Errorf("redis: cannot invalidate to %v", effect)
+	}
+	args := append([]string{strconv.Itoa(s.limit), strconv.Itoa(int(effect)), s.table}, tags...)
+	return call(ctx, s, "invalidate", func(ctx context.Context, client rueidis.Client) (store.Version, error) {
+		list, err := s.exec(ctx, client, invalidate, args...)
+		if err != nil {
+			return 0, err
+		}
+		top, err := list[0].AsInt64()
+		if err == nil && s.replicas > 0 {
+			err = s.replicate(ctx, client)
+		}
+		return store.Version(top), err
+	})
+}
+
+// replicate waits until replicas have what was invalidated. A server says that of the
+// writes of the connection which asks: so there is one more, that comes after.
+func (s *Store) replicate(ctx context.Context, client rueidis.Client) error {
+	return client.Dedicated(func(c rueidis.DedicatedClient) error {
+		write := c.B().Set().Key(s.table + "w").Value("").PxMilliseconds(fenceTTL.Milliseconds()).Build()
+		if err := c.Do(ctx, write).Error(); err != nil {
+			return err
+		}
+		n, err := c.Do(ctx, c.B().Wait().Numreplicas(int64(s.replicas)).Timeout(time.Second.Milliseconds()).Build()).AsInt64()
+		if err == nil && n < int64(s.replicas) {
+			err = fmt.Errorf("%d replicas of %d have it", n, s.replicas)
+		}
+		return err
+	})
+}
+
+// Changes implements [store.Store]. Where the server does not push, what happens
+// in its second is seen by the next call, which looks at once.
+func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
+	s.hints.enter()
+	defer s.hints.leave()
+	timeout := time.NewTimer(s.heartbeat)
+	defer timeout.Stop()
+	for {
+		hint := s.hints.next() // before looking, so that none is missed
+		c, err := s.changes(ctx, after)
+		if err != nil || c.Reset || len(c.List) > 0 {
+			return c, err
+		}
+		select {
+		case <-hint:
+		case <-timeout.C:
+			return c, nil
+		case <-ctx.Done():
+			return store.Changes{}, fmt.Errorf("redis: changes: %w", ctx.Err())
+		}
+	}
+}
+
+// changes looks once.
+func (s *Store) changes(ctx context.Context, after store.Version) (store.Changes, error) {
+	return call(ctx, s, "changes", func(ctx context.Context, client rueidis.Client) (c store.Changes, err error) {
+		list, err := s.exec(ctx, client, changes, decimal(after), strconv.Itoa(maxChanges))
+		if err != nil {
+			return c, err
+		}
+		var n [3]int64
+		if err := numbers(list, n[:]); err != nil || len(list) != 4 {
+			return c, errReply
+		}
+		members, err := list[3].AsStrSlice()
+		if err != nil {
+			return c, err
+		}
+		c.Upto, c.Reset = store.Version(n[1]), n[2] == 1
+		for i := 0; i+1 < len(members); i += 2 {
+			v, err := strconv.ParseFloat(members[i+1], 64)
+			if err != nil || members[i] == "" {
+				return store.Changes{}, errReply
+			}
+			if effect := store.Effect(members[i][0] - '0'); effect != store.None {
+				c.List = append(c.List, store.Change{Tag: members[i][1:], Version: store.Version(v), Effect: effect})
+			}
+		}
+		return c, nil
+	})
+}
+
+// decimal returns a version as scripts take it.
+func decimal[T ~uint64](n T) string { return strconv.FormatUint(uint64(n), 10) }
