@@ -1021,12 +1021,12 @@ func (s *Site) follow(ctx context.Context) {
 	var next time.Time
 	s.second.Follow(ctx,
 		func(c store.Changes) {
-			now := time.Now()
-			if replayed = replayed || len(c.List) == 0 || now.Sub(begin) > maxReplayTime; replayed {
-				s.cache.apply(now, c)
-			} else {
-				s.cache.apply(time.Time{}, c) // from before the Site was there: long ago
+			var at time.Time // what is from before the Site was there: long ago
+			if replayed {
+				at = time.Now()
 			}
+			s.cache.apply(at, c)
+			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
 		},
 		func() {
 			s.cache.returned()
