@@ -1,0 +1,462 @@
+// Package file is a [store.Store] on plain files in a directory: for one machine,
+// whose pages are to outlive a restart, and for several processes on it that share
+// them.
+//
+// # The idea
+//
+// The order of the invalidations is a log, to which all processes append under one
+// lock, and which is on the disk before Invalidate returns. Every other call first
+// looks whether the log has grown. So no process tells another anything, and none
+// can miss anything.
+//
+// Pages are one file each, written beside and renamed into place, and not forced to
+// the disk: what a power failure tears is recognized by its checksum, and is a miss.
+//
+// # What holds
+//
+// After a crash of a process, everything. After a power failure, every invalidation
+// that was acknowledged, and every page that had reached the disk. When the directory
+// is deleted, while it is used or between, all is lost at once, and versions go on
+// from the clock, or from what a process remembers, whichever is newer: only a clock
+// that was set back while no process was there to remember can make them go back.
+//
+// The directory is for a local file system, and for one user, whose alone it is.
+// On a network file system, locks and sizes need not be what they are for others.
+package file
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/isr-go/isr/store"
+)
+
+const (
+	defaultMaxBytes = 1 << 30
+	pollInterval    = 20 * time.Millisecond // how often Changes looks
+	heartbeat       = time.Second           // how long it does
+)
+
+// Options configure a [Store].
+type Options struct {
+	// MaxBytes is how much the pages may take, each rounded up to 4 KiB, as on the
+	// disk. When it gets short of room, those are removed that were not used for the
+	// longest time. All who share a directory should give the same. Zero means 1 GiB,
+	// and less than zero no limit.
+	MaxBytes int64
+}
+
+// A Store keeps records in a directory. Open makes one. Several may be open on the same
+// directory, in one process or many. It holds no lock between calls, and nothing that
+// would have to be closed.
+//
+// Where the directory cannot be written, Get and Changes work, Begin gives tickets
+// without leases, and all else is an error that wraps [store.ErrUnavailable].
+//
+// A call returns when its context ends, even where the file system hangs. What it
+// has begun then comes to its end, or to nothing, without it.
+type Store struct {
+	dir      string
+	maxBytes int64
+	history  *history
+	turn     chan struct{} // holds whose turn it is, in this process, to wait for the lock of all
+	sweeper  sweeper
+
+	mu    sync.Mutex
+	fence uint64 // of the last ticket that was given without the lock; guarded by mu
+}
+
+var _ store.Store = (*Store)(nil)
+
+// errFull says that there is no room under MaxBytes.
+var errFull = errors.New("the directory is full")
+
+// Open returns a store in a directory, and makes the directory, for this user alone,
+// where there is none. Nothing in it is read before it is needed. A directory that
+// cannot be made, a file in its place, or one that holds what another version of this
+// package has stored there, is an error.
+func Open(dir string, opts Options) (*Store, error) {
+	if dir == "" {
+		return nil, errors.New("store/file: no directory given")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("store/file: %w", err)
+	}
+	s := &Store{dir: dir, maxBytes: opts.MaxBytes, history: newHistory(dir), turn: make(chan struct{}, 1)}
+	if s.maxBytes == 0 {
+		s.maxBytes = defaultMaxBytes
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = mkdir(dir)
+	case err == nil && !info.IsDir():
+		err = fmt.Errorf("%s is a file, and not a directory", dir)
+	case err == nil:
+		err = checkFormat(s.history.path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store/file: %w", err)
+	}
+	return s, nil
+}
+
+// checkFormat returns an error if a log is there that cannot be used.
+func checkFormat(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, headerSize)
+	n, err := io.ReadFull(f, b)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return err
+	}
+	if _, err = parseHeader(b[:n]); errors.Is(err, errDamaged) {
+		return nil // its history is lost, and the next one to write begins another
+	}
+	return err
+}
+
+// Get implements [store.Store].
+func (s *Store) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+	type result struct {
+		rec    *store.Record
+		effect store.Effect
+	}
+	r, err := call(ctx, "get", func() (r result, err error) {
+		r.rec, r.effect, err = s.get(hashOf(key))
+		return r, err
+	})
+	return r.rec, r.effect, err
+}
+
+func (s *Store) get(key keyHash) (*store.Record, store.Effect, error) {
+	path := filepath.Join(s.dir, key.path())
+	b, used, err := readPage(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, store.None, store.ErrNotFound
+	}
+	if err != nil {
+		return nil, store.None, err
+	}
+	p, ok := parsePage(b)
+	now := time.Now()
+	if !ok || p.expired(now) {
+		return nil, store.None, store.ErrNotFound
+	}
+	// The log is read after the page, so that it is not behind it.
+	v, err := s.history.follow()
+	if err != nil {
+		return nil, store.None, err
+	}
+	if !v.knows(p.history, p.ticket.Version) {
+		return nil, store.None, store.ErrNotFound
+	}
+	rec := new(store.Record)
+	if err := rec.UnmarshalBinary(b[pageHead:]); err != nil {
+		return nil, store.None, err
+	}
+	effect := v.effect(rec.Version, rec.Tags)
+	if effect == store.Gone {
+		return nil, store.None, store.ErrNotFound
+	}
+	if now.Sub(used) > recently {
+		os.Chtimes(path, now, now) // for the sweeper; a page that may not be touched is as good
+	}
+	return rec, effect, nil
+}
+
+// Begin implements [store.Store].
+func (s *Store) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
+	hash := hashOf(key)
+	return call(ctx, "begin", func() (store.Ticket, error) {
+		return again(func() (store.Ticket, error) { return s.begin(ctx, hash, ttl) })
+	})
+}
+
+func (s *Store) begin(ctx context.Context, key keyHash, ttl time.Duration) (store.Ticket, error) {
+	l, err := s.lock(ctx, os.O_CREATE)
+	if err != nil {
+		return s.beginWithout(ctx)
+	}
+	defer l.unlock()
+	v, err := s.history.writable(l.held)
+	if err != nil {
+		return store.Ticket{}, err
+	}
+	t := store.Ticket{Version: v.top, Fence: l.next()}
+	token, lease := newToken(v.head.id, true)
+	if t.Leader = l.lease(&key, lease, ttl); !t.Leader {
+		token, _ = newToken(v.head.id, false)
+	}
+	t.Token = token
+	return t, nil
+}
+
+// beginWithout gives a ticket where there is no lock to be had: the page can be
+// rendered, if hardly stored, and nobody should wait for it.
+func (s *Store) beginWithout(ctx context.Context) (store.Ticket, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Ticket{}, err
+	}
+	v, err := s.history.follow()
+	if err != nil {
+		return store.Ticket{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fence = max(clock(), s.fence+1)
+	t := store.Ticket{Version: v.top, Fence: s.fence, Leader: true}
+	t.Token, _ = newToken(cmp.Or(v.head.id, rand.Uint64()), false) // no log, no history
+	return t, nil
+}
+
+// Put implements [store.Store]. A disk or quota that is full is an
+// [store.ErrTooLarge], like a record that is larger than MaxBytes: there may be room
+// for a smaller one.
+func (s *Store) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
+	hash := hashOf(key)
+	r := *rec
+	r.Version, r.Fence = t.Version, t.Fence
+	history, _ := parseToken(t)
+	// The record is the caller's again when his context has ended, so it is copied
+	// before.
+	b, err := encodePage(history, &r)
+	if err != nil {
+		return err
+	}
+	_, err = call(ctx, "put", func() (struct{}, error) {
+		err := s.put(ctx, hash, t, b)
+		if errors.Is(err, errFull) {
+			if done := s.sweep(true); done != nil {
+				select {
+				case <-done:
+				case <-ctx.Done():
+					return struct{}{}, ctx.Err()
+				}
+			}
+			err = s.put(ctx, hash, t, b)
+		}
+		if err != nil {
+			s.end(ctx, hash, t)
+		}
+		if full(err) || errors.Is(err, errFull) {
+			err = fmt.Errorf("%w: %w", store.ErrTooLarge, err)
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// put is Put of an encoded file.
+func (s *Store) put(ctx context.Context, key keyHash, t store.Ticket, b []byte) error {
+	size := counted(int64(len(b)))
+	if s.maxBytes > 0 && size > s.maxBytes {
+		return fmt.Errorf("%w: %d bytes of %d", store.ErrTooLarge, size, s.maxBytes)
+	}
+	_, err := again(func() (struct{}, error) {
+		temp, err := writeTemp(s.dir, "page-", b, false)
+		if err == nil {
+			if err = s.commit(ctx, key, t, temp, size); err != nil {
+				os.Remove(temp)
+			}
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// commit puts a file into the place of an older record's.
+func (s *Store) commit(ctx context.Context, key keyHash, t store.Ticket, temp string, size int64) error {
+	l, err := s.lock(ctx, os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	history, lease := parseToken(t)
+	path := filepath.Join(s.dir, key.path())
+	old, err := readHead(path)
+	if err != nil {
+		return err
+	}
+	v, err := s.history.writable(l.held)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !v.knows(history, t.Version):
+		return fmt.Errorf("%w: the ticket is of a history that is lost", store.ErrSuperseded)
+	case v.knows(old.history, old.ticket.Version) && t.Compare(old.ticket) < 0:
+		return store.ErrSuperseded
+	case s.maxBytes > 0 && l.bytes-old.size+size > s.maxBytes:
+		return errFull
+	}
+	if err = s.place(temp, path); err != nil {
+		return err
+	}
+	l.setBytes(l.bytes + size - old.size)
+	l.release(&key, lease)
+	s.sweep(s.maxBytes > 0 && l.bytes > s.highWater())
+	return nil
+}
+
+// End implements [store.Store].
+func (s *Store) End(ctx context.Context, key string, t store.Ticket) error {
+	hash := hashOf(key)
+	_, err := call(ctx, "end", func() (struct{}, error) { return struct{}{}, s.end(ctx, hash, t) })
+	return err
+}
+
+func (s *Store) end(ctx context.Context, key keyHash, t store.Ticket) error {
+	_, lease := parseToken(t)
+	if lease == 0 {
+		return nil
+	}
+	l, err := s.lock(ctx, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l.release(&key, lease)
+	l.unlock()
+	return nil
+}
+
+// Invalidate implements [store.Store].
+func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
+	if effect <= store.None || effect > store.Gone {
+		return 0, fmt.Errorf("store/file: cannot invalidate to %v", effect)
+	}
+	tags = slices.Clone(tags)
+	return call(ctx, "invalidate", func() (store.Version, error) {
+		return again(func() (store.Version, error) { return s.invalidate(ctx, effect, tags) })
+	})
+}
+
+func (s *Store) invalidate(ctx context.Context, effect store.Effect, tags []string) (store.Version, error) {
+	l, err := s.lock(ctx, os.O_CREATE)
+	if err != nil {
+		return 0, err
+	}
+	v, f, err := s.history.append(effect, tags, l.held)
+	l.unlock()
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return v, s.history.sync(f)
+}
+
+// Changes implements [store.Store].
+func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
+	end := time.NewTimer(heartbeat)
+	defer end.Stop()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for {
+		v, err := call(ctx, "changes", func() (*view, error) {
+			return again(func() (*view, error) { return s.current(ctx) })
+		})
+		if err != nil {
+			return store.Changes{}, err
+		}
+		c := v.changes(after)
+		if c.Reset || len(c.List) > 0 || c.Upto > after {
+			return c, nil
+		}
+		select {
+		case <-poll.C:
+		case <-end.C:
+			return c, nil
+		case <-ctx.Done():
+			return store.Changes{}, ctx.Err()
+		}
+	}
+}
+
+// current returns a view that belongs to a log, and to one that is as new as all that
+// this process has seen.
+func (s *Store) current(ctx context.Context) (*view, error) {
+	v, err := s.history.follow()
+	if err != nil || v.info != nil && !v.behind {
+		return v, err
+	}
+	l, err := s.lock(ctx, os.O_CREATE)
+	if err != nil {
+		if v.info != nil && ctx.Err() == nil {
+			return v, nil // it cannot be replaced here, and is all there is
+		}
+		return nil, err
+	}
+	defer l.unlock()
+	return s.history.writable(l.held)
+}
+
+// again does something again that came to nothing because the directory was deleted
+// meanwhile.
+func again[T any](f func() (T, error)) (T, error) {
+	for range 8 {
+		v, err := f()
+		if !errors.Is(err, errReplaced) && !errors.Is(err, fs.ErrNotExist) {
+			return v, err
+		}
+	}
+	return f()
+}
+
+// call returns what f does, or when the context ends, and gives its errors the form
+// that the contract wants.
+func call[T any](ctx context.Context, name string, f func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	var r result
+	if r.err = ctx.Err(); r.err == nil {
+		if ctx.Done() == nil {
+			r.v, r.err = f()
+		} else {
+			done := make(chan result, 1)
+			go func() {
+				v, err := f()
+				done <- result{v, err}
+			}()
+			select {
+			case r = <-done:
+			case <-ctx.Done():
+				r.err = ctx.Err()
+			}
+		}
+	}
+	if r.err == nil {
+		return r.v, nil
+	}
+	var zero T
+	if isAny(r.err, store.ErrNotFound, store.ErrSuperseded, store.ErrTooLarge, context.Canceled, context.DeadlineExceeded) {
+		return zero, r.err
+	}
+	return zero, fmt.Errorf("store/file: %s: %w: %w", name, store.ErrUnavailable, r.err)
+}
+
+// isAny says whether an error is one of several.
+func isAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+}

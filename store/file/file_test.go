@@ -1,0 +1,132 @@
+package file_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/storetest"
+)
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Config {
+		const maxBytes = 8 << 20
+		dir := t.TempDir()
+		reopen := func() [2]store.Store {
+			opts := file.Options{MaxBytes: maxBytes}
+			return [2]store.Store{open(t, dir, opts), open(t, dir, opts)}
+		}
+		return storetest.Config{
+			Stores:   reopen(),
+			MaxBytes: maxBytes - 256,
+			Wipe:     func() { wipe(t, dir) },
+			Reopen:   reopen,
+			Corrupt: func(key string) {
+				path := pagePath(dir, key)
+				if b, err := os.ReadFile(path); err == nil { // or it is damaged, and swept
+					b[len(b)/2] ^= 1
+					os.WriteFile(path, b, 0o600)
+				}
+			},
+		}
+	})
+}
+
+func open(t testing.TB, dir string, opts file.Options) *file.Store {
+	t.Helper()
+	s, err := file.Open(dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// wipe deletes a directory, while others may be writing in it.
+func wipe(t testing.TB, dir string) {
+	t.Helper()
+	eventually(t, "deletion", func() bool { return os.RemoveAll(dir) == nil })
+}
+
+// pagePath is where the README says that a page is.
+func pagePath(dir, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	name := hex.EncodeToString(sum[:])
+	return filepath.Join(dir, "pages", name[:2], name[2:])
+}
+
+// edit changes a file in place.
+func edit(t testing.TB, path string, f func([]byte) []byte) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, f(b), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits until a condition comes true.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for pause := time.Millisecond; !condition(); pause = min(2*pause, 100*time.Millisecond) {
+		select {
+		case <-time.After(pause):
+		case <-deadline:
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+// put stores a page of today.
+func put(t testing.TB, s store.Store, key, data string, tags ...string) {
+	t.Helper()
+	ticket, err := s.Begin(t.Context(), key, time.Minute)
+	if err != nil {
+		t.Fatalf("Begin(%q): %v", key, err)
+	}
+	if err := s.Put(t.Context(), key, ticket, &store.Record{Tags: tags, Data: []byte(data)}); err != nil {
+		t.Fatalf("Put(%q): %v", key, err)
+	}
+}
+
+func invalidate(t testing.TB, s store.Store, effect store.Effect, tags ...string) store.Version {
+	t.Helper()
+	v, err := s.Invalidate(t.Context(), effect, tags...)
+	if err != nil {
+		t.Fatalf("Invalidate(%v, %q): %v", effect, tags, err)
+	}
+	return v
+}
+
+// is fails the test if a page is not there with an effect. Gone: it is not there.
+func is(t testing.TB, s store.Store, key, data string, want store.Effect) {
+	t.Helper()
+	rec, effect, err := s.Get(context.Background(), key)
+	switch {
+	case want == store.Gone:
+		if err == nil {
+			t.Fatalf("Get(%q) is %.50q, %v, want nothing", key, rec.Data, effect)
+		}
+		wantError(t, err, store.ErrNotFound)
+	case err != nil:
+		t.Fatalf("Get(%q): %v", key, err)
+	case string(rec.Data) != data || effect != want:
+		t.Fatalf("Get(%q) is %.50q, %v, want %.50q, %v", key, rec.Data, effect, data, want)
+	}
+}
+
+func wantError(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("error %v, want %v", err, want)
+	}
+}

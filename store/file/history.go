@@ -1,0 +1,345 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/isr-go/isr/store"
+)
+
+const (
+	maxTags = 1 << 16 // that are remembered one by one when the log is rewritten
+	slack   = 1 << 20 // bytes by which the log may grow before it is rewritten, beside its own size
+)
+
+// errReplaced says that the files under our hands are not those of the directory any
+// longer: it was deleted, and what was done must be done again.
+var errReplaced = errors.New("the directory was replaced")
+
+// A history is the order of the invalidations: the log, and what this process has
+// read of it. What it has read is kept up with the file on every call, so there is
+// nothing to be told by others, and nothing to miss.
+type history struct {
+	dir, path string
+	slack     int64
+
+	view atomic.Pointer[view] // what was read; never nil
+
+	mu     sync.Mutex    // held while the log is read
+	id     uint64        // guarded by mu, as all below: of the history that high belongs to
+	high   store.Version // no version that this process has seen or issued is newer
+	synced fs.FileInfo   // of the log whose name is known to be durable
+}
+
+// A view is what was read of the log up to a certain byte. It does not change,
+// but for the table, which may know more.
+type view struct {
+	info   fs.FileInfo // of the log; nil: there is none, or none that can be read
+	pin    *os.File    // keeps the number of the log's inode from being used again
+	end    int64       // of what was read; what is behind it is torn, or still being written
+	head   header
+	top    store.Version
+	behind bool            // it is older than what this process has seen, and must go
+	table  *store.Versions // of any number of tags: forgetting is done when the log is rewritten, for all alike
+}
+
+func newHistory(dir string) *history {
+	h := &history{dir: dir, path: filepath.Join(dir, "purges"), slack: slack}
+	h.view.Store(&view{})
+	return h
+}
+
+// follow returns the view as of now: with all that was in the log when it was
+// called.
+func (h *history) follow() (*view, error) {
+	v := h.view.Load()
+	// Where something is behind the end that could not be read, the sizes differ, and
+	// it is looked at again: it may become something else of the same size.
+	info, err := os.Stat(h.path)
+	if err == nil && v.info != nil && info.Size() == v.end && os.SameFile(info, v.info) {
+		return v, nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, err = h.read()
+	if err != nil {
+		return nil, err
+	}
+	h.view.Store(v)
+	return v, nil
+}
+
+// read reads what is new in the log. It is called under h.mu.
+func (h *history) read() (*view, error) {
+	f, err := os.Open(h.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &view{top: h.high}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	old := h.view.Load()
+	keep := false
+	defer func() {
+		if !keep {
+			f.Close()
+		}
+	}()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var next view
+	if old.info != nil && os.SameFile(info, old.info) && info.Size() >= old.end {
+		next = *old
+	}
+	b := make([]byte, info.Size()-next.end)
+	if n, err := f.ReadAt(b, next.end); err != nil && err != io.EOF {
+		return nil, err
+	} else {
+		b = b[:n] // or it has become shorter
+	}
+	first := next.info == nil
+	if first {
+		if next.head, err = parseHeader(b); errors.Is(err, errDamaged) {
+			return &view{top: h.high}, nil
+		} else if err != nil {
+			return nil, err
+		}
+		next.info, next.end, next.top = info, int64(headerSize), next.head.top
+		next.table = store.NewVersions(math.MaxInt)
+		b = b[headerSize:]
+		if pinned {
+			next.pin, keep = f, true
+		}
+	}
+	after := next.top
+	if first {
+		after = 0 // what was rewritten is older than the top
+	}
+	entries, n := parse(next.head.seed(), b, after)
+	next.end += int64(n)
+	next.add(entries)
+	if first {
+		if next.head.id == h.id {
+			next.behind = next.top < h.high
+		} else {
+			next.behind = next.head.born <= h.high
+		}
+	}
+	if !next.behind {
+		h.id = next.head.id
+	}
+	h.high = max(h.high, next.top)
+	return &next, nil
+}
+
+// add adds what was read to the view.
+func (v *view) add(entries []entry) {
+	var changes []store.Change
+	for _, e := range entries {
+		if e.gap {
+			// Nobody knows which tags were purged there.
+			v.head.floors[store.Gone] = max(v.head.floors[store.Gone], e.version-1)
+		}
+		for _, tag := range e.tags {
+			changes = append(changes, store.Change{Tag: tag, Version: e.version, Effect: e.effect})
+		}
+		v.top = max(v.top, e.version)
+	}
+	v.table.Apply(time.Time{}, changes...)
+}
+
+// effect returns the strongest effect on what has a version and tags.
+func (v *view) effect(after store.Version, tags []string) store.Effect {
+	effect, _ := v.table.Effect(after, tags)
+	for e := store.Gone; e > effect; e-- {
+		if v.head.floors[e] > after {
+			return e
+		}
+	}
+	return effect
+}
+
+// changes returns what is in the log after a version.
+func (v *view) changes(after store.Version) store.Changes {
+	c := v.table.Changes(after)
+	c.Upto = max(c.Upto, v.top) // an entry may have no tags
+	c.Reset = after < v.head.born || after > c.Upto || after < slices.Max(v.head.floors[:])
+	return c
+}
+
+// knows says whether all that was invalidated since a version is known. History is
+// that of the ticket or record which has it; zero: not said.
+func (v *view) knows(history uint64, version store.Version) bool {
+	return v.info != nil && !v.behind && (history == 0 || history == v.head.id) && version >= v.head.born && version <= v.top
+}
+
+// writable returns the view of a log that can be added to: it makes one where there
+// is none, or one that is older than what this process has seen. It is called under
+// the lock of all processes; held says whether it still is that, or the directory
+// was deleted, and others may have another.
+func (h *history) writable(held func() error) (*view, error) {
+	v, err := h.follow()
+	if err != nil || v.info != nil && !v.behind {
+		return v, err
+	}
+	h.mu.Lock()
+	born := max(store.Version(clock()), h.high+1)
+	h.mu.Unlock()
+	if err := h.write(header{id: rand.Uint64() | 1, born: born, top: born}, nil, held); err != nil {
+		return nil, err
+	}
+	v, err = h.follow()
+	if err == nil && (v.info == nil || v.behind) {
+		err = errReplaced
+	}
+	return v, err
+}
+
+// append adds an invalidation to the log, and returns its version and the file,
+// which sync makes durable. It is called under the lock of all processes.
+func (h *history) append(effect store.Effect, tags []string, held func() error) (store.Version, *os.File, error) {
+	v, err := h.writable(held)
+	if err != nil {
+		return 0, nil, err
+	}
+	if v.end > 2*int64(v.head.size)+h.slack {
+		if h.rewrite(v, held) == nil {
+			if v, err = h.follow(); err != nil {
+				return 0, nil, err
+			}
+		} // else the log is as good as before, and only longer
+	}
+	f, err := os.OpenFile(h.path, os.O_RDWR, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	version := max(store.Version(clock()), v.top+1)
+	err = h.appendTo(f, v, entry{version: version, effect: effect, tags: tags})
+	if err == nil {
+		err = held() // or somebody may have written over it
+	}
+	if err != nil {
+		f.Close()
+		return 0, nil, err
+	}
+	return version, f, nil
+}
+
+// appendTo adds an entry to the file of a view, or nothing.
+func (h *history) appendTo(f *os.File, v *view, e entry) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(info, v.info) {
+		return errReplaced
+	}
+	// What a crash has left behind the last entry has not been acknowledged, and
+	// nobody has read it as an entry.
+	if info.Size() > v.end {
+		if err := f.Truncate(v.end); err != nil {
+			return err
+		}
+	}
+	if _, err := f.WriteAt(e.append(v.head.seed(), nil), v.end); err != nil {
+		return errors.Join(err, f.Truncate(v.end))
+	}
+	// Read back, it is part of this process's view, too. It is not, where the
+	// directory was deleted meanwhile.
+	if v, err = h.follow(); err != nil {
+		return err
+	}
+	if v.top < e.version || !os.SameFile(info, v.info) {
+		return errReplaced
+	}
+	return nil
+}
+
+// sync makes what was appended to f durable. Several may be at it at a time, and
+// share what the disk does.
+func (h *history) sync(f *os.File) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	synced := h.synced
+	h.mu.Unlock()
+	if synced != nil && os.SameFile(synced, info) {
+		return nil
+	}
+	// Who made the file may have died before he did this.
+	if err := syncDir(h.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	h.mu.Lock()
+	h.synced = info
+	h.mu.Unlock()
+	return nil
+}
+
+// rewrite replaces the log by a shorter one that says the same: the newest of each
+// tag and effect, and of no more than maxTags tags.
+func (h *history) rewrite(v *view, held func() error) error {
+	list, floors := trim(v.table.Changes(0).List, maxTags)
+	head := v.head
+	head.top = v.top
+	for e, floor := range floors {
+		head.floors[e] = max(head.floors[e], floor)
+	}
+	return h.write(head, list, held)
+}
+
+// trim returns the changes of the tags that were changed last, in the same order,
+// and by effect the newest version of what it left out.
+func trim(list []store.Change, tags int) (kept []store.Change, floors [store.Gone + 1]store.Version) {
+	known := make(map[string]bool)
+	for i, c := range slices.Backward(list) {
+		// To forget one of the newest would be to forget everything.
+		if known[c.Tag] || len(known) < tags || c.Version == list[len(list)-1].Version {
+			known[c.Tag] = true
+			kept = append(kept, list[i])
+		} else {
+			floors[c.Effect] = max(floors[c.Effect], c.Version)
+		}
+	}
+	slices.Reverse(kept)
+	return kept, floors
+}
+
+// write puts a new log in the place of the old one, durably.
+func (h *history) write(head header, list []store.Change, held func() error) error {
+	b := appendChanges(head.seed(), make([]byte, headerSize), list)
+	head.size = uint64(len(b))
+	head.append(b[:0])
+	temp, err := writeTemp(h.dir, "log-", b, true)
+	if err != nil {
+		return fmt.Errorf("a new log: %w", err)
+	}
+	if err = held(); err == nil {
+		err = rename(temp, h.path)
+	}
+	if err != nil {
+		os.Remove(temp)
+		return fmt.Errorf("a new log: %w", err)
+	}
+	return syncDir(h.dir)
+}
+
+// clock is what versions and fences are, where they need not be more.
+func clock() uint64 { return uint64(max(0, time.Now().UnixMicro())) }

@@ -1,0 +1,20 @@
+package file
+
+import (
+	"os"
+	"syscall"
+	"time"
+)
+
+// rename replaces a file. Here it fails as long as somebody has the old one open,
+// who is only reading it, and soon done.
+func rename(from, to string) error {
+	const errorSharingViolation = syscall.Errno(32)
+	for pause := time.Millisecond; ; pause *= 2 {
+		err := os.Rename(from, to)
+		if pause > 64*time.Millisecond || !isAny(err, errorSharingViolation, syscall.ERROR_ACCESS_DENIED) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}

@@ -1,0 +1,186 @@
+package file_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/file"
+)
+
+// taken returns the bytes of all pages, and how many there are.
+func taken(t *testing.T, dir string) (bytes int64, n int) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(dir, "pages"), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // swept meanwhile
+		}
+		if err == nil {
+			bytes, n = bytes+info.Size(), n+1
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes, n
+}
+
+// stored says whether a page has a file.
+func stored(dir, key string) bool {
+	_, err := os.Stat(pagePath(dir, key))
+	return err == nil
+}
+
+// age makes a file look as if it was used last some time ago.
+func age(t *testing.T, path string, d time.Duration) {
+	t.Helper()
+	at := time.Now().Add(-d)
+	if err := os.Chtimes(path, at, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The pages never take more than they may, whoever puts them.
+func TestLimit(t *testing.T) {
+	dir := t.TempDir()
+	const limit = 512 << 10
+	opts := file.Options{MaxBytes: limit}
+	stores := []*file.Store{open(t, dir, opts), open(t, dir, opts)}
+	most, dropped := int64(0), 0
+	for n := range 400 {
+		s, key := stores[n%2], fmt.Sprint("key ", n)
+		ticket, err := s.Begin(t.Context(), key, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Put(t.Context(), key, ticket, &store.Record{Data: make([]byte, n*17%20000)})
+		if errors.Is(err, store.ErrTooLarge) {
+			dropped++ // the other one is making room
+		} else if err != nil {
+			t.Fatalf("Put %d: %v", n, err)
+		}
+		bytes, _ := taken(t, dir)
+		most = max(most, bytes)
+	}
+	if most > limit || most < limit/3 {
+		t.Errorf("the pages took up to %d bytes of %d", most, limit)
+	}
+	if dropped > 40 {
+		t.Errorf("%d of 400 pages were not taken", dropped)
+	}
+	t.Logf("up to %d bytes of %d were taken, %d of 400 pages not", most, limit, dropped)
+}
+
+// Those go that were not used for the longest time, and those before that nobody could
+// get.
+func TestSweepOrder(t *testing.T) {
+	dir := t.TempDir()
+	const limit = 40 * 4096
+	s := open(t, dir, file.Options{MaxBytes: limit})
+	key := func(n int) string { return fmt.Sprint("key ", n) }
+	for n := range 30 {
+		put(t, s, key(n), "data")
+		age(t, pagePath(dir, key(n)), time.Hour*time.Duration(100-n))
+	}
+	for n := range 5 {
+		ticket, err := s.Begin(t.Context(), "expired", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Put(t.Context(), fmt.Sprint("expired ", n), ticket, &store.Record{TTL: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is(t, s, key(3), "data", store.None) // it is used
+	eventually(t, "a page used", func() bool {
+		info, err := os.Stat(pagePath(dir, key(3)))
+		return err == nil && time.Since(info.ModTime()) < time.Hour
+	})
+	for n := range 3 { // the third is more than there is room for without a sweep
+		put(t, s, fmt.Sprint("new ", n), "data")
+	}
+	eventually(t, "a sweep", func() bool { return !stored(dir, "expired 0") })
+	for n := range 5 {
+		if stored(dir, fmt.Sprint("expired ", n)) {
+			t.Errorf("expired %d is still there", n)
+		}
+	}
+	for n := range 30 {
+		if !stored(dir, key(n)) {
+			t.Errorf("key %d went, and there was room enough without the expired", n)
+		}
+	}
+	for n := 3; n < 10; n++ {
+		put(t, s, fmt.Sprint("new ", n), "data")
+	}
+	eventually(t, "a sweep", func() bool { _, n := taken(t, dir); return n <= 32 })
+	for n := range 10 {
+		if n < 5 && n != 3 && stored(dir, key(n)) {
+			t.Errorf("key %d is old, and still there", n)
+		}
+		if !stored(dir, fmt.Sprint("new ", n)) && n < 8 {
+			t.Errorf("new %d is not there", n)
+		}
+	}
+	if !stored(dir, key(3)) {
+		t.Error("key 3 went, and had been used")
+	}
+}
+
+// What was left by those who were killed is removed, and what is being written is not.
+// A process that starts counts what there is.
+func TestSweepAtStart(t *testing.T) {
+	dir := t.TempDir()
+	const limit = 20 * 4096
+	s := open(t, dir, file.Options{MaxBytes: -1})
+	for n := range 40 {
+		put(t, s, fmt.Sprint("key ", n), "data")
+	}
+	old, young := filepath.Join(dir, "tmp", "page-1"), filepath.Join(dir, "tmp", "page-2")
+	for _, path := range []string{old, young} {
+		if err := os.WriteFile(path, []byte("half a pa"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age(t, old, 2*time.Hour)
+	lost := pagePath(dir, "of a history that is lost")
+	b, err := os.ReadFile(pagePath(dir, "key 0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(lost), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(lost, b[:20], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, file.Options{MaxBytes: limit})
+	put(t, s, "new", "data")
+	eventually(t, "a sweep", func() bool {
+		_, n := taken(t, dir)
+		_, err := os.Stat(old)
+		return n <= 20 && errors.Is(err, fs.ErrNotExist)
+	})
+	if _, err := os.Stat(young); err != nil {
+		t.Error("a file that may be being written was removed")
+	}
+	if stored(dir, "of a history that is lost") {
+		t.Error("half a page is still there")
+	}
+}
