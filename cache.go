@@ -332,7 +332,7 @@ type page struct {
 	key         key
 	pattern     string // of a ServeMux around the Site
 	ticket      ticket
-	order       uint64 // the fence that the Store gave out with the ticket's version
+	order       store.Ticket // the Store's; zero where it was not to be had
 	status      int
 	pass        refusal // for a pass mark: why the response may not be stored
 	generated   time.Time
@@ -356,6 +356,7 @@ type page struct {
 	touched atomic.Int64            // the second of the last move to the front of the list
 	verdict atomic.Uint64           // clock<<2 | effect: the last look at the invalidations
 	revoked atomic.Int64            // Unix time in ns of the invalidation that it was first seen to be stale by
+	away    atomic.Int64            // Unix time in ns until which it is left to another instance
 	trouble atomic.Pointer[trouble] // the failures since
 }
 
@@ -375,7 +376,7 @@ func (p *page) newerThan(old *page) bool {
 	if old.ticket.blind != 0 {
 		return p.generated.After(old.generated)
 	}
-	return cmp.Or(cmp.Compare(p.ticket.version, old.ticket.version), cmp.Compare(p.order, old.order)) > 0
+	return p.order.Compare(old.order) > 0
 }
 
 // trouble is what came of the attempts to renew a page.
@@ -760,17 +761,29 @@ type fence struct {
 	ours, theirs *store.Versions
 	clock        atomic.Uint64 // the newest of ours; moved with theirs, too, and when the table already holds it
 	seen         atomic.Uint64 // the newest of theirs that was heard of: what begins now begins after it
+	blinded      atomic.Bool   // whether anything was generated blind since the last contact
 	returns      atomic.Uint64 // how often the Store has come back
 
 	mu      sync.Mutex
-	pending map[string]owed // what the Store is yet to hear of, by tag; guarded by mu
+	pending map[string]owed // what the Store is yet to hear of, by tag; guarded by mu, as oldest
+	oldest  uint64          // the clock of the first of them, or zero
 }
 
 // owed is an invalidation that the Store is yet to hear of.
 type owed struct {
 	effect      store.Effect // the strongest
 	first, last uint64       // the clock when it was asked for
+	due         bool         // whether nobody is telling the Store
 }
+
+// A debt says whether the Store is to hear of an invalidation.
+type debt int
+
+const (
+	paid   debt = iota // it has heard, or there is none
+	paying             // somebody is telling it
+	due                // somebody has to
+)
 
 func (f *fence) init() {
 	f.ours, f.theirs = store.NewVersions(maxTracked), store.NewVersions(maxTracked)
@@ -795,36 +808,39 @@ func (f *fence) see(v store.Version) {
 
 // invalidate has an effect on all that is older, in the Site's own order. What is
 // owed is remembered until settle is told that the Store knows of it.
-func (f *fence) invalidate(effect store.Effect, owe bool, tags ...string) {
+func (f *fence) invalidate(effect store.Effect, d debt, tags ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clock, now := f.clock.Load()+1, time.Now()
 	for _, tag := range tags {
 		f.ours.Apply(now, store.Change{Tag: tag, Version: store.Version(clock), Effect: effect})
 	}
-	if owe {
-		f.owe(effect, clock, tags)
+	if d != paid {
+		f.owe(effect, clock, d == due, tags)
 	}
 	f.clock.Store(clock)
 }
 
 // owe adds to what is owed to the Store. It is called under f.mu.
-func (f *fence) owe(effect store.Effect, clock uint64, tags []string) {
+func (f *fence) owe(effect store.Effect, clock uint64, due bool, tags []string) {
 	if len(f.pending)+len(tags) > maxTracked { // rather too much than too little
-		all := owed{effect, clock, clock}
+		all := owed{effect, clock, clock, true}
 		for _, o := range f.pending {
 			all.effect, all.first = max(all.effect, o.effect), min(all.first, o.first)
 		}
 		clear(f.pending)
-		f.pending[everything] = all
+		f.pending[everything], f.oldest = all, all.first
 		return
+	}
+	if len(f.pending) == 0 {
+		f.oldest = clock
 	}
 	for _, tag := range tags {
 		o, ok := f.pending[tag]
 		if !ok {
 			o.first = clock
 		}
-		f.pending[tag] = owed{max(o.effect, effect), o.first, clock}
+		f.pending[tag] = owed{max(o.effect, effect), o.first, clock, o.due || due}
 	}
 }
 
@@ -834,7 +850,9 @@ func (f *fence) debts() (m map[store.Effect][]string, clock uint64) {
 	defer f.mu.Unlock()
 	m = make(map[store.Effect][]string)
 	for tag, o := range f.pending {
-		m[o.effect] = append(m[o.effect], tag)
+		if o.due {
+			m[o.effect] = append(m[o.effect], tag)
+		}
 	}
 	return m, f.clock.Load()
 }
@@ -850,6 +868,24 @@ func (f *fence) settle(effect store.Effect, v store.Version, asked uint64, tags 
 			delete(f.pending, tag)
 		}
 	}
+	f.oldest = 0
+	for _, o := range f.pending {
+		if f.oldest == 0 || o.first < f.oldest {
+			f.oldest = o.first
+		}
+	}
+}
+
+// fallDue says that somebody who was telling the Store could not.
+func (f *fence) fallDue(tags []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, tag := range tags {
+		if o, ok := f.pending[tag]; ok {
+			o.due = true
+			f.pending[tag] = o
+		}
+	}
 }
 
 func changesOf(effect store.Effect, v store.Version, tags []string) []store.Change {
@@ -860,16 +896,16 @@ func changesOf(effect store.Effect, v store.Version, tags []string) []store.Chan
 	return list
 }
 
-// settled returns the clock up to which the Store knows of all that was
-// invalidated here.
-func (f *fence) settled() uint64 {
+// judged returns the ticket of what the Store judges from now on: it takes account
+// of what it has been told, and of what was heard from it.
+func (f *fence) judged() ticket {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	clock := f.clock.Load()
-	for _, o := range f.pending {
-		clock = min(clock, o.first-1)
+	t := f.now()
+	if f.oldest != 0 {
+		t.clock = f.oldest - 1
 	}
-	return clock
+	return t
 }
 
 // apply takes over what was invalidated in the Store.
@@ -977,24 +1013,54 @@ func checkTag(tag string) error {
 type second struct {
 	*guard.Guard
 	prefix string // of keys: the build's name
-	stop   context.CancelFunc
-	done   chan struct{} // closed when nothing is followed any more
+	end    context.CancelFunc
+	ended  chan struct{} // closed when nothing is followed any more
+	met    chan struct{} // closed when the first contact was made, or has failed
+	meets  sync.Once
+
+	strangers bucket
 }
+
+// stop ends the following.
+func (s *second) stop() {
+	s.end()
+	<-s.ended
+}
+
+// meet waits for the first contact, but not for long: what is known of the Store's
+// history then need not count as stale when that is heard.
+func (s *second) meet() {
+	select {
+	case <-s.met:
+		return
+	default:
+	}
+	t := time.NewTimer(maxMeetTime)
+	defer t.Stop()
+	select {
+	case <-s.met:
+	case <-t.C:
+	}
+}
+
+const maxMeetTime = 100 * time.Millisecond
 
 // open makes a Store the second level.
 func (s *Site) open(st store.Store, version string) {
 	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
 		version = revision(info.Settings)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	s.second = &second{
-		Guard: guard.New(st, func(err error) {
-			s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)})
-		}),
-		prefix: version,
-		stop:   stop,
-		done:   make(chan struct{}),
+	if version == "" && s.log != nil {
+		s.log.Warn("isr: nothing tells the pages of this build from those of others in the Store",
+			"remedy", "set Options.Version, or build where the Go command finds the VCS")
 	}
+	ctx, end := context.WithCancel(context.Background())
+	second := &second{prefix: version, end: end, ended: make(chan struct{}), met: make(chan struct{})}
+	second.Guard = guard.New(st, func(err error) {
+		second.meets.Do(func() { close(second.met) })
+		s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)})
+	})
+	s.second = second
 	go s.follow(ctx)
 }
 
@@ -1016,7 +1082,7 @@ const maxReplayTime = 2 * time.Second
 
 // follow takes over what is invalidated in the Store, until ctx is done.
 func (s *Site) follow(ctx context.Context) {
-	defer close(s.second.done)
+	defer close(s.second.ended)
 	begin, replayed, pause := time.Now(), false, time.Second
 	var next time.Time
 	s.second.Follow(ctx,
@@ -1026,6 +1092,7 @@ func (s *Site) follow(ctx context.Context) {
 				at = time.Now()
 			}
 			s.cache.apply(at, c)
+			s.second.meets.Do(func() { close(s.second.met) })
 			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
 		},
 		func() {
@@ -1035,6 +1102,12 @@ func (s *Site) follow(ctx context.Context) {
 			}
 		},
 		func() {
+			if s.second.Down() { // it answers, but it is not trusted yet
+				return
+			}
+			if s.cache.blinded.Swap(false) {
+				s.cache.returned()
+			}
 			if now := time.Now(); now.After(next) {
 				if s.payDebts(ctx) {
 					pause = time.Second
@@ -1067,7 +1140,8 @@ func (s *Site) storeKey(k *key) string {
 	b = appendString(b, cmp.Or(k.host, s.origin.host))
 	b = appendString(b, k.path)
 	b = appendString(b, k.query)
-	return string(append(b, k.varied...))
+	sum := sha256.Sum256(append(b, k.varied...))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // keepStale is how long a Store keeps what is past its TTL where there is no
@@ -1076,7 +1150,7 @@ const keepStale = 30 * 24 * time.Hour
 
 // record returns the page as the Store keeps it.
 func (p *page) record(key string) *store.Record {
-	rec := &store.Record{Version: p.ticket.version, Fence: p.order, Tags: slices.Clone(p.tags), Data: p.encode(key)}
+	rec := &store.Record{Version: p.order.Version, Fence: p.order.Fence, Tags: slices.Clone(p.tags), Data: p.encode(key)}
 	for tag := range p.key.tags {
 		rec.Tags = append(rec.Tags, tag)
 	}

@@ -197,7 +197,9 @@ type Route struct {
 	Placeholder http.Handler
 
 	// PrerenderedOnly makes every path that neither Prerender nor Revalidate was
-	// asked for a 404 that does not reach the handler.
+	// asked for a 404 that does not reach the handler. What a Store has of the route
+	// is known, too; but a path whose page was purged since is known only where this
+	// Site was asked for it. So prerender at each start: what is stored costs a look.
 	PrerenderedOnly bool
 
 	// Timeout is the deadline of one generation: the handler's context ends
@@ -311,7 +313,8 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			(s.second == nil || s.runs.isClosed()):
 			v.notFound()
 			return
-		case view.state == absent && v.route.Placeholder != nil && !v.waits(p):
+		case view.state == absent && v.route.Placeholder != nil && !v.waits(p) &&
+			(!v.route.PrerenderedOnly || s.cache.admits(path)):
 			if f, _ := s.join(v.request(), p, nil); !v.finds(f) {
 				v.placeholder()
 				return
@@ -429,7 +432,7 @@ func (v *visit) wait(p *page) bool {
 		v.notFound()
 		return true
 	case f.outcome.loaded:
-		return false // it is stored now, and may even be stale
+		return v.loaded(f.outcome.page)
 	case f.outcome.err != nil:
 		v.failed(&f.outcome, fwd)
 		return true
@@ -451,6 +454,21 @@ func (v *visit) wait(p *page) bool {
 		v.done(Miss, made.status, view.age, nil)
 	}
 	return true
+}
+
+// loaded answers with a page that the Store had. It reports false where the visit
+// has to be decided anew.
+func (v *visit) loaded(p *page) bool {
+	s := v.site
+	switch view := p.view(s.cache.effect(p), v.start); view.state {
+	case Stale:
+		s.join(v.request(), p, nil)
+		fallthrough
+	case Fresh:
+		v.hit(p, view)
+		return true
+	}
+	return false
 }
 
 // finds waits until a run has looked into the Store, where there is one, and
@@ -508,8 +526,14 @@ func (v *visit) change() {
 		v.pass(fwdMethod)
 		return
 	}
-	s, asked := v.site, v.r
-	o := &observer{ResponseWriter: v.w, success: func(again bool) { s.changed(asked, again) }}
+	s, path, told := v.site, canonicalPath(v.r.URL.EscapedPath()), false
+	elsewhere := s.mayBeElsewhere(v.r)
+	o := &observer{ResponseWriter: v.w, success: func(known bool) {
+		if s.changed(path, elsewhere, known) && !told {
+			told = true
+			s.report(Event{Kind: Revalidated, Path: path})
+		}
+	}}
 	panicked := true
 	defer func() {
 		o.returned(panicked)

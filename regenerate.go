@@ -107,6 +107,7 @@ type runs struct {
 	strangers  int             // how many of them are of pages that are not stored
 	paths      map[string]int  // how many runs are under way at a canonical path
 	background int             // slots taken
+	waiting    int             // background runs that wait for other instances, as many at most
 	active     int             // runs under way
 	behind     int             // what is on its way to the Store, while nobody waits for it
 	fence      uint64          // the last ticket's
@@ -169,15 +170,17 @@ type flight struct {
 
 	// Guarded by runs.mu, but constant once the run calls the handler: until then
 	// it may find in the Store what it is to replace, and the ticket for it.
-	old     *page // what it is to replace, or nil
-	started bool
-	slot    bool // whether it holds one of the background slots
-	byName  bool // whether somebody asked for the page by its name
-	awaited bool // whether anybody waits
-	ticket  ticket
-	lease   store.Ticket  // the Store's; zero where there is none, or it could not be had
-	looked  chan struct{} // closed when the Store was asked for the page; nil until the run has started
-	ousted  *flight       // the run in whose place it is
+	old      *page // what it is to replace, or nil
+	started  bool
+	slot     bool // whether it holds one of the background slots
+	waiting  bool // whether it has given that back
+	byName   bool // whether somebody asked for the page by its name
+	awaited  bool // whether anybody waits
+	ticket   ticket
+	lease    store.Ticket  // the Store's; zero where it could not be had
+	looked   chan struct{} // closed when the Store was asked for the page; nil until the run has started
+	ousted   *flight       // the run in whose place it is
+	stranger bool          // counted in runs.strangers
 
 	begin time.Time
 	ctx   *deadlineContext
@@ -255,6 +258,9 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 		if w == nil && seen.unknown() && r.strangers >= maxStrangers*r.limit {
 			return nil, false // those whom a placeholder sends away do not make the renewals wait
 		}
+		if w == nil && seen != nil && time.Now().UnixNano() < seen.away.Load() {
+			return nil, false
+		}
 		f = s.newFlight(req, seen, f)
 	}
 	if w != nil {
@@ -273,7 +279,7 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined b
 		s.start(f, true)
 	default:
 		r.line = append(r.line, f)
-		if seen.unknown() {
+		if f.stranger = seen.unknown(); f.stranger {
 			r.strangers++
 		}
 	}
@@ -352,7 +358,7 @@ func (s *Site) next() {
 	for len(r.line) > 0 && r.background < r.limit {
 		f := r.line[0]
 		r.line[0], r.line = nil, r.line[1:]
-		if f.old.unknown() {
+		if f.stranger {
 			r.strangers--
 		}
 		if !f.started { // else a visitor could not wait
@@ -418,11 +424,12 @@ func (f *flight) lookUp() (ended bool) {
 	s, ctx, key := f.site, context.Background(), f.site.storeKey(&f.key)
 	looked := sync.OnceFunc(func() { close(f.looked) })
 	defer looked()
-	begin := time.Now()
+	s.second.meet()
+	begin, returns := time.Now(), s.cache.returns.Load()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		settled := s.cache.settled()
+		judged := s.cache.judged()
 		rec, effect, err := s.second.Get(ctx, key)
-		if err == nil && f.take(key, rec, effect, settled) {
+		if err == nil && f.take(key, rec, effect, judged) {
 			return true
 		}
 		looked()
@@ -430,10 +437,10 @@ func (f *flight) lookUp() (ended bool) {
 		case f.route.PrerenderedOnly && !s.cache.admits(f.key.path):
 			f.end(outcome{none: true})
 			return true
-		case err != nil && !errors.Is(err, store.ErrNotFound):
-			f.goBlind()
-			return false
 		case f.lease.Leader: // and has looked again since: the last leader might have ended in between
+			return f.waiting && f.yield() // it has no slot to generate in
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			f.goBlind(returns)
 			return false
 		}
 		if f.ousted != nil { // whose result is too old already
@@ -441,33 +448,37 @@ func (f *flight) lookUp() (ended bool) {
 			f.ousted = nil
 		}
 		ttl := f.route.Timeout + time.Second
+		clock := s.cache.clock.Load()
 		t, err := s.second.Begin(ctx, key, ttl)
 		if err != nil {
-			f.goBlind()
+			f.goBlind(returns)
 			return false
 		}
-		f.permitted(t)
+		f.permitted(t, clock)
 		switch {
 		case t.Leader:
-		case time.Since(begin) < patience:
-			time.Sleep(pause)
-		default:
+		case time.Since(begin) > patience, !f.stepBack():
 			return f.yield()
+		default:
+			time.Sleep(pause)
 		}
 	}
 }
 
 // take stores what the Store has returned, if it is newer than what is stored
 // here. It reports whether the run has ended with that.
-func (f *flight) take(key string, rec *store.Record, effect store.Effect, settled uint64) bool {
+func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged ticket) bool {
 	s := f.site
 	p, err := decode(rec.Data, key, &f.pageRequest)
 	if err != nil {
 		s.report(Event{Kind: StoreFailed, Path: f.key.path, Route: f.route.pattern, Err: err})
 		return false
 	}
-	p.ticket = ticket{clock: settled, version: rec.Version, fence: f.ticket.fence}
-	p.order, p.told = rec.Fence, max(store.None, min(effect, store.Gone))
+	p.order, p.told = store.Ticket{Version: rec.Version, Fence: rec.Fence}, effect
+	p.ticket = ticket{clock: judged.clock, version: max(judged.version, rec.Version), fence: f.ticket.fence}
+	if now := time.Now(); p.generated.After(now) { // by a clock that is ahead of ours
+		p.generated = now
+	}
 	if old := s.cache.peek(&f.key); old != nil && !p.newerThan(old) {
 		return false
 	}
@@ -506,22 +517,48 @@ func (f *flight) permit() store.Ticket {
 }
 
 // permitted notes the ticket that the Store gave to the run.
-func (f *flight) permitted(t store.Ticket) {
+func (f *flight) permitted(t store.Ticket, clock uint64) {
 	r := &f.site.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.lease = t
+	f.ticket.clock = clock
 	f.ticket.version = max(f.ticket.version, t.Version)
 	f.site.cache.see(t.Version)
 }
 
-// goBlind notes that the Store has given no ticket.
-func (f *flight) goBlind() {
+// goBlind notes that the Store has given no ticket, unless it has before.
+func (f *flight) goBlind(returns uint64) {
+	if f.lease != (store.Ticket{}) {
+		return
+	}
 	r := &f.site.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f.ticket.blind = f.site.cache.returns.Load() + 1
+	f.site.cache.blinded.Store(true)
+	f.ticket.blind = returns + 1
 }
+
+// stepBack gives the slot of a run that waits for another instance to one that has
+// something to do. It reports false where enough of them are waiting.
+func (f *flight) stepBack() bool {
+	s, r := f.site, &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.slot && !f.awaited {
+		if r.waiting == r.limit {
+			return false
+		}
+		f.slot, f.waiting = false, true
+		r.background--
+		r.waiting++
+		s.next()
+	}
+	return true
+}
+
+// away is how long a page that another instance is renewing is left alone.
+const away = 100 * time.Millisecond
 
 // yield ends a run that nobody waits for, since another instance is at it. It
 // reports false where somebody waits.
@@ -534,6 +571,9 @@ func (f *flight) yield() bool {
 	}
 	if r.flights[f.key] == f {
 		delete(r.flights, f.key)
+	}
+	if f.old != nil {
+		f.old.away.Store(time.Now().Add(away).UnixNano())
 	}
 	r.mu.Unlock()
 	return f.end(outcome{none: true})
@@ -553,10 +593,12 @@ func (f *flight) putBehind() {
 	key, out := s.storeKey(&f.key), &f.outcome
 	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.ticket.blind == 0 {
 		err := s.second.Put(ctx, key, f.lease, p.record(key))
-		if !errors.Is(err, store.ErrTooLarge) {
+		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
 		}
-		s.warn(f.route, refusal{"is too large for the Store", "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.path)
+		if errors.Is(err, store.ErrTooLarge) {
+			s.warn(f.route, refusal{"is too large for the Store", "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.path)
+		}
 	}
 	if f.lease.Leader {
 		s.second.End(ctx, key, f.lease)
@@ -585,7 +627,7 @@ func (f *flight) end(out outcome) bool {
 	if p := out.page; p != nil {
 		p.took = took
 		evicted, out.stored = s.cache.put(p, f.byName)
-	} else if p := s.cache.peek(&f.key); p != nil && p.ticket.fence < f.ticket.fence {
+	} else if p := s.cache.peek(&f.key); p != nil && p.ticket.fence <= f.ticket.fence {
 		p.fail(out.err, f.ticket)
 	} else if p == nil && f.route.Placeholder != nil {
 		p = f.passMark(refusal{why: "could not be generated"})
@@ -602,12 +644,16 @@ func (f *flight) land() {
 	s, r := f.site, &f.site.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f.ousted = nil // or runs that oust each other would keep all of their pages
 	if r.flights[f.key] == f {
 		delete(r.flights, f.key)
 	}
 	path := canonicalPath(f.key.path)
 	if r.paths[path]--; r.paths[path] == 0 {
 		delete(r.paths, path)
+	}
+	if f.waiting {
+		r.waiting--
 	}
 	if f.slot {
 		r.background--
@@ -682,16 +728,15 @@ func (s *Site) Shutdown(ctx context.Context) error {
 		r.rest()
 	}
 	r.mu.Unlock()
+	if s.second != nil {
+		defer s.second.stop()
+	}
 	select {
 	case <-r.idle:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if s.second != nil {
-		s.second.stop()
-		<-s.second.done
-	}
-	return nil
 }
 
 // generate waits until a fresh page is stored. All that was invalidated before is

@@ -237,16 +237,20 @@ func (s *Site) Purge(ctx context.Context, paths ...string) error {
 // of it; then it holds here, and the Store is told when it answers again.
 func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
 	if s.second == nil || len(tags) == 0 {
-		s.cache.invalidate(effect, false, tags...)
+		s.cache.invalidate(effect, paid, tags...)
 		return nil
 	}
-	asked := s.cache.clock.Load()
+	asked := s.cache.now()
 	v, err := s.second.Invalidate(ctx, effect, tags...)
-	if err != nil {
-		s.cache.invalidate(effect, true, tags...)
-		return fmt.Errorf("isr: other instances, and the next start, may not know of it: %w", err)
+	if err == nil && v <= asked.version {
+		err = errors.New("its versions have gone back")
 	}
-	s.cache.settle(effect, v, asked, tags...)
+	if err != nil {
+		s.cache.invalidate(effect, due, tags...)
+		return fmt.Errorf("isr: the Store, and with it other instances and the next start, may not know of it: %w", err)
+	}
+	s.cache.invalidate(effect, paid, tags...) // here it holds whatever the Store makes of it
+	s.cache.settle(effect, v, asked.clock, tags...)
 	return nil
 }
 
@@ -254,7 +258,7 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 // long: it holds here at once. The channel is closed when the Store has been told,
 // or has failed.
 func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
-	s.cache.invalidate(effect, true, tags...)
+	s.cache.invalidate(effect, paying, tags...)
 	asked, told := s.cache.clock.Load(), make(chan struct{})
 	r := &s.runs
 	r.mu.Lock()
@@ -270,45 +274,73 @@ func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
 		}()
 		if v, err := s.second.Invalidate(context.Background(), effect, tags...); err == nil {
 			s.cache.settle(effect, v, asked, tags...)
+		} else {
+			s.cache.fallDue(tags)
 		}
 	}()
 	return told
 }
 
 // changed expires the pages at a path that a visitor has changed (RFC 9111,
-// section 4.4). Where nothing is stored and nothing on its way, there is nothing
-// to remember, however many paths a stranger may think of; but a Store may hold
-// what this instance does not. It is told once for each request.
-func (s *Site) changed(r *http.Request, again bool) {
-	path := canonicalPath(r.URL.EscapedPath())
+// section 4.4), and reports whether there may be any. Where nothing is stored and
+// nothing on its way, there is nothing to remember, however many paths a stranger
+// may think of; but a Store may hold what this instance does not. That is told when
+// the visitor may know of his success.
+func (s *Site) changed(path string, elsewhere, known bool) bool {
 	here := s.runs.concern(path) || s.cache.holds(path) // in this order: a run ends by storing
 	tag := pathTag(appendPathTag(nil, "", "", path))
 	switch {
-	case s.second == nil && !here, !here && s.neverStored(r):
-		return
-	case s.second == nil:
-		s.cache.invalidate(store.Expired, false, tag)
-	default:
-		told := s.tellStore(store.Expired, tag)
-		if !again { // else the visitor has his answer
-			select {
-			case <-told:
-			case <-time.After(maxTellTime):
-			}
+	case here && (s.second == nil || !known):
+		s.cache.invalidate(store.Expired, paid, tag)
+	case known && (here || elsewhere && s.second.strangers.take(time.Now())):
+		select {
+		case <-s.tellStore(store.Expired, tag):
+		case <-time.After(maxTellTime):
 		}
+	default:
+		return false
 	}
-	if !again {
-		s.report(Event{Kind: Revalidated, Path: path})
-	}
+	return true
 }
 
 // maxTellTime is how long a visitor's POST waits for the Store to hear of it.
 const maxTellTime = 100 * time.Millisecond
 
-// neverStored reports whether the pages at the path of r are not for the cache.
-func (s *Site) neverStored(r *http.Request) bool {
+// mayBeElsewhere reports whether the page that r would change may be stored where
+// this instance does not know of it.
+func (s *Site) mayBeElsewhere(r *http.Request) bool {
+	if s.second == nil {
+		return false
+	}
 	rt := s.lookup(r.Host, r.URL)
-	return rt.Bypass != nil && s.bypasses(pageRequest{key: key{host: strings.ToLower(r.Host), path: r.URL.EscapedPath()}, route: rt})
+	return rt.Bypass == nil || !s.bypasses(pageRequest{key: s.key(r, r.URL.EscapedPath(), rt), route: rt})
+}
+
+// A bucket bounds how often something may happen: a number of times at once, and
+// then so many times a second.
+type bucket struct {
+	mu   sync.Mutex
+	left float64
+	last time.Time
+}
+
+// What strangers may have the Store forget for pages that this instance does not
+// know: who is successful in posting to more of them than that has a flood in mind.
+const (
+	strangersAtOnce = 1000
+	strangersRate   = 10
+)
+
+func (b *bucket) take(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = min(strangersAtOnce, b.left+strangersRate*now.Sub(b.last).Seconds())
+	b.last = now
+	if b.left < 1 {
+		return false
+	}
+	b.left--
+	return true
 }
 
 // concern reports whether one of the runs is of a page at the canonical path.
@@ -319,14 +351,19 @@ func (r *runs) concern(path string) bool {
 }
 
 // An observer is the ResponseWriter of a request that may change its page. It
-// calls success before the visitor can know of it, and again when the handler is
-// through: by then the last of its changes has been made.
+// calls success when the handler says so, again before the visitor may know of it,
+// and at the latest when the handler is through: by then the last of its changes
+// has been made.
 type observer struct {
 	http.ResponseWriter
 	status   int
-	success  func(again bool)
+	written  int // bytes that may not have gone out yet
+	success  func(known bool)
 	hijacked bool // what then goes over the connection is not for us to know
 }
+
+// unsent is how much of a response surely stays here until the handler returns.
+const unsent = 2 << 10
 
 func (o *observer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
@@ -339,9 +376,9 @@ func (o *observer) WriteHeader(status int) {
 	o.ResponseWriter.WriteHeader(status)
 }
 
-func (o *observer) succeed(again bool) {
+func (o *observer) succeed(known bool) {
 	if o.status >= 200 && o.status < 400 {
-		o.success(again)
+		o.success(known)
 	}
 }
 
@@ -352,31 +389,37 @@ func (o *observer) implicit() {
 	}
 }
 
-func (o *observer) Write(b []byte) (int, error) {
+// out is called before some bytes of the response may go out.
+func (o *observer) out(n int) {
 	o.implicit()
+	if o.written <= unsent && o.written+n > unsent {
+		o.succeed(true)
+	}
+	o.written = min(o.written+n, unsent+1)
+}
+
+func (o *observer) Write(b []byte) (int, error) {
+	o.out(len(b))
 	return o.ResponseWriter.Write(b)
 }
 
 func (o *observer) ReadFrom(r io.Reader) (int64, error) {
-	o.implicit()
+	o.out(unsent + 1)
 	return io.Copy(o.ResponseWriter, r)
 }
 
 func (o *observer) Flush() {
-	o.implicit()
+	o.out(unsent + 1)
 	http.NewResponseController(o.ResponseWriter).Flush()
 }
 
 // returned is called when the handler has, with whether that was by a panic.
 func (o *observer) returned(panicked bool) {
-	again := o.status >= 200
-	if o.hijacked || panicked && !again {
+	if o.hijacked || panicked && o.status < 200 {
 		return
 	}
-	if !again {
-		o.status = http.StatusOK
-	}
-	o.succeed(again)
+	o.implicit()
+	o.succeed(true)
 }
 
 // A hijackObserver is an observer of a connection that can be taken over.

@@ -74,6 +74,9 @@ func (g *Guard) Get(ctx context.Context, key string) (*store.Record, store.Effec
 		if err == nil && rec == nil {
 			err = store.ErrNotFound // as it should have said
 		}
+		if err == nil && (effect < store.None || effect > store.Gone) {
+			err = store.ErrNotFound
+		}
 		return found{rec, effect}, err
 	}, nil)
 	return out.rec, out.effect, err
@@ -235,14 +238,19 @@ func (g *Guard) Follow(ctx context.Context, apply func(store.Changes), restored,
 			continue
 		}
 		pause = minPause
+		for i := range c.List {
+			if e := &c.List[i].Effect; *e <= store.None || *e > store.Gone {
+				*e = store.Gone
+			}
+		}
 		apply(c)
 		moved := c.Upto > cursor
 		if moved || c.Reset {
 			cursor = c.Upto
 		}
 		if g.mayClose() {
-			restored()
 			g.close()
+			restored()
 		}
 		contact()
 		if !moved && time.Since(begin) < breath {
