@@ -390,7 +390,7 @@ func (f *flight) renewed(merged http.Header) *page {
 // passMark makes the note that the response may not be stored.
 func (f *flight) passMark(why refusal) *page {
 	return &page{
-		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease.Fence, generated: time.Now(),
+		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease, generated: time.Now(),
 		pass: why, size: pageOverhead + f.key.bytes(),
 	}
 }
@@ -409,7 +409,7 @@ const (
 func (f *flight) page(status int, h http.Header, age string, plain, compressed []byte) *page {
 	d := parseCacheControl(h["Cache-Control"])
 	p := &page{
-		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease.Fence,
+		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease,
 		status: status, generated: time.Now(),
 		tags: tagsOf(f.route, h), ownControl: h["Cache-Control"] != nil,
 	}
