@@ -860,7 +860,7 @@ func (f *fence) debts() (m map[store.Effect][]string, clock uint64) {
 // settle notes what the Store knows of, and the version that it gave it. It was
 // asked at a clock: what is owed since then is still so.
 func (f *fence) settle(effect store.Effect, v store.Version, asked uint64, tags ...string) {
-	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags)})
+	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, tag := range tags {
@@ -910,15 +910,14 @@ func (f *fence) judged() ticket {
 
 // apply takes over what was invalidated in the Store.
 func (f *fence) apply(at time.Time, c store.Changes) {
+	f.see(c.Upto)
 	if len(c.List) == 0 && !c.Reset {
-		f.see(c.Upto)
 		return
 	}
 	if c.Reset {
 		f.theirs.Forget(at, c.Upto)
 	}
 	f.theirs.Apply(at, c.List...)
-	f.see(f.theirs.Upto())
 	f.tick()
 }
 

@@ -447,9 +447,8 @@ func (f *flight) lookUp() (ended bool) {
 			s.second.End(ctx, key, f.ousted.permit())
 			f.ousted = nil
 		}
-		ttl := f.route.Timeout + time.Second
 		clock := s.cache.clock.Load()
-		t, err := s.second.Begin(ctx, key, ttl)
+		t, err := s.second.Begin(ctx, key, f.leaseTTL())
 		if err != nil {
 			f.goBlind(returns)
 			return false
@@ -463,6 +462,16 @@ func (f *flight) lookUp() (ended bool) {
 			time.Sleep(pause)
 		}
 	}
+}
+
+// leaseTTL returns how long others shall wait for the run at most: not for long, if
+// this process is killed, and yet long enough for a page that is known to be slow.
+func (f *flight) leaseTTL() time.Duration {
+	ttl := patience
+	if !f.old.unknown() {
+		ttl = max(ttl, 4*f.old.took)
+	}
+	return min(ttl, f.route.Timeout+time.Second)
 }
 
 // take stores what the Store has returned, if it is newer than what is stored
@@ -479,13 +488,22 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	if now := time.Now(); p.generated.After(now) { // by a clock that is ahead of ours
 		p.generated = now
 	}
-	if old := s.cache.peek(&f.key); old != nil && !p.newerThan(old) {
-		return false
-	}
-	evicted, ok := s.cache.put(p, f.byName)
-	s.reportEvicted(evicted)
-	if !ok {
-		return false
+	told := store.None // of what is stored here
+	switch old := s.cache.peek(&f.key); {
+	case old != nil && !p.newerThan(old): // another run of this instance has been here
+		if !old.newerThan(p) {
+			told = effect
+		}
+		p = old
+	default:
+		if old != nil {
+			p.ticket.fence = max(p.ticket.fence, old.ticket.fence)
+		}
+		evicted, ok := s.cache.put(p, f.byName)
+		s.reportEvicted(evicted)
+		if !ok {
+			return false
+		}
 	}
 	if f.route.PrerenderedOnly {
 		s.cache.admit(f.key.path) // or it would not be in the Store
@@ -495,7 +513,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	f.old = p
 	awaited := f.awaited
 	r.mu.Unlock()
-	switch p.view(s.cache.effect(p), time.Now()).state {
+	switch p.view(max(told, s.cache.effect(p)), time.Now()).state {
 	case Fresh:
 	case Stale:
 		if !awaited {

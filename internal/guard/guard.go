@@ -216,7 +216,7 @@ func (g *Guard) open() {
 // Pauses of Follow.
 const (
 	minPause = 100 * time.Millisecond // after a failure; doubled with each
-	maxPause = 2 * time.Second
+	maxPause = time.Second
 	breath   = 20 * time.Millisecond // of a store that answers at once, and says nothing new
 )
 

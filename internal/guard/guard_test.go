@@ -169,7 +169,7 @@ func TestFollow(t *testing.T) {
 	}{
 		"hasty":  {func(context.Context, store.Version) (store.Changes, error) { return store.Changes{}, nil }, 1000, 3100},
 		"resets": {func(context.Context, store.Version) (store.Changes, error) { return store.Changes{Reset: true}, nil }, 1000, 3100},
-		"fails":  {func(context.Context, store.Version) (store.Changes, error) { return store.Changes{}, errors.New("no") }, 20, 60},
+		"fails":  {func(context.Context, store.Version) (store.Changes, error) { return store.Changes{}, errors.New("no") }, 40, 80},
 		"hangs": {func(ctx context.Context, _ store.Version) (store.Changes, error) {
 			<-ctx.Done()
 			return store.Changes{}, ctx.Err()

@@ -29,6 +29,8 @@ type hints struct {
 	stop    func()        // ends the subscription; nil: there is none
 	linger  *time.Timer   // does that, after a while; nil: nobody has left yet
 	hint    chan struct{} // closed by the next hint; nil: nobody waits for it
+	silent  bool          // whether the last look has failed
+	back    chan struct{} // told when one has not, after that
 }
 
 // enter makes sure that there is a subscription until leave is called.
@@ -56,7 +58,7 @@ func (h *hints) leave() {
 	h.linger = time.AfterFunc(linger, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.waiting == 0 && h.stop != nil { // somebody may just have entered
+		if h.waiting == 0 && h.stop != nil { // who has entered meanwhile came too late to stop this
 			h.stop()
 			h.stop = nil
 		}
@@ -83,6 +85,20 @@ func (h *hints) wake() {
 	}
 }
 
+// looked notes whether the server answers. Where it does again, there is no reason
+// to wait any longer before the next attempt to subscribe.
+func (h *hints) looked(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil && h.silent {
+		select {
+		case h.back <- struct{}{}:
+		default:
+		}
+	}
+	h.silent = err != nil
+}
+
 // follow subscribes until ctx is done, again and again. A subscription that was had
 // is had again at once, the first time.
 func (h *hints) follow(ctx context.Context) {
@@ -96,6 +112,8 @@ func (h *hints) follow(ctx context.Context) {
 		select {
 		case <-time.After(pause):
 			pause = min(2*pause+50*time.Millisecond, maxPause)
+		case <-h.back:
+			pause = 50 * time.Millisecond
 		case <-ctx.Done():
 		}
 	}

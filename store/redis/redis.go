@@ -126,6 +126,7 @@ func Lazy(connect func() (rueidis.Client, error), opts Options) *Store {
 		heartbeat: heartbeat,
 	}
 	s.hints.subscribe = s.subscribe
+	s.hints.back = make(chan struct{}, 1)
 	return s
 }
 

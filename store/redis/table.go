@@ -91,6 +91,7 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 	for {
 		hint := s.hints.next() // before looking, so that none is missed
 		c, err := s.changes(ctx, after)
+		s.hints.looked(err)
 		if err != nil || c.Reset || len(c.List) > 0 {
 			return c, err
 		}
