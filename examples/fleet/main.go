@@ -1,0 +1,114 @@
+// Fleet is a small blog on three ports that share one Redis: a page is generated
+// once for all of them, and a purge on one reaches the others.
+//
+//	go run ./examples/fleet
+//
+// Without -redis it starts a redis-server of its own, for as long as it runs. The
+// README says what to try.
+//
+// The three would be three processes on three machines. Here they are three sites
+// in one process, each with a connection of its own, that share Redis and the posts.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store/redis"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // so that a second signal ends the program at once
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "fleet:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves the blog on three ports until ctx is done.
+func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
+	flags := flag.NewFlagSet("fleet", flag.ExitOnError)
+	port := flags.Int("port", 8081, "first of three `ports` to listen on; 0 is any three that are free")
+	addr := flags.String("redis", "", "`address` of a Redis, such as localhost:6379 (default: one is started)")
+	secret := flags.String("secret", cmp.Or(os.Getenv("REVALIDATE_SECRET"), "only-for-a-try"), "what /api/revalidate asks for")
+	flags.Parse(args)
+	if *addr == "" {
+		server, err := startRedis(ctx)
+		if err != nil {
+			return err
+		}
+		defer server.stop()
+		*addr = server.addr
+	}
+
+	posts := newPosts()
+	var instances []*instance
+	defer func() {
+		for _, in := range instances {
+			err = errors.Join(err, in.stop())
+		}
+	}()
+	ended := make(chan error, 3)
+	for number := 1; number <= 3; number++ {
+		at := "localhost:0"
+		if *port != 0 {
+			at = net.JoinHostPort("localhost", strconv.Itoa(*port+number-1))
+		}
+		ln, err := net.Listen("tcp", at)
+		if err != nil {
+			return err
+		}
+		in := newInstance(number, posts, *addr, *secret)
+		instances = append(instances, in)
+		go func() { ended <- in.server.Serve(ln) }()
+		fmt.Fprintf(stdout, "instance %d: http://%s\n", number, ln.Addr())
+	}
+	fmt.Fprintf(stdout, "all on Redis at %s; interrupt to end them\n", *addr)
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+	}
+	return err
+}
+
+// An instance is what would be a process of its own.
+type instance struct {
+	server *http.Server
+	site   *isr.Site
+	redis  io.Closer
+}
+
+// newInstance returns one of those that share the posts and Redis.
+func newInstance(number int, posts *posts, addr, secret string) *instance {
+	client := &lazyClient{addr: addr}
+	site := isr.Wrap(newPages(number, posts), isr.Options{
+		Default: isr.Route{TTL: time.Minute, Tags: []string{"posts"}},
+		Origin:  "https://blog.example", // what they are together, whatever the port
+		Store:   redis.Lazy(client.connect, redis.Options{Prefix: "fleet-example:"}),
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/", site)
+	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, secret))
+	return &instance{&http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, site, client}
+}
+
+// stop ends the instance: the visitors first, then the pages that are on their way
+// to Redis, and then the connection.
+func (in *instance) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return errors.Join(in.server.Shutdown(ctx), in.site.Shutdown(ctx), in.redis.Close())
+}

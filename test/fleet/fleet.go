@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const fleetSize = 5
+
+// A fleet is the instances, what they share, and what stands before them: a load
+// balancer's idea of who is there.
+type fleet struct {
+	start   time.Time
+	cms     *cms
+	redis   *redisServer // nil: not there
+	client  *http.Client
+	logging bool
+	addr    string // where Redis is, or is not
+
+	mu    sync.Mutex
+	slots [fleetSize]slot // guarded by mu
+}
+
+// A slot is an instance's place: when it has ended, another takes it.
+type slot struct {
+	*process
+	addr     string
+	life     int  // one more with each instance
+	alive    bool // until it is killed
+	draining bool // gets no more requests
+	requests int  // under way
+}
+
+// A target is an instance that was picked for a request.
+type target struct {
+	number, life int
+	addr         string
+}
+
+// newFleet starts Redis, if it is to be there, and the instances.
+func newFleet(ctx context.Context, withRedis, logging bool) (_ *fleet, err error) {
+	f := &fleet{start: time.Now(), logging: logging}
+	defer func() {
+		if err != nil {
+			f.stop()
+		}
+	}()
+	// More idle connections than there are requests at a time: all are kept alive.
+	f.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: 30 * time.Second}
+	if f.cms, err = startCMS(f.start); err != nil {
+		return nil, err
+	}
+	if withRedis {
+		if f.redis, err = startRedis(ctx, ""); err != nil {
+			return nil, err
+		}
+		f.addr = f.redis.addr
+	} else if f.addr, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	for i := range fleetSize {
+		if err = f.launch(i, "v1"); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// stop ends everything.
+func (f *fleet) stop() {
+	for i := range f.slots {
+		if p := f.slots[i].process; p != nil {
+			p.kill()
+		}
+	}
+	if f.redis != nil {
+		f.redis.kill()
+	}
+	if f.cms != nil {
+		f.cms.server.Close()
+	}
+	f.client.CloseIdleConnections()
+}
+
+// now is the time that everything here is measured in.
+func (f *fleet) now() time.Duration { return time.Since(f.start) }
+
+// launch starts an instance in a slot where there is none any more.
+func (f *fleet) launch(i int, build string) error {
+	p, addr, err := startInstance(config{Number: i, Build: build, Redis: f.addr, CMS: f.cms.url, Log: f.logging})
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &f.slots[i]
+	*s = slot{process: p, addr: addr, life: s.life + 1, alive: true, requests: s.requests}
+	return nil
+}
+
+// kill ends an instance without a word to those who are waiting for it.
+func (f *fleet) kill(i int) {
+	f.mu.Lock()
+	f.slots[i].alive = false
+	p := f.slots[i].process
+	f.mu.Unlock()
+	p.kill()
+}
+
+// replace puts an instance of another build into a slot, as deploys do: no new
+// requests for the old one, and when those under way have been answered, it is
+// asked to end.
+func (f *fleet) replace(ctx context.Context, i int, build string) error {
+	f.mu.Lock()
+	s := &f.slots[i]
+	s.draining = true
+	p := s.process
+	f.mu.Unlock()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for busy := true; busy; {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		f.mu.Lock()
+		busy = s.requests > 0
+		f.mu.Unlock()
+	}
+	f.client.CloseIdleConnections() // some of which have never been used, and a server would wait for them
+	p.stdin.Close()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return f.launch(i, build)
+}
+
+// pick returns one of the instances, and take a certain one, if it gets requests.
+// Each target that was had is given back by release.
+func (f *fleet) pick() target {
+	for {
+		if t, ok := f.take(rand.IntN(fleetSize)); ok {
+			return t
+		}
+	}
+}
+
+func (f *fleet) take(i int) (target, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &f.slots[i]
+	if s.draining {
+		return target{}, false
+	}
+	s.requests++
+	return target{i, s.life, s.addr}, true
+}
+
+func (f *fleet) release(t target) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.slots[t.number].requests--
+}
+
+// killed reports whether an instance was no more when it was picked, or has been
+// killed since.
+func (f *fleet) killed(t target) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &f.slots[t.number]
+	return s.life != t.life || !s.alive
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test's own binary be the instances, too.
+func TestMain(m *testing.M) {
+	if instanceMain() {
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestFleet is the short version of the program. A bar that a slow machine can miss
+// is tried for a second time; what is wrong is wrong at once.
+func TestFleet(t *testing.T) {
+	var results []*result
+	for _, sc := range scenarios {
+		t.Run(sc.name, func(t *testing.T) {
+			for attempt := 1; ; attempt++ {
+				r, err := play(t.Context(), sc, 3*time.Second, false)
+				if errors.Is(err, errNoRedis) && os.Getenv("CI") != "true" {
+					t.Skip(err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				var report strings.Builder
+				r.explain(&report)
+				for _, wrong := range r.wrong() {
+					t.Errorf("%s\n%s", wrong, &report)
+				}
+				slow := r.slow()
+				if len(slow) > 0 && attempt == 1 {
+					t.Logf("once more, since %s\n%s", strings.Join(slow, ", and "), &report)
+					continue
+				}
+				for _, slow := range slow {
+					t.Errorf("%s\n%s", slow, &report)
+				}
+				results = append(results, r)
+				return
+			}
+		})
+	}
+	t.Logf("\n%s", table(results))
+}
+
+// TestTroubleIsNoticed proves that the checks can fail.
+func TestTroubleIsNoticed(t *testing.T) {
+	ms := time.Millisecond
+	l := &load{fleet: &fleet{start: time.Now().Add(-5 * time.Second), cms: &cms{}}}
+	l.cms.renders[7] = make([]time.Duration, 7) // of 5
+	l.purges = []*purge{
+		{page: 7, revision: 1, asked: 100 * ms, acked: 110 * ms},
+		{page: 7, revision: 2, asked: 200 * ms, refused: []refusal{{target{number: 3, life: 1}, 210 * ms}}},
+	}
+	l.views = []view{
+		{page: 7, revision: 0, begin: 105 * ms},                                              // before the acknowledgement
+		{page: 8, revision: 0, begin: 150 * ms},                                              // another page
+		{page: 7, revision: 0, begin: 180 * ms, took: time.Second},                           // old, for 70 ms
+		{page: 7, revision: 0, begin: 130 * ms},                                              // old, but not for longer
+		{page: 7, revision: 1, begin: 220 * ms, target: target{number: 2, life: 1}},          // has not heard of it
+		{page: 7, revision: 1, begin: 220 * ms, target: target{number: 3, life: 2}},          // cannot remember
+		{page: 7, revision: 1, begin: 205 * ms, target: target{number: 3, life: 1}},          // has not said so yet
+		{page: 7, revision: 2, begin: 230 * ms, target: target{number: 3, life: 1}},          // new
+		{page: 7, revision: 1, begin: 240 * ms, target: target{number: 3, life: 1}},          // old
+		{page: 7, revision: 2, begin: 250 * ms, build: "v1", served: "v2", target: target{}}, // of another build
+	}
+	l.errors = []error{errors.New("status 500")}
+	r := judge(scenario{maxRenders: 1.2, maxLag: 50 * ms, maxWait: 500 * ms}, l)
+	if got, want := r.lag(0.5), 70*ms; got != want || len(r.seen) != 1 {
+		t.Errorf("an old page for %v after one of %d purges, want %v after one", got, len(r.seen), want)
+	}
+	var said strings.Builder
+	for _, s := range append(r.wrong(), r.slow()...) {
+		fmt.Fprintln(&said, s)
+	}
+	want := `1 errors of visitors, the first: status 500
+1 pages were rendered by one build, and served by another
+1 old pages of those who have purged their own, the first: instance 3 answered a  of page 7 with 500 at 210ms, and showed revision 1, not 2, at 240ms
+1.40 renders for each that was needed, more than 1.20
+old pages were seen 70ms after a purge at the 99th percentile, more than 50ms
+a request took 950ms more than rendering, more than 500ms
+`
+	if said.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &said, want)
+	}
+
+	r = judge(scenario{}, &load{fleet: l.fleet, purges: l.purges[1:]})
+	if wrong := r.wrong(); len(wrong) != 1 || wrong[0] != "0 of 1 purges were acknowledged" {
+		t.Errorf("no purge was acknowledged, and what is wrong is %q", wrong)
+	}
+}
+
+// TestPagesAreChecked proves that what is no page is no answer.
+func TestPagesAreChecked(t *testing.T) {
+	whole := render("7", "12", "v1")
+	page, revision, build, err := read(whole)
+	if page != 7 || revision != 12 || build != "v1" || err != nil {
+		t.Errorf("got page %d, revision %d of %q, %v", page, revision, build, err)
+	}
+	torn := append(whole[:len(whole)/2:len(whole)/2], whole[len(whole)/2+1:]...)
+	for _, bad := range [][]byte{nil, []byte("Bad gateway\n"), whole[:len(whole)-1], torn} {
+		if _, _, _, err := read(bad); err == nil {
+			t.Errorf("%d bytes that are no page are taken for one", len(bad))
+		}
+	}
+}
+
+func TestPicture(t *testing.T) {
+	r := &result{scenario: scenarios[0], seen: []seen{{lag: 0}, {lag: time.Millisecond}, {lag: time.Hour}}}
+	svg := string(picture([]*result{r, {scenario: scenarios[5]}}))
+	if strings.Contains(svg, "%!") {
+		t.Error("a number that is none")
+	}
+	d := xml.NewDecoder(strings.NewReader(svg))
+	dots := 0
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "circle" {
+			dots++
+		}
+	}
+	if dots != 3 {
+		t.Errorf("%d dots for 3 purges", dots)
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	err := run(context.Background(), []string{"-scenario", "healthy,sunny"}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), `no scenario "sunny"; there are: healthy, cut, `) {
+		t.Errorf("got %v", err)
+	}
+}

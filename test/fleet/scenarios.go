@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// A scenario is what happens to a fleet, and how it has to bear it. In all of them
+// visitors see no error, and no page of another build.
+type scenario struct {
+	name, about string
+	noRedis     bool                                                            // when it begins
+	neverAcked  bool                                                            // no purge can be acknowledged
+	fault       func(ctx context.Context, f *fleet, length time.Duration) error // nil: none
+
+	// Bars; zero: none.
+	maxRenders float64       // for each that is needed
+	maxLag     time.Duration // until a purge is seen everywhere, at the 99th percentile
+	maxWait    time.Duration // of the slowest request, beside the rendering
+}
+
+// pushless is how soon a purge has to be seen where there is no push, or not all
+// the time.
+const pushless = 1500 * time.Millisecond
+
+var scenarios = []scenario{
+	{
+		name: "healthy", about: "nothing is broken",
+		maxRenders: 1.2, maxLag: 50 * time.Millisecond,
+	},
+	{
+		name: "cut", about: "each subscription is cut as soon as it is there",
+		fault: cut, maxLag: pushless,
+	},
+	{
+		name: "forbidden", about: "an ACL forbids to subscribe",
+		fault: forbid, maxLag: pushless,
+	},
+	{
+		name: "hung", about: "Redis is stopped for a third of the time, and then goes on",
+		fault: hang, maxLag: pushless, maxWait: 500 * time.Millisecond,
+	},
+	{
+		name: "wiped", about: "Redis is killed, and a sixth of the time later an empty one is there",
+		fault: wipe, maxLag: pushless,
+	},
+	{
+		name: "absent", about: "there is no Redis at all",
+		noRedis: true, neverAcked: true,
+	},
+	{
+		name: "late", about: "Redis is started when a third of the time is over",
+		noRedis: true, fault: startLate, maxLag: pushless,
+	},
+	{
+		name: "leader", about: "again and again an instance is killed while it renders, and another one started",
+		fault: killLeaders, maxLag: pushless,
+	},
+	{
+		name: "deploy", about: "one instance after another is replaced by one of a new build",
+		fault: deploy, maxLag: pushless,
+	},
+}
+
+// play is one scenario from its beginning to its end.
+func play(ctx context.Context, sc scenario, length time.Duration, logging bool) (*result, error) {
+	f, err := newFleet(ctx, !sc.noRedis, logging)
+	if err != nil {
+		return nil, err
+	}
+	defer f.stop()
+	l := &load{fleet: f}
+	var fault func(context.Context, *fleet) error
+	if sc.fault != nil {
+		fault = func(ctx context.Context, f *fleet) error { return sc.fault(ctx, f, length) }
+	}
+	if err := l.run(ctx, length, fault); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return judge(sc, l), nil
+}
+
+func cut(ctx context.Context, f *fleet, _ time.Duration) error {
+	for sleep(ctx, 10*time.Millisecond) {
+		if err := f.redis.do("CLIENT KILL TYPE pubsub"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func forbid(ctx context.Context, f *fleet, _ time.Duration) error {
+	return f.redis.do("ACL SETUSER default -subscribe -psubscribe -ssubscribe", "CLIENT KILL TYPE pubsub")
+}
+
+func hang(ctx context.Context, f *fleet, length time.Duration) error {
+	if !sleep(ctx, length/4) {
+		return nil
+	}
+	if err := f.redis.signal("STOP"); err != nil {
+		return err
+	}
+	sleep(ctx, length/3)
+	return f.redis.signal("CONT")
+}
+
+func wipe(ctx context.Context, f *fleet, length time.Duration) error {
+	if !sleep(ctx, length/4) {
+		return nil
+	}
+	f.redis.kill()
+	sleep(ctx, length/6)
+	s, err := startRedis(ctx, f.redis.addr)
+	if err == nil {
+		f.redis = s
+	}
+	return err
+}
+
+func startLate(ctx context.Context, f *fleet, length time.Duration) (err error) {
+	if sleep(ctx, length/3) {
+		f.redis, err = startRedis(ctx, f.addr)
+	}
+	return err
+}
+
+func killLeaders(ctx context.Context, f *fleet, length time.Duration) error {
+	for sleep(ctx, length/8) {
+		select {
+		case i := <-f.cms.nextLeader():
+			f.kill(i)
+			sleep(ctx, length/20)
+			if err := f.launch(i, "v1"); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func deploy(ctx context.Context, f *fleet, length time.Duration) error {
+	for i := range fleetSize {
+		if !sleep(ctx, length/8) {
+			return nil
+		}
+		// Without the deadline of the scenario: an old build is not left behind.
+		if err := f.replace(context.WithoutCancel(ctx), i, "v2"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
