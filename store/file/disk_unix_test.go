@@ -275,7 +275,7 @@ func readOnly(dir string) error {
 			return fmt.Errorf("%s: %v", what, err)
 		}
 	}
-	if rec, effect, err = s.Get(background, "key"); err != nil || effect != store.None {
+	if _, effect, err = s.Get(background, "key"); err != nil || effect != store.None {
 		return fmt.Errorf("Get: %v, %v", effect, err)
 	}
 	// There is none, and none can be made.
