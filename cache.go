@@ -19,6 +19,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
@@ -59,9 +60,10 @@ func isHTTPS(forwardedProto []string) bool {
 	return false
 }
 
-// clone returns a key that shares no memory with a request.
+// clone returns a key that shares no memory with a request. Pages share their host,
+// of which there are few: to compare it then takes no look at it.
 func (k *key) clone() key {
-	return key{k.scheme, strings.Clone(k.host), strings.Clone(k.path), strings.Clone(k.query), strings.Clone(k.varied)}
+	return key{k.scheme, unique.Make(k.host).Value(), strings.Clone(k.path), strings.Clone(k.query), strings.Clone(k.varied)}
 }
 
 // bytes returns how much memory the key takes, and its path in the index if that
@@ -358,6 +360,8 @@ type page struct {
 	revoked atomic.Int64            // Unix time in ns of the invalidation that it was first seen to be stale by
 	away    atomic.Int64            // Unix time in ns until which it is left to another instance
 	trouble atomic.Pointer[trouble] // the failures since
+
+	room representation // for plain: what lies together is found together
 }
 
 // A ticket orders the generations by when they began: among each other by the

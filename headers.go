@@ -397,11 +397,11 @@ func (f *flight) passMark(why refusal) *page {
 
 // What is taken beside strings and bodies, as TestMemory finds it on the heap: by
 // a page with its places in a list, the index and a shelf; by a representation
-// with its stamp; and by a header line in its names, its values and its stamp.
+// with its stamp; and by a header line in its values and its stamp.
 const (
-	pageOverhead           = 820
-	representationOverhead = 230
-	lineOverhead           = 3 * 16
+	pageOverhead           = 930
+	representationOverhead = 290
+	lineOverhead           = 2 * 16
 )
 
 // page makes a page of h, which it takes over, the Age that came with it, and the
@@ -455,9 +455,9 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 	if compressed != nil {
 		zipped := maps.Clone(h)
 		zipped.Set("Content-Encoding", "gzip")
-		p.gzip = newRepresentation(p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`)
+		p.gzip = newRepresentation(new(representation), &p.route.names[1], p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`)
 	}
-	p.plain = newRepresentation(p.status, h, plain, etag)
+	p.plain = newRepresentation(&p.room, &p.route.names[0], p.status, h, plain, etag)
 	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
@@ -530,10 +530,13 @@ type stamp struct {
 	state     State
 	revoked   bool
 	values    []string
+	room      [12]string // for values
 }
 
-func newRepresentation(status int, h http.Header, body []byte, etag string) *representation {
-	rep := &representation{body: body, etag: etag}
+// newRepresentation makes rep the representation of a body. The pages of a route
+// mostly have the same headers: their names are those of the last, if they are.
+func newRepresentation(rep *representation, last *atomic.Pointer[[]string], status int, h http.Header, body []byte, etag string) *representation {
+	rep.body, rep.etag = body, etag
 	add := func(name string, values ...string) {
 		for _, v := range values {
 			rep.names = append(rep.names, name)
@@ -563,6 +566,12 @@ func newRepresentation(status int, h http.Header, body []byte, etag string) *rep
 	add("Cache-Control", strings.Join(h["Cache-Control"], ", "))
 	add("Age", "0")
 	add("Cache-Status", strings.Join(append(slices.Clip(h["Cache-Status"]), "isr"), ", "))
+	names := rep.names
+	if shared := last.Load(); shared != nil && slices.Equal(*shared, names) {
+		rep.names = *shared
+	} else {
+		last.Store(&names)
+	}
 	return rep
 }
 
@@ -603,7 +612,8 @@ func (rep *representation) at(v view) *stamp {
 	if s := rep.stamp.Load(); s != nil && s.age == age && s.left == left && s.state == v.state && s.revoked == v.revoked {
 		return s
 	}
-	s := &stamp{age, left, v.state, v.revoked, slices.Clone(rep.values)}
+	s := &stamp{age: age, left: left, state: v.state, revoked: v.revoked}
+	s.values = append(s.room[:0], rep.values...)
 	tail := s.values[len(s.values)-3:]
 	if v.revoked {
 		tail[0] = revokedControl(tail[0])

@@ -116,7 +116,8 @@ type Options struct {
 
 	// Version names this build's pages in the Store, so that one build is never
 	// served what another has made. Tags and paths are the same for all. Empty
-	// means the VCS revision that the Go command has noted in the binary, if any.
+	// means the VCS revision that the Go command has noted in the binary, if any;
+	// builds of files that were not committed share that of the last commit.
 	Version string
 
 	// Logger receives one line for each outcome: hits, stale hits, misses and
@@ -606,6 +607,8 @@ type route struct {
 	query    []string // sorted
 	varyOn   string   // the Vary header that says the same
 	authPage bool     // whether Authorization is in the key
+
+	names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
 }
 
 func (s *Site) addRoute(pattern string, r Route) {
