@@ -77,17 +77,20 @@ func startRedis(ctx context.Context) (*redisServer, error) {
 		close(s.done)
 	}()
 	for {
-		if conn, err := net.Dial("tcp", addr); err == nil {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
 			conn.Close()
-			return s, nil
 		}
 		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-s.done:
-			return nil, fmt.Errorf("redis-server has ended: %v", s.cmd.ProcessState)
+		case <-s.done: // before one looks at err: somebody else may have answered
+			return nil, fmt.Errorf("redis-server at %s has ended: %v", addr, s.cmd.ProcessState)
 		case <-ctx.Done():
 			s.stop()
 			return nil, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+		if err == nil {
+			return s, nil
 		}
 	}
 }

@@ -16,8 +16,14 @@ import (
 // patience is how long a call goes on after its caller has left, at most.
 const patience = 15 * time.Second
 
-// errReply says that a script's reply is not what it returns.
-var errReply = errors.New("unexpected reply")
+// maxCalls is how many calls are under way at once, those that were left behind
+// among them. Connecting heeds no time limit but the client's own.
+const maxCalls = 256
+
+var (
+	errReply = errors.New("unexpected reply")  // of a script
+	errEnded = errors.New("it did not return") // but called runtime.Goexit
+)
 
 // call calls f, and leaves it behind when ctx is done.
 //
@@ -33,25 +39,37 @@ func call[T any](ctx context.Context, s *Store, op string, f func(context.Contex
 	}
 	var none T
 	if err := ctx.Err(); err != nil {
-		return none, fmt.Errorf("redis: %s: %w", op, err)
+		return none, fmt.Errorf("store/redis: %s: %w", op, err)
+	}
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return none, fmt.Errorf("store/redis: %s: %w", op, ctx.Err())
 	}
 	done := make(chan result, 1)
 	go func() {
+		r := result{err: errEnded} // which is what remains where f does not return
+		defer func() {
+			if p := recover(); p != nil { // on the caller's goroutine it would be net/http's
+				r.err = fmt.Errorf("panic: %v", p)
+			}
+			r.err = fault(op, r.err)
+			<-s.slots
+			done <- r
+		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
-		var r result
 		client, err := s.conn.get()
 		if err == nil {
 			r.value, err = f(ctx, client)
 		}
-		r.err = fault(op, err)
-		done <- r
+		r.err = err
 	}()
 	select {
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
-		return none, fmt.Errorf("redis: %s: %w", op, ctx.Err())
+		return none, fmt.Errorf("store/redis: %s: %w", op, ctx.Err())
 	}
 }
 
@@ -62,7 +80,7 @@ func fault(op string, err error) error {
 	if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrSuperseded) {
 		return err
 	}
-	return fmt.Errorf("redis: %s: %w: %s", op, store.ErrUnavailable, harmless(err))
+	return fmt.Errorf("store/redis: %s: %w: %s", op, store.ErrUnavailable, harmless(err))
 }
 
 // harmless returns the text of an error without what could be a secret. Errors of a
@@ -113,8 +131,9 @@ type attempt struct {
 	err    error
 }
 
-// get returns the client. It takes as long as connect does.
-func (c *connection) get() (rueidis.Client, error) {
+// get returns the client. It takes as long as connect does. Where that panics, it
+// has failed.
+func (c *connection) get() (client rueidis.Client, err error) {
 	c.mu.Lock()
 	if c.client != nil {
 		defer c.mu.Unlock()
@@ -126,20 +145,26 @@ func (c *connection) get() (rueidis.Client, error) {
 		<-a.done
 		return a.client, a.err
 	}
-	a = &attempt{done: make(chan struct{})}
+	a = &attempt{done: make(chan struct{}), err: errEnded}
 	c.attempt = a
 	c.mu.Unlock()
 
+	defer func() {
+		if p := recover(); p != nil {
+			a.err = fmt.Errorf("connect panicked: %v", p)
+		}
+		if a.err == nil && a.client == nil {
+			a.err = errors.New("connect returned no client")
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if a.err == nil {
+			c.client = a.client
+		}
+		c.attempt = nil
+		close(a.done)
+		client, err = a.client, a.err
+	}()
 	a.client, a.err = c.connect()
-	if a.err == nil && a.client == nil {
-		a.err = errors.New("connect returned no client")
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if a.err == nil {
-		c.client = a.client
-	}
-	c.attempt = nil
-	close(a.done)
-	return a.client, a.err
+	return
 }

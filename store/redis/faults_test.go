@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/rueidis"
 
 	"github.com/isr-go/isr/store"
@@ -158,7 +160,7 @@ func TestNoPush(t *testing.T) {
 	})
 	t.Run("forbidden", func(t *testing.T) {
 		server := newServer(t)
-		do(t, server.client(), append([]string{"ACL", "SETUSER", "isr", "on", ">pw", "resetchannels", "~isr:*"}, rights...)...)
+		do(t, server.client(), append(rights(t), "resetchannels")...)
 		client := newClient(t, rueidis.ClientOption{InitAddress: []string{server.addr}, Username: "isr", Password: "pw"})
 		s := redis.New(client, redis.Options{})
 		mustPut(t, s, "key", "tag")
@@ -279,13 +281,23 @@ func TestFull(t *testing.T) {
 	admin := server.client()
 	s := redis.New(admin, redis.Options{})
 	ticket := mustPut(t, s, "key", "tag")
+	leader, err := s.Begin(t.Context(), "key", time.Hour)
+	if err != nil || !leader.Leader {
+		t.Fatalf("%+v, %v: not the leader", leader, err)
+	}
 	do(t, admin, "CONFIG", "SET", "maxmemory", "1")
 	is(t, s, "key", store.None)
 	if _, err := s.Begin(t.Context(), "key", time.Hour); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Begin: %v, want %v", err, store.ErrUnavailable)
 	}
-	if err := s.Put(t.Context(), "key", ticket, &store.Record{}); !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("Put: %v, want %v", err, store.ErrUnavailable)
+	for _, ticket := range []store.Ticket{ticket, leader} {
+		err := s.Put(t.Context(), "key", ticket, &store.Record{Data: make([]byte, 1<<20)})
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("Put of %+v: %v, want %v", ticket, err, store.ErrUnavailable)
+		}
+	}
+	if n, _ := do(t, admin, "EXISTS", s.LeaseKey("key")).AsInt64(); n != 0 {
+		t.Error("the leader's lease outlives its Put")
 	}
 	is(t, s, "key", store.None)
 	for _, effect := range []store.Effect{store.Stale, store.Gone} {
@@ -398,6 +410,43 @@ func TestReplicas(t *testing.T) {
 	if c, err := s.Changes(t.Context(), v-1); err != nil || c.Reset || len(c.List) != 1 {
 		t.Errorf("Changes after the failover: %+v, %v, want the purge", c, err)
 	}
+}
+
+// A server that has taken over before it is asked for its replicas does not vouch for
+// an invalidation that the one before it took along.
+func TestReplicasFailover(t *testing.T) {
+	primary := newServer(t, "--repl-diskless-sync-delay", "0")
+	host, port, _ := net.SplitHostPort(primary.addr)
+	newServer(t, "--replicaof", host, port)
+	admin := primary.client()
+	client := &failingOver{Client: primary.client()}
+	s := redis.New(client, redis.Options{Replicas: 1})
+	eventually(t, "replication", func() error {
+		_, err := s.Invalidate(t.Context(), store.Stale, "another")
+		return err
+	})
+	mustPut(t, s, "key", "tag")
+	behind, err := do(t, admin, "DUMP", s.Table()).ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.failover = func() { do(t, admin, "RESTORE", s.Table(), "0", behind, "REPLACE") }
+	mustInvalidate(t, s, store.Gone, "tag")
+	is(t, redis.New(admin, redis.Options{}), "key", store.Gone)
+}
+
+// failingOver is a client whose server is replaced before it gets a connection of
+// its own.
+type failingOver struct {
+	rueidis.Client
+	failover func()
+}
+
+func (c *failingOver) Dedicated(f func(rueidis.DedicatedClient) error) error {
+	if c.failover != nil {
+		c.failover()
+	}
+	return c.Client.Dedicated(f)
 }
 
 // Scripts that the server has forgotten are sent again.
@@ -525,4 +574,67 @@ func TestResharding(t *testing.T) {
 	is(t, s, "key", store.Stale)
 	mustPut(t, s, "key", "tag")
 	is(t, s, "key", store.None)
+}
+
+// A connect that panics fails like one that returns an error: those who wait for it
+// are told, and later calls try again.
+func TestConnectPanics(t *testing.T) {
+	server := miniredis.RunT(t)
+	client := newClient(t, rueidis.ClientOption{InitAddress: []string{server.Addr()}, DisableCache: true})
+	for name, fail := range map[string]func(){
+		"panic":  func() { panic("dial redis://x:hunter2@host") },
+		"Goexit": runtime.Goexit,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var up atomic.Bool
+			s := redis.Lazy(func() (rueidis.Client, error) {
+				if !up.Load() {
+					fail()
+				}
+				return client, nil
+			}, redis.Options{})
+			for range 2 {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				for method, err := range calls(ctx, s) {
+					if !errors.Is(err, store.ErrUnavailable) || strings.Contains(err.Error(), "hunter2") {
+						t.Errorf("%s: %v, want %v", method, err, store.ErrUnavailable)
+					}
+				}
+				cancel()
+			}
+			up.Store(true)
+			mustPut(t, s, "key")
+		})
+	}
+}
+
+// Where connect hangs, those who have given up do not pile up without end.
+func TestConnectHangs(t *testing.T) {
+	release := make(chan struct{})
+	s := redis.Lazy(func() (rueidis.Client, error) {
+		<-release
+		return nil, errors.New("released")
+	}, redis.Options{})
+	before := runtime.NumGoroutine()
+	for range 2 * redis.MaxCalls {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Microsecond)
+		if _, _, err := s.Get(ctx, "key"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Get: %v, want %v", err, context.DeadlineExceeded)
+		}
+		cancel()
+	}
+	if n := runtime.NumGoroutine() - before; n > redis.MaxCalls+redis.MaxCalls/2 {
+		t.Errorf("%d goroutines are left behind, more than %d", n, redis.MaxCalls)
+	}
+	close(release)
+	eventually(t, "call", func() error {
+		_, _, err := s.Get(t.Context(), "key")
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("Get: %v, want %v", err, store.ErrUnavailable)
+		}
+		if n := runtime.NumGoroutine() - before; n > redis.MaxCalls/2 {
+			return fmt.Errorf("%d goroutines are left", n)
+		}
+		return nil
+	})
 }

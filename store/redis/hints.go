@@ -122,7 +122,9 @@ func (h *hints) follow(ctx context.Context) {
 // subscribe is what hints need. The connection is one of its own: on a shared one
 // the answers to all others would wait, and end, with the subscription.
 func (s *Store) subscribe(ctx context.Context, hint func()) {
-	client, err := s.conn.get()
+	client, err := call(ctx, s, "subscribe", func(_ context.Context, client rueidis.Client) (rueidis.Client, error) {
+		return client, nil
+	})
 	if err != nil {
 		return
 	}

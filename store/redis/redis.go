@@ -67,9 +67,10 @@ type Options struct {
 // A Store is a [store.Store] on Redis or Valkey. Make it with [New] or [Lazy]. Its
 // methods are safe for concurrent use. It starts one goroutine, with a connection for
 // pub/sub, while Changes is called, and no other that outlives a call by more than
-// the client's own timeouts.
+// the client's own timeouts. At most 256 calls are under way at once; others wait.
 type Store struct {
 	conn  connection
+	slots chan struct{} // has one for each call that is under way
 	hints hints
 
 	prefix string
@@ -94,9 +95,9 @@ var _ store.Store = (*Store)(nil)
 // program starts, use [Lazy].
 func New(client rueidis.Client, opts Options) *Store {
 	if client == nil {
-		panic("isr/store/redis: New: nil client")
+		panic("store/redis: New: nil client")
 	}
-	return Lazy(func() (rueidis.Client, error) { return client, nil }, opts)
+	return newStore("New", func() (rueidis.Client, error) { return client, nil }, opts)
 }
 
 // Lazy is New with a client that is made when it is needed. It calls connect, which
@@ -106,19 +107,24 @@ func New(client rueidis.Client, opts Options) *Store {
 // options are malformed.
 func Lazy(connect func() (rueidis.Client, error), opts Options) *Store {
 	if connect == nil {
-		panic("isr/store/redis: Lazy: nil func")
+		panic("store/redis: Lazy: nil func")
 	}
+	return newStore("Lazy", connect, opts)
+}
+
+func newStore(caller string, connect func() (rueidis.Client, error), opts Options) *Store {
 	if strings.ContainsAny(opts.Prefix, "{}") {
-		panic(fmt.Sprintf("isr/store/redis: braces in the Prefix %q", opts.Prefix))
+		panic(fmt.Sprintf("store/redis: %s: braces in the Prefix %q", caller, opts.Prefix))
 	}
 	if opts.Replicas < 0 {
-		panic(fmt.Sprintf("isr/store/redis: %d Replicas", opts.Replicas))
+		panic(fmt.Sprintf("store/redis: %s: %d Replicas", caller, opts.Replicas))
 	}
 	if opts.Prefix == "" {
 		opts.Prefix = "isr:"
 	}
 	s := &Store{
 		conn:      connection{connect: connect},
+		slots:     make(chan struct{}, maxCalls),
 		prefix:    opts.Prefix,
 		table:     opts.Prefix + "{versions}",
 		replicas:  opts.Replicas,

@@ -157,19 +157,23 @@ local taken = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
 return {fence, taken and 1 or 0}
 `)
 
-// put gives back the lease (KEYS[2]) of a token (ARGV[1]), and stores a record
-// (KEYS[1], ARGV[2]) for a time (ARGV[3]) unless there is a newer one. What is no
-// record is overwritten.
+// put stores a record (KEYS[1], ARGV[2]) for a time (ARGV[3]) unless there is a newer
+// one, and gives back the lease (KEYS[2]) of a token (ARGV[1]). What is no record is
+// overwritten. The lease comes last: a full server refuses nothing to a script that
+// has written already.
 var put = rueidis.NewLuaScript(`
+local old = redis.pcall('GETRANGE', KEYS[1], 0, 39)
+local reply = {0}
+if type(old) ~= 'string' or #old ~= 40 or string.find(old, '%D') or old <= string.sub(ARGV[2], 1, 40) then
+	reply = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+	if not reply.err then
+		reply = {1}
+	end
+end
 if redis.pcall('GET', KEYS[2]) == ARGV[1] then
 	redis.call('DEL', KEYS[2])
 end
-local old = redis.pcall('GETRANGE', KEYS[1], 0, 39)
-if type(old) == 'string' and #old == 40 and not string.find(old, '%D') and old > string.sub(ARGV[2], 1, 40) then
-	return {0}
-end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return {1}
+return reply
 `)
 
 // end gives back the lease (KEYS[1]) of a token (ARGV[1]).

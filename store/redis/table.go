@@ -49,36 +49,51 @@ func (s *Store) judge(ctx context.Context, client rueidis.Client, v store.Versio
 // to be.
 func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
 	if effect <= store.None || effect > store.Gone {
-		return 0, fmt.Errorf("redis: cannot invalidate to %v", effect)
+		return 0, fmt.Errorf("store/redis: cannot invalidate to %v", effect)
 	}
 	args := append([]string{strconv.Itoa(s.limit), strconv.Itoa(int(effect)), s.table}, tags...)
-	return call(ctx, s, "invalidate", func(ctx context.Context, client rueidis.Client) (store.Version, error) {
-		list, err := s.exec(ctx, client, invalidate, args...)
-		if err != nil {
-			return 0, err
+	return call(ctx, s, "invalidate", func(ctx context.Context, client rueidis.Client) (v store.Version, err error) {
+		if s.replicas == 0 {
+			return s.invalidate(ctx, client, args)
 		}
-		top, err := list[0].AsInt64()
-		if err == nil && s.replicas > 0 {
-			err = s.replicate(ctx, client)
-		}
-		return store.Version(top), err
+		err = client.Dedicated(func(conn rueidis.DedicatedClient) (err error) {
+			if v, err = s.invalidate(ctx, oneConnection{client, conn}, args); err != nil {
+				return err
+			}
+			return s.replicated(ctx, conn)
+		})
+		return v, err
 	})
 }
 
-// replicate waits until replicas have what was invalidated. A server says that of the
-// writes of the connection which asks: so there is one more, that comes after.
-func (s *Store) replicate(ctx context.Context, client rueidis.Client) error {
-	return client.Dedicated(func(c rueidis.DedicatedClient) error {
-		write := c.B().Set().Key(s.table + "w").Value("").PxMilliseconds(fenceTTL.Milliseconds()).Build()
-		if err := c.Do(ctx, write).Error(); err != nil {
-			return err
-		}
-		n, err := c.Do(ctx, c.B().Wait().Numreplicas(int64(s.replicas)).Timeout(time.Second.Milliseconds()).Build()).AsInt64()
-		if err == nil && n < int64(s.replicas) {
-			err = fmt.Errorf("%d replicas of %d have it", n, s.replicas)
-		}
-		return err
-	})
+func (s *Store) invalidate(ctx context.Context, client rueidis.Client, args []string) (store.Version, error) {
+	list, err := s.exec(ctx, client, invalidate, args...)
+	if err != nil {
+		return 0, err
+	}
+	top, err := list[0].AsInt64()
+	return store.Version(top), err
+}
+
+// replicated waits until replicas have what was written. A server says that of the
+// writes of the connection which asks; and on another one it might be another server.
+func (s *Store) replicated(ctx context.Context, conn rueidis.DedicatedClient) error {
+	wait := conn.B().Wait().Numreplicas(int64(s.replicas)).Timeout(time.Second.Milliseconds()).Build()
+	n, err := conn.Do(ctx, wait).AsInt64()
+	if err == nil && n < int64(s.replicas) {
+		err = fmt.Errorf("%d replicas of %d have it", n, s.replicas)
+	}
+	return err
+}
+
+// oneConnection is a client for a script that is to use a certain connection.
+type oneConnection struct {
+	rueidis.Client
+	conn rueidis.DedicatedClient
+}
+
+func (c oneConnection) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	return c.conn.Do(ctx, cmd)
 }
 
 // Changes implements [store.Store]. Where the server does not push, what happens
@@ -100,7 +115,7 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 		case <-timeout.C:
 			return c, nil
 		case <-ctx.Done():
-			return store.Changes{}, fmt.Errorf("redis: changes: %w", ctx.Err())
+			return store.Changes{}, fmt.Errorf("store/redis: changes: %w", ctx.Err())
 		}
 	}
 }

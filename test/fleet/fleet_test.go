@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +78,7 @@ func TestTroubleIsNoticed(t *testing.T) {
 		{page: 7, revision: 2, begin: 250 * ms, build: "v1", served: "v2", target: target{}}, // of another build
 	}
 	l.errors = []error{errors.New("status 500")}
-	r := judge(scenario{maxRenders: 1.2, maxLag: 50 * ms, maxWait: 500 * ms}, l)
+	r := judge(scenario{maxRenders: 1.2, maxLag: 50 * ms, maxWorst: 60 * ms, maxWait: 500 * ms}, l)
 	if got, want := r.lag(0.5), 70*ms; got != want || len(r.seen) != 1 {
 		t.Errorf("an old page for %v after one of %d purges, want %v after one", got, len(r.seen), want)
 	}
@@ -90,10 +91,17 @@ func TestTroubleIsNoticed(t *testing.T) {
 1 old pages of those who have purged their own, the first: instance 3 answered a  of page 7 with 500 at 210ms, and showed revision 1, not 2, at 240ms
 1.40 renders for each that was needed, more than 1.20
 old pages were seen 70ms after a purge at the 99th percentile, more than 50ms
+an old page was seen 70ms after a purge, more than 60ms
 a request took 950ms more than rendering, more than 500ms
 `
 	if said.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &said, want)
+	}
+
+	late := []view{{page: 7, begin: l.purges[0].acked + tooOld + ms}}
+	r = judge(scenario{}, &load{fleet: l.fleet, purges: l.purges[:1], views: late})
+	if wrong := r.wrong(); len(wrong) != 1 || wrong[0] != "an old page was seen 3.001s after a purge, more than 3s" {
+		t.Errorf("an old page was seen for 3.001s, and what is wrong is %q", wrong)
 	}
 
 	r = judge(scenario{}, &load{fleet: l.fleet, purges: l.purges[1:]})
@@ -146,5 +154,29 @@ func TestRunRefuses(t *testing.T) {
 	err := run(context.Background(), []string{"-scenario", "healthy,sunny"}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), `no scenario "sunny"; there are: healthy, cut, `) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestOut proves that one hears of a folder that cannot be written to before the
+// scenarios, and not after them; and that one which is missing is made.
+func TestOut(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "a", "b")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := run(ctx, []string{"-out", missing}, io.Discard); err == nil {
+		t.Error("ran although it was interrupted")
+	}
+	if left, err := os.ReadDir(missing); err != nil || len(left) > 0 {
+		t.Errorf("there are %v, %v, want an empty folder", left, err)
+	}
+
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	err := run(ctx, []string{"-out", filepath.Join(file, "folder")}, &said)
+	if err == nil || !strings.HasPrefix(err.Error(), "there is no place for the picture: ") || said.Len() > 0 {
+		t.Errorf("said %q, and then %v", &said, err)
 	}
 }

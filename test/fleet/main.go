@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("fleet", flag.ExitOnError)
 	only := flags.String("scenario", "", "`names` of the scenarios to play, with commas between them (default: all of them)")
 	length := flags.Duration("for", 17*time.Second, "how `long` each of them is")
-	out := flags.String("out", "", "`folder` for purges.svg (default: test/fleet, where there is one)")
+	out := flags.String("out", "", "`folder` for purges.svg, made where it is missing (default: test/fleet, where there is one)")
 	verbose := flags.Bool("v", false, "tell about the slowest purges, and what went wrong")
 	logging := flags.Bool("log", false, "log what the instances do, to standard error")
 	flags.Parse(args)
@@ -61,6 +61,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			chosen = append(chosen, scenarios[i])
 		}
 	}
+	draft, err := draftIn(*out) // now: nobody wants to hear of a full disk three minutes later
+	if err != nil {
+		return fmt.Errorf("there is no place for the picture: %w", err)
+	}
+	defer os.Remove(draft) // unless it is the picture by then
 
 	var results []*result
 	var failed []string
@@ -80,7 +85,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "\n%s\n", table(results))
 	path := filepath.Join(*out, "purges.svg")
-	if err := os.WriteFile(path, picture(results), 0o644); err != nil {
+	if err := errors.Join(os.WriteFile(draft, picture(results), 0o644), os.Chmod(draft, 0o644)); err != nil {
+		return err
+	}
+	if err := os.Rename(draft, path); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "The picture is in %s.\n", path)
@@ -88,6 +96,18 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return errors.New("bars that were missed:\n\t" + strings.Join(failed, "\n\t"))
 	}
 	return nil
+}
+
+// draftIn makes a folder, if it is missing, and an empty file in it.
+func draftIn(folder string) (path string, err error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return "", err
+	}
+	f, err := os.CreateTemp(folder, "purges-*.svg")
+	if err != nil {
+		return "", err
+	}
+	return f.Name(), f.Close()
 }
 
 func names(list []scenario) (names []string) {

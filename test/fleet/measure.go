@@ -99,6 +99,11 @@ func (r *result) lag(q float64) time.Duration {
 	return r.seen[min(len(r.seen)-1, int(q*float64(len(r.seen))))].lag
 }
 
+// tooOld is how long after the acknowledgement nobody may see the old page, whatever
+// is broken, and however slow the machine is: an instance looks each second, and has
+// two more.
+const tooOld = 3 * time.Second
+
 // wrong returns what must not be, however slow the machine is.
 func (r *result) wrong() (bad []string) {
 	if len(r.errors) > 0 {
@@ -109,6 +114,9 @@ func (r *result) wrong() (bad []string) {
 	}
 	if len(r.kept) > 0 {
 		bad = append(bad, fmt.Sprintf("%d old pages of those who have purged their own, the first: %s", len(r.kept), r.kept[0]))
+	}
+	if l := r.lag(1); l > tooOld {
+		bad = append(bad, fmt.Sprintf("an old page was seen %v after a purge, more than %v", l.Round(time.Millisecond), tooOld))
 	}
 	if (len(r.seen) == 0) != r.neverAcked {
 		bad = append(bad, fmt.Sprintf("%d of %d purges were acknowledged", len(r.seen), r.purges))
@@ -123,6 +131,9 @@ func (r *result) wrong() (bad []string) {
 func (r *result) slow() (bad []string) {
 	if l := r.lag(0.99); r.maxLag != 0 && l > r.maxLag {
 		bad = append(bad, fmt.Sprintf("old pages were seen %v after a purge at the 99th percentile, more than %v", l.Round(time.Millisecond), r.maxLag))
+	}
+	if l := r.lag(1); r.maxWorst != 0 && l > r.maxWorst {
+		bad = append(bad, fmt.Sprintf("an old page was seen %v after a purge, more than %v", l.Round(time.Millisecond), r.maxWorst))
 	}
 	if d := r.slowest - renderTime; r.maxWait != 0 && d > r.maxWait {
 		bad = append(bad, fmt.Sprintf("a request took %v more than rendering, more than %v", d.Round(time.Millisecond), r.maxWait))

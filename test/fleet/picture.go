@@ -79,10 +79,10 @@ text { fill: currentColor }
 		}
 		line("median", along(r.lag(0.5)), y+2, y+rowHeight-4)
 		line("p99", along(r.lag(0.99)), y+2, y+rowHeight-4)
-		if r.maxLag > 0 {
-			line("bar", along(r.maxLag), y, y+rowHeight-2)
+		if bar := max(r.maxLag, r.maxWorst); bar > 0 {
+			line("bar", along(bar), y, y+rowHeight-2)
 		}
 	}
-	fmt.Fprintf(&b, `<text class="key" x="%d" y="%d">A dot is a purge. Strokes: the median; dashed, the 99th percentile; red, what it must not be more than.</text>`+"\n</svg>\n", left, bottom+36)
+	fmt.Fprintf(&b, `<text class="key" x="%d" y="%d">A dot is a purge. Strokes: the median; dashed, the 99th percentile; red, the bar, for that or for all.</text>`+"\n</svg>\n", left, bottom+36)
 	return []byte(b.String())
 }
