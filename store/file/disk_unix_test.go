@@ -3,6 +3,7 @@
 package file_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -171,6 +172,45 @@ func TestDiskFull(t *testing.T) {
 		is(t, s, "key", "", store.Gone)
 		is(t, s, "purged", "", store.Gone)
 	}
+	put(t, s, "key", "new", "tag")
+	is(t, s, "key", "new", store.None)
+}
+
+// On a file system that hangs, calls end with their contexts, and what they leave
+// behind does not grow with their number. A log that nobody writes to is such a one.
+func TestHungFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, file.Options{})
+	put(t, s, "key", "data", "tag")
+	log, aside := filepath.Join(dir, "purges"), filepath.Join(dir, "aside")
+	if err := errors.Join(syscall.Mkfifo(aside, 0o600), os.Rename(aside, log)); err != nil {
+		t.Fatal(err)
+	}
+	before := runtime.NumGoroutine()
+	for n := range 1000 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		var err error
+		if n%2 == 0 {
+			_, _, err = s.Get(ctx, "key")
+		} else {
+			_, err = s.Invalidate(ctx, store.Gone, "tag")
+		}
+		cancel()
+		wantError(t, err, context.DeadlineExceeded)
+	}
+	if n := runtime.NumGoroutine() - before; n > 150 {
+		t.Errorf("%d goroutines are left by 1000 calls", n)
+	}
+	// The name goes first, or the next one would wait at it.
+	if err := os.Rename(log, aside); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of those calls", func() bool {
+		if f, err := os.OpenFile(aside, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+			f.Close()
+		}
+		return runtime.NumGoroutine() <= before
+	})
 	put(t, s, "key", "new", "tag")
 	is(t, s, "key", "new", store.None)
 }

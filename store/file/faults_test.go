@@ -177,6 +177,37 @@ func TestDamagedPage(t *testing.T) {
 	is(t, s, "key", "data", store.None)
 }
 
+// Files that are longer than anything that was written are damaged, and take neither
+// memory nor the process.
+func TestHugeFiles(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, file.Options{})
+	put(t, s, "key", "data", "tag")
+	huge := func(path string) {
+		t.Helper()
+		if err := os.Truncate(path, 1<<43); err != nil {
+			t.Skipf("the file system has no files of this size: %v", err)
+		}
+	}
+	huge(pagePath(dir, "key"))
+	is(t, s, "key", "", store.Gone)
+	put(t, s, "key", "new", "tag")
+	is(t, s, "key", "new", store.None)
+
+	last := invalidate(t, s, store.Stale, "tag")
+	log := filepath.Join(dir, "purges")
+	for _, s := range []*file.Store{s, open(t, dir, file.Options{})} {
+		huge(log)
+		is(t, s, "key", "", store.Gone)
+		put(t, s, "key", "newest", "tag")
+		is(t, s, "key", "newest", store.None)
+		if v := invalidate(t, s, store.Gone, "tag"); v <= last {
+			t.Errorf("version %d after %d", v, last)
+		}
+		is(t, s, "key", "", store.Gone)
+	}
+}
+
 // The directory is deleted while it is used, again and again: calls fail cleanly or
 // not at all, and no page is shown that was purged.
 func TestDeletedWhileRunning(t *testing.T) {
@@ -231,7 +262,7 @@ func TestLockHeld(t *testing.T) {
 	s := open(t, dir, file.Options{})
 	put(t, s, "key", "data", "tag")
 	release := file.HoldLock(t, dir)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	done := make(chan error)
 	for range 50 {
@@ -245,6 +276,11 @@ func TestLockHeld(t *testing.T) {
 		}()
 	}
 	is(t, s, "key", "data", store.None)
+	reader, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, _, err := s.Get(reader, "key"); err != nil || ctx.Err() != nil {
+		t.Errorf("Get: %v; the others wait: %v", err, ctx.Err() == nil)
+	}
 	for range 100 {
 		wantError(t, <-done, context.DeadlineExceeded)
 	}

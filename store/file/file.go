@@ -45,6 +45,7 @@ const (
 	defaultMaxBytes = 1 << 30
 	pollInterval    = 20 * time.Millisecond // how often Changes looks
 	heartbeat       = time.Second           // how long it does
+	maxCalls        = 64                    // of reading, and of writing, at a time: a file system that hangs keeps each one's thread
 )
 
 // Options configure a [Store].
@@ -70,6 +71,8 @@ type Store struct {
 	maxBytes int64
 	history  *history
 	turn     chan struct{} // holds whose turn it is, in this process, to wait for the lock of all
+	reads    chan struct{} // holds those that are at it, and so does
+	writes   chan struct{} // which may wait for the lock, as readers do not
 	sweeper  sweeper
 
 	mu    sync.Mutex
@@ -93,7 +96,14 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store/file: %w", err)
 	}
-	s := &Store{dir: dir, maxBytes: opts.MaxBytes, history: newHistory(dir), turn: make(chan struct{}, 1)}
+	s := &Store{
+		dir:      dir,
+		maxBytes: opts.MaxBytes,
+		history:  newHistory(dir),
+		turn:     make(chan struct{}, 1),
+		reads:    make(chan struct{}, maxCalls),
+		writes:   make(chan struct{}, maxCalls),
+	}
 	if s.maxBytes == 0 {
 		s.maxBytes = defaultMaxBytes
 	}
@@ -139,7 +149,7 @@ func (s *Store) Get(ctx context.Context, key string) (*store.Record, store.Effec
 		rec    *store.Record
 		effect store.Effect
 	}
-	r, err := call(ctx, "get", func() (r result, err error) {
+	r, err := call(ctx, s.reads, "get", func() (r result, err error) {
 		r.rec, r.effect, err = s.get(hashOf(key))
 		return r, err
 	})
@@ -148,16 +158,15 @@ func (s *Store) Get(ctx context.Context, key string) (*store.Record, store.Effec
 
 func (s *Store) get(key keyHash) (*store.Record, store.Effect, error) {
 	path := filepath.Join(s.dir, key.path())
-	b, used, err := readPage(path)
+	p, b, used, err := readPage(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, store.None, store.ErrNotFound
 	}
 	if err != nil {
 		return nil, store.None, err
 	}
-	p, ok := parsePage(b)
 	now := time.Now()
-	if !ok || p.expired(now) {
+	if p.expired(now) {
 		return nil, store.None, store.ErrNotFound
 	}
 	// The log is read after the page, so that it is not behind it.
@@ -169,7 +178,7 @@ func (s *Store) get(key keyHash) (*store.Record, store.Effect, error) {
 		return nil, store.None, store.ErrNotFound
 	}
 	rec := new(store.Record)
-	if err := rec.UnmarshalBinary(b[pageHead:]); err != nil {
+	if err := rec.UnmarshalBinary(b); err != nil {
 		return nil, store.None, err
 	}
 	effect := v.effect(rec.Version, rec.Tags)
@@ -185,7 +194,7 @@ func (s *Store) get(key keyHash) (*store.Record, store.Effect, error) {
 // Begin implements [store.Store].
 func (s *Store) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
 	hash := hashOf(key)
-	return call(ctx, "begin", func() (store.Ticket, error) {
+	return call(ctx, s.writes, "begin", func() (store.Ticket, error) {
 		return again(func() (store.Ticket, error) { return s.begin(ctx, hash, ttl) })
 	})
 }
@@ -241,7 +250,7 @@ func (s *Store) Put(ctx context.Context, key string, t store.Ticket, rec *store.
 	if err != nil {
 		return err
 	}
-	_, err = call(ctx, "put", func() (struct{}, error) {
+	_, err = call(ctx, s.writes, "put", func() (struct{}, error) {
 		err := s.put(ctx, hash, t, b)
 		if errors.Is(err, errFull) {
 			if done := s.sweep(true); done != nil {
@@ -319,7 +328,7 @@ func (s *Store) commit(ctx context.Context, key keyHash, t store.Ticket, temp st
 // End implements [store.Store].
 func (s *Store) End(ctx context.Context, key string, t store.Ticket) error {
 	hash := hashOf(key)
-	_, err := call(ctx, "end", func() (struct{}, error) { return struct{}{}, s.end(ctx, hash, t) })
+	_, err := call(ctx, s.writes, "end", func() (struct{}, error) { return struct{}{}, s.end(ctx, hash, t) })
 	return err
 }
 
@@ -335,8 +344,8 @@ func (s *Store) end(ctx context.Context, key keyHash, t store.Ticket) error {
 	if err != nil {
 		return err
 	}
+	defer l.unlock()
 	l.release(&key, lease)
-	l.unlock()
 	return nil
 }
 
@@ -346,23 +355,28 @@ func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 		return 0, fmt.Errorf("store/file: cannot invalidate to %v", effect)
 	}
 	tags = slices.Clone(tags)
-	return call(ctx, "invalidate", func() (store.Version, error) {
+	return call(ctx, s.writes, "invalidate", func() (store.Version, error) {
 		return again(func() (store.Version, error) { return s.invalidate(ctx, effect, tags) })
 	})
 }
 
 func (s *Store) invalidate(ctx context.Context, effect store.Effect, tags []string) (store.Version, error) {
-	l, err := s.lock(ctx, os.O_CREATE)
-	if err != nil {
-		return 0, err
-	}
-	v, f, err := s.history.append(effect, tags, l.held)
-	l.unlock()
+	v, f, err := s.append(ctx, effect, tags)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	return v, s.history.sync(f)
+	return v, s.history.sync(f) // those that wait for the disk do so together, and hold no lock
+}
+
+// append adds an invalidation to the log, which sync makes durable.
+func (s *Store) append(ctx context.Context, effect store.Effect, tags []string) (store.Version, *os.File, error) {
+	l, err := s.lock(ctx, os.O_CREATE)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer l.unlock()
+	return s.history.append(effect, tags, l.held)
 }
 
 // Changes implements [store.Store].
@@ -372,7 +386,7 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	for {
-		v, err := call(ctx, "changes", func() (*view, error) {
+		v, err := call(ctx, s.reads, "changes", func() (*view, error) {
 			return again(func() (*view, error) { return s.current(ctx) })
 		})
 		if err != nil {
@@ -423,37 +437,60 @@ func again[T any](f func() (T, error)) (T, error) {
 }
 
 // call returns what f does, or when the context ends, and gives its errors the form
-// that the contract wants.
-func call[T any](ctx context.Context, name string, f func() (T, error)) (T, error) {
+// that the contract wants. Of those that go on without their callers, there are no
+// more than room holds.
+func call[T any](ctx context.Context, room chan struct{}, name string, f func() (T, error)) (T, error) {
+	v, err := within(ctx, room, f)
+	if err == nil {
+		return v, nil
+	}
+	var zero T
+	if isAny(err, store.ErrNotFound, store.ErrSuperseded, store.ErrTooLarge, context.Canceled, context.DeadlineExceeded) {
+		return zero, err
+	}
+	return zero, fmt.Errorf("store/file: %s: %w: %w", name, store.ErrUnavailable, err)
+}
+
+// within calls f, and leaves it behind when the context ends.
+func within[T any](ctx context.Context, room chan struct{}, f func() (T, error)) (v T, err error) {
 	type result struct {
 		v   T
 		err error
 	}
-	var r result
-	if r.err = ctx.Err(); r.err == nil {
-		if ctx.Done() == nil {
-			r.v, r.err = f()
-		} else {
-			done := make(chan result, 1)
-			go func() {
-				v, err := f()
-				done <- result{v, err}
-			}()
-			select {
-			case r = <-done:
-			case <-ctx.Done():
-				r.err = ctx.Err()
-			}
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
+	if ctx.Done() == nil {
+		return recovered(f)
+	}
+	select {
+	case room <- struct{}{}:
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer func() { <-room }()
+		v, err := recovered(f)
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
+}
+
+// recovered makes an error of a panic: on a goroutine of our own it would end the
+// program.
+func recovered[T any](f func() (T, error)) (v T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
 		}
-	}
-	if r.err == nil {
-		return r.v, nil
-	}
-	var zero T
-	if isAny(r.err, store.ErrNotFound, store.ErrSuperseded, store.ErrTooLarge, context.Canceled, context.DeadlineExceeded) {
-		return zero, r.err
-	}
-	return zero, fmt.Errorf("store/file: %s: %w: %w", name, store.ErrUnavailable, r.err)
+	}()
+	return f()
 }
 
 // isAny says whether an error is one of several.

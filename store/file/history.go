@@ -20,6 +20,7 @@ import (
 const (
 	maxTags = 1 << 16 // that are remembered one by one when the log is rewritten
 	slack   = 1 << 20 // bytes by which the log may grow before it is rewritten, beside its own size
+	maxLog  = 1 << 30 // bytes of a log: what is longer is garbage, and would not go into memory
 )
 
 // errReplaced says that the files under our hands are not those of the directory any
@@ -99,6 +100,9 @@ func (h *history) read() (*view, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.Size() > maxLog {
+		return &view{top: h.high}, nil
+	}
 	var next view
 	if old.info != nil && os.SameFile(info, old.info) && info.Size() >= old.end {
 		next = *old
@@ -146,6 +150,12 @@ func (h *history) read() (*view, error) {
 
 // add adds what was read to the view.
 func (v *view) add(entries []entry) {
+	if slices.ContainsFunc(entries, func(e entry) bool { return e.gap }) {
+		// The views of before share the table, and would pass over the gap.
+		table := store.NewVersions(math.MaxInt)
+		table.Apply(time.Time{}, v.table.Changes(0).List...)
+		v.table = table
+	}
 	var changes []store.Change
 	for _, e := range entries {
 		if e.gap {
@@ -226,11 +236,7 @@ func (h *history) append(effect store.Effect, tags []string, held func() error) 
 		return 0, nil, err
 	}
 	version := max(store.Version(clock()), v.top+1)
-	err = h.appendTo(f, v, entry{version: version, effect: effect, tags: tags})
-	if err == nil {
-		err = held() // or somebody may have written over it
-	}
-	if err != nil {
+	if err = h.appendTo(f, v, entry{version: version, effect: effect, tags: tags}, held); err != nil {
 		f.Close()
 		return 0, nil, err
 	}
@@ -238,7 +244,7 @@ func (h *history) append(effect store.Effect, tags []string, held func() error) 
 }
 
 // appendTo adds an entry to the file of a view, or nothing.
-func (h *history) appendTo(f *os.File, v *view, e entry) error {
+func (h *history) appendTo(f *os.File, v *view, e entry, held func() error) (err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -246,6 +252,11 @@ func (h *history) appendTo(f *os.File, v *view, e entry) error {
 	if !os.SameFile(info, v.info) {
 		return errReplaced
 	}
+	defer func() {
+		if lost := h.confirm(held); lost != nil {
+			err = lost
+		}
+	}()
 	// What a crash has left behind the last entry has not been acknowledged, and
 	// nobody has read it as an entry.
 	if info.Size() > v.end {
@@ -265,6 +276,19 @@ func (h *history) appendTo(f *os.File, v *view, e entry) error {
 		return errReplaced
 	}
 	return nil
+}
+
+// confirm says whether the log, now that it was written to, was ours. Where it was not,
+// as when this process was stopped in the midst of it and the lock deleted, others may
+// have written what we have written over, and been told that it holds. So the log
+// goes: without it nothing is shown of what may have been purged.
+func (h *history) confirm(held func() error) error {
+	err := held()
+	if err != nil {
+		os.Remove(h.path)
+		syncDir(h.dir)
+	}
+	return err
 }
 
 // sync makes what was appended to f durable. Several may be at it at a time, and
@@ -336,6 +360,9 @@ func (h *history) write(head header, list []store.Change, held func() error) err
 	}
 	if err != nil {
 		os.Remove(temp)
+		return fmt.Errorf("a new log: %w", err)
+	}
+	if err := h.confirm(held); err != nil {
 		return fmt.Errorf("a new log: %w", err)
 	}
 	return syncDir(h.dir)

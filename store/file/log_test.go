@@ -341,6 +341,13 @@ func TestReplacedWhileAppending(t *testing.T) {
 	if _, _, err := s.history.append(store.Gone, []string{"tag"}, l.held); err != errReplaced && !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("under a lock that is deleted: %v", err)
 	}
+	if _, err := os.Stat(s.history.path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what may be written over what others were told is still there: %v", err)
+	}
+	l.unlock()
+	if _, err := s.Invalidate(t.Context(), store.Gone, "tag"); err != nil {
+		t.Fatal(err)
+	}
 	v := mustFollow(t, s)
 	f, err := os.OpenFile(s.history.path, os.O_RDWR, 0)
 	if err != nil {
@@ -350,11 +357,10 @@ func TestReplacedWhileAppending(t *testing.T) {
 	if err := os.Remove(s.history.path); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.history.appendTo(f, v, entry{version: v.top + 1, effect: store.Gone}); err != errReplaced {
+	if err := s.history.appendTo(f, v, entry{version: v.top + 1, effect: store.Gone}, alone); err != errReplaced {
 		t.Errorf("to a log that is deleted: %v, want %v", err, errReplaced)
 	}
-	l.unlock()
-	// Invalidate does it again, under another one.
+	// Invalidate begins another one.
 	if _, err := s.Invalidate(t.Context(), store.Gone, "tag"); err != nil {
 		t.Error(err)
 	}

@@ -18,7 +18,7 @@ import (
 
 const (
 	pageMagic = "isrf"
-	pageHead  = len(pageMagic) + 8*4 + crc32.Size
+	pageHead  = len(pageMagic) + 8*5 + crc32.Size
 	block     = 4096             // a file counts as so many of these as it takes
 	recently  = 10 * time.Minute // how exactly the time of the last use is kept
 )
@@ -28,22 +28,27 @@ type page struct {
 	history uint64 // the id of the log whose versions these are
 	ticket  store.Ticket
 	expires time.Time // zero: never
+	length  uint64    // of what is behind the head
 	size    int64     // of the file, as it counts for the limit
 }
 
-// encodePage returns the file of a record. Where it belongs to no history, it is
-// nobody's.
+// encodePage returns the file of a record. Where no history is said, it is of whichever
+// one its version is in.
 func encodePage(history uint64, rec *store.Record) ([]byte, error) {
 	var expires int64
 	if end := time.Now().Add(rec.TTL); rec.TTL > 0 && end.Year() < 2262 { // what Unix nanoseconds can say
 		expires = end.UnixNano()
 	}
-	b := append(make([]byte, 0, pageHead+len(rec.Data)+512), pageMagic...)
-	for _, n := range [...]uint64{history, uint64(rec.Version), rec.Fence, uint64(expires)} {
-		b = binary.LittleEndian.AppendUint64(b, n)
+	b, err := rec.AppendBinary(make([]byte, pageHead, pageHead+len(rec.Data)+512))
+	if err != nil {
+		return nil, err
 	}
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	return rec.AppendBinary(b)
+	head := append(b[:0], pageMagic...)
+	for _, n := range [...]uint64{history, uint64(rec.Version), rec.Fence, uint64(expires), uint64(len(b) - pageHead)} {
+		head = binary.LittleEndian.AppendUint64(head, n)
+	}
+	binary.LittleEndian.AppendUint32(head, crc32.Checksum(head, castagnoli))
+	return b, nil
 }
 
 // parsePage reads the head at the start of a page's file.
@@ -58,6 +63,7 @@ func parsePage(b []byte) (p page, ok bool) {
 	if ns := int64(number(3)); ns != 0 {
 		p.expires = time.Unix(0, ns)
 	}
+	p.length = number(4)
 	return p, true
 }
 
@@ -66,23 +72,32 @@ func (p *page) expired(now time.Time) bool { return !p.expires.IsZero() && !now.
 // counted returns what a file of a size counts for the limit.
 func counted(size int64) int64 { return (size + block - 1) / block * block }
 
-// readPage returns the file of a record, and when it was used last.
-func readPage(path string) ([]byte, time.Time, error) {
+// readPage returns the head of a page's file, the record behind it, and when it was
+// used last. What is damaged is a [store.ErrNotFound], and takes no memory, however
+// large the file is.
+func readPage(path string) (p page, rec []byte, used time.Time, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, time.Time{}, err
+		return p, nil, used, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, time.Time{}, err
+		return p, nil, used, err
 	}
-	b := make([]byte, info.Size())
-	n, err := io.ReadFull(f, b)
-	if err == io.ErrUnexpectedEOF {
-		err = nil
+	var head [pageHead]byte
+	if _, err = io.ReadFull(f, head[:]); err == nil {
+		var ok bool
+		if p, ok = parsePage(head[:]); !ok || int64(p.length) != info.Size()-int64(pageHead) {
+			return p, nil, used, store.ErrNotFound
+		}
+		rec = make([]byte, p.length)
+		_, err = io.ReadFull(f, rec)
 	}
-	return b[:n], info.ModTime(), err
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = store.ErrNotFound
+	}
+	return p, rec, info.ModTime(), err
 }
 
 // readHead returns the head of a page's file, and its size where there is one. One

@@ -18,7 +18,8 @@ import (
 
 // The file "state" is the lock of all processes, and keeps what may be lost without
 // harm: the last fence, the sum of the pages' bytes, and the leases, in a hash table
-// of fixed size. Who finds no room in it leads without a lease.
+// of fixed size. Who finds no room in it leads without a lease. Where the file itself
+// is lost while somebody has the lock, see confirm.
 const (
 	fenceAt  = 0
 	bytesAt  = 8
@@ -28,7 +29,7 @@ const (
 	slots      = 8          // of a bucket
 	slotSize   = 16 + 8 + 8 // part of the key's hash, end in Unix nanoseconds, token
 	bucketSize = slots * slotSize
-	maxLease   = 24 * time.Hour // what is longer was made before the clock went back, or is damaged
+	maxLease   = 10 * time.Minute // what is longer was made before the clock went back, or is damaged
 )
 
 // A keyHash stands for a key, in file names and in the table of leases.
@@ -51,9 +52,9 @@ type locked struct {
 }
 
 // lock waits for the lock of all processes, with os.O_CREATE in the flag also where
-// the directory must be created for it. The caller's goroutine may be stuck in it as long as another process
-// sleeps on the lock, and then holds up those of its own process, who give up when
-// their contexts end.
+// the directory must be created for it. The caller's goroutine may be stuck in it as
+// long as another process sleeps on the lock, and then holds up those of its own
+// process, who give up when their contexts end.
 func (s *Store) lock(ctx context.Context, flag int) (*locked, error) {
 	select {
 	case s.turn <- struct{}{}:

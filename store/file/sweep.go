@@ -38,7 +38,7 @@ func (s *Store) sweep(needed bool) <-chan struct{} {
 	done := make(chan struct{})
 	w.done, w.last = done, time.Now()
 	go func() {
-		s.sweepAlone() // if it fails, the next Put says why
+		recovered(func() (struct{}, error) { return struct{}{}, s.sweepAlone() }) // if it fails, the next Put says why
 		w.mu.Lock()
 		w.done = nil
 		w.mu.Unlock()

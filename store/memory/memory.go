@@ -144,15 +144,15 @@ func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 		return 0, err
 	}
 	if effect <= store.None || effect > store.Gone {
-		return 0, fmt.Errorf("memory: cannot invalidate to %v", effect)
+		return 0, fmt.Errorf("store/memory: cannot invalidate to %v", effect)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	v := max(store.Version(now.UnixMicro()), s.versions.Upto()+1)
-	changes := make([]store.Change, len(tags))
-	for i, tag := range tags {
-		changes[i] = store.Change{Tag: tag, Version: v, Effect: effect}
+	changes := []store.Change{{Version: v}} // the version counts where there are no tags, too
+	for _, tag := range tags {
+		changes = append(changes, store.Change{Tag: tag, Version: v, Effect: effect})
 	}
 	s.versions.Apply(now, changes...)
 	close(s.changed)
@@ -171,7 +171,7 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 		s.mu.Lock()
 		c, changed := s.versions.Changes(after), s.changed
 		s.mu.Unlock()
-		if len(c.List) > 0 || c.Reset {
+		if c.Upto != after || c.Reset {
 			return c, nil
 		}
 		select {

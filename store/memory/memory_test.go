@@ -48,14 +48,6 @@ func TestNextProcess(t *testing.T) {
 	})
 }
 
-func TestUnknownEffect(t *testing.T) {
-	for _, effect := range []store.Effect{-1, store.None, store.Gone + 1} {
-		if v, err := memory.New().Invalidate(t.Context(), effect, "tag"); err == nil {
-			t.Errorf("Invalidate(%v): version %d, want an error", effect, v)
-		}
-	}
-}
-
 func BenchmarkStore(b *testing.B) {
 	s, ctx := memory.New(), b.Context()
 	rec := &store.Record{Tags: []string{"blog", "/blog/1"}, Data: make([]byte, 10<<10)}

@@ -206,6 +206,23 @@ func heartbeat(t *test) {
 	}
 }
 
+// What is there already is not waited for. Only in a bubble can that be told from a
+// slow engine.
+func atOnce(t *test) {
+	after := t.invalidate(0, store.Stale, "first")
+	t.invalidate(0, store.Stale, "tag")
+	for i := range t.Stores {
+		start := time.Now()
+		c, err := t.next(i, after)
+		if waited := time.Since(start); t.bubble && waited > 0 {
+			t.Errorf("store %d: Changes has waited %v for what was there", i, waited)
+		}
+		if err != nil || c.Reset || len(c.List) == 0 {
+			t.Errorf("store %d: Changes after %d: %+v, %v, want one", i, after, c, err)
+		}
+	}
+}
+
 // A version that the store has not issued belongs to a history that is lost.
 func unknownCursor(t *test) {
 	last := t.invalidate(0, store.Stale, "tag")

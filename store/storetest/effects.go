@@ -200,3 +200,44 @@ func order(t *test) {
 		}
 	}
 }
+
+// An invalidation of nothing has a version, in order, and no effect.
+func noTags(t *test) {
+	last := t.invalidate(0, store.Stale, "tag")
+	t.store(0, "key", "data", "tag")
+	for i := range t.Stores {
+		v := t.invalidate(i, store.Gone)
+		ticket := t.begin(1-i, "another")
+		if v <= last || ticket.Version < v {
+			t.Fatalf("store %d: version %d of no tags after %d, and ticket %+v: not in order", i, v, last, ticket)
+		}
+		for j := range t.Stores {
+			if c, err := t.next(j, v); err != nil || c.Reset || len(c.List) > 0 {
+				t.Fatalf("store %d: Changes after no tags: %+v, %v, want nothing", j, c, err)
+			}
+		}
+		last = t.invalidate(i, store.Stale, "other")
+		if last <= v {
+			t.Fatalf("store %d: version %d after %d of no tags", i, last, v)
+		}
+		for j := range t.Stores {
+			if got := t.follow(j, v, last); len(got) != 1 {
+				t.Fatalf("store %d: Changes after no tags: %v, want one", j, got)
+			}
+		}
+	}
+	t.is("key", "data", store.None)
+}
+
+// What is none of the effects is an error, and has none.
+func unknownEffects(t *test) {
+	t.store(0, "key", "data", "tag")
+	for i, s := range t.Stores {
+		for _, effect := range []store.Effect{-1, store.None, store.Gone + 1} {
+			if v, err := s.Invalidate(t.ctx, effect, "tag"); err == nil {
+				t.Errorf("store %d: Invalidate(%v): version %d, want an error", i, effect, v)
+			}
+		}
+	}
+	t.is("key", "data", store.None)
+}

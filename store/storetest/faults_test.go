@@ -108,7 +108,35 @@ var broken = []struct {
 		}
 	}},
 
+	{"no tags, no version", []string{"NoTags"}, func(f *faulty, _ *storetest.Config) {
+		f.invalidate = func(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
+			if len(tags) == 0 {
+				now, err := f.engine.Begin(ctx, "no tags", 0)
+				return now.Version + 1, err
+			}
+			return f.engine.Invalidate(ctx, effect, tags...)
+		}
+	}},
+	{"unknown effects are None", []string{"UnknownEffects"}, func(f *faulty, _ *storetest.Config) {
+		f.invalidate = func(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
+			if !slices.Contains([]store.Effect{store.Stale, store.Expired, store.Gone}, effect) {
+				now, err := f.engine.Begin(ctx, "unknown effect", 0)
+				return now.Version, err
+			}
+			return f.engine.Invalidate(ctx, effect, tags...)
+		}
+	}},
+
 	// The records.
+	{"the same twice is superseded", []string{"NewerWins"}, func(f *faulty, _ *storetest.Config) {
+		var last sync.Map
+		f.put = func(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
+			if old, ok := last.Swap(key, t); ok && t.Compare(old.(store.Ticket)) == 0 {
+				return store.ErrSuperseded
+			}
+			return f.engine.Put(ctx, key, t, rec)
+		}
+	}},
 	{"keys are paths", []string{"RoundTrip"}, keyed(path.Clean)},
 	{"keys are C strings", []string{"RoundTrip"}, keyed(untilNUL)},
 	{"keys are cut", []string{"RoundTrip"}, keyed(func(key string) string { return key[:min(len(key), 255)] })},
@@ -280,6 +308,7 @@ var broken = []struct {
 	{"never Reset", []string{"UnknownCursor", "Wipe"}, followed(func(after store.Version, c *store.Changes) {
 		c.Reset, c.Upto = false, max(after, c.Upto)
 	})},
+	{"changes that take their second", []string{"AtOnce"}, followed(func(store.Version, *store.Changes) { time.Sleep(time.Second) })},
 	{"no heartbeat", []string{"Heartbeat"}, func(f *faulty, _ *storetest.Config) {
 		f.changes = func(ctx context.Context, after store.Version) (store.Changes, error) {
 			for {

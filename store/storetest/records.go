@@ -96,6 +96,7 @@ func newerWins(t *test) {
 	put(1, old, "old", store.ErrSuperseded)
 	t.is("key", "mid", store.None)
 	put(1, last, "last", nil)
+	put(0, last, "last", nil) // once more, as after an answer that was lost
 	put(0, mid, "mid", store.ErrSuperseded)
 	put(1, old, "old", store.ErrSuperseded)
 	t.is("key", "last", store.None)

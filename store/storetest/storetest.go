@@ -72,18 +72,19 @@ type Config struct {
 // called once for each subtest, and ends what it has started by t.Cleanup.
 func Run(t *testing.T, config func(t *testing.T) Config) {
 	for _, p := range properties {
-		t.Run(p.name, func(t *testing.T) { p.run(begin(t, config)) })
+		t.Run(p.name, func(t *testing.T) { p.run(begin(t, config, false)) })
 	}
 }
 
 // RunInBubbles is Run with each of the subtests, and its config, in a bubble of
 // testing/synctest: nothing waits for the clock, and a goroutine that the store
-// leaves behind fails the test. It is for stores that wait for channels and timers
-// alone: who waits for I/O, or for a mutex whose holder waits, stops the time.
+// leaves behind fails the test, as does a moment that Changes waits for what is
+// there. It is for stores that wait for channels and timers alone: who waits for I/O,
+// or for a mutex whose holder waits, stops the time.
 func RunInBubbles(t *testing.T, config func(t *testing.T) Config) {
 	for _, p := range properties {
 		t.Run(p.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { p.run(begin(t, config)) })
+			synctest.Test(t, func(t *testing.T) { p.run(begin(t, config, true)) })
 		})
 	}
 }
@@ -106,6 +107,8 @@ var properties = []struct {
 	{"OtherTags", otherTags},
 	{"ManyTags", manyTags},
 	{"Order", order},
+	{"NoTags", noTags},
+	{"UnknownEffects", unknownEffects},
 
 	{"Lease", lease},
 	{"ForeignEnd", foreignEnd},
@@ -115,6 +118,7 @@ var properties = []struct {
 	{"Changes", changes},
 	{"Replay", replay},
 	{"Heartbeat", heartbeat},
+	{"AtOnce", atOnce},
 	{"UnknownCursor", unknownCursor},
 
 	{"Context", contexts},
@@ -128,15 +132,16 @@ var properties = []struct {
 type test struct {
 	*testing.T
 	Config
-	ctx context.Context // over when patience is
+	ctx    context.Context // over when patience is
+	bubble bool            // time passes only where something waits for it
 }
 
-func begin(t *testing.T, config func(t *testing.T) Config) *test {
+func begin(t *testing.T, config func(t *testing.T) Config, bubble bool) *test {
 	c := config(t)
 	if c.TTL == 0 {
 		c.TTL = 10 * time.Millisecond
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	return &test{T: t, Config: c, ctx: ctx}
+	return &test{T: t, Config: c, ctx: ctx, bubble: bubble}
 }
