@@ -1099,7 +1099,6 @@ func (s *Site) follow(ctx context.Context) {
 			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
 		},
 		func() {
-			s.cache.returned()
 			if s.log != nil {
 				s.log.Info("isr: the Store answers again")
 			}

@@ -4,14 +4,18 @@ package isr
 // the one look into the cache and the other.
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"runtime/debug"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/isr-go/isr/store/memory"
 )
 
 // Who has found nothing in the cache, and finds no run either, looks again before
@@ -32,6 +36,44 @@ func TestJoinLooksAgain(t *testing.T) {
 	} else {
 		<-f.done
 	}
+}
+
+// A page that a machine whose clock is ahead has made is fresh for its TTL, and not
+// for as long as that clock is ahead.
+func TestClockThatIsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, ctx := memory.New(), t.Context()
+		visit := func(site *Site) string {
+			w := httptest.NewRecorder()
+			site.ServeHTTP(w, httptest.NewRequest("GET", "/a?b=c", nil))
+			synctest.Wait()
+			return w.Header().Get("Cache-Status")
+		}
+		open := func() *Site {
+			site := Wrap(http.NotFoundHandler(), Options{Store: st, Default: Route{TTL: time.Hour, NotFoundTTL: time.Minute}})
+			t.Cleanup(func() { site.Shutdown(context.Background()) })
+			return site
+		}
+		one := open()
+		visit(one)
+		p := one.cache.all()[0]
+		p.generated = p.generated.Add(24 * time.Hour)
+		key := one.storeKey(&p.key)
+		ticket, err := st.Begin(ctx, key, time.Second)
+		if err == nil {
+			err = st.Put(ctx, key, ticket, p.record(key))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		two := open()
+		for _, want := range []string{"isr; hit; ttl=60", "isr; hit; ttl=-1; detail=stale"} {
+			if got := visit(two); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			time.Sleep(61 * time.Second)
+		}
+	})
 }
 
 // Builds that differ have names that do.
@@ -63,6 +105,36 @@ func sampleSite() *Site {
 		w.Header().Set("Cache-Tag", "one, two")
 		w.Write([]byte(strings.Repeat("<p>some words</p>\n", 600)))
 	}), Options{Default: Route{TTL: time.Hour, Tags: []string{"all"}}})
+}
+
+// A part of a page is none, and so is one that no handler can have made, even where
+// the checksum is right.
+func TestDecodeRefuses(t *testing.T) {
+	site := sampleSite()
+	p := samplePage(site)
+	req := pageRequest{key: p.key, route: site.other}
+	data := p.encode("key")
+	if _, err := decode(data, "key", &req); err != nil {
+		t.Fatal(err)
+	}
+	for n := range data {
+		part := append([]byte(nil), data[:n]...)
+		if n > 5 {
+			putChecksum(part)
+		}
+		if _, err := decode(part, "key", &req); err == nil {
+			t.Errorf("the first %d bytes of %d were taken for the page", n, len(data))
+		}
+	}
+	for _, status := range []int{-1, 0, 199, 1000} {
+		was := p.status
+		p.status = status
+		odd := p.encode("key")
+		p.status = was
+		if _, err := decode(odd, "key", &req); err == nil {
+			t.Errorf("status %d", status)
+		}
+	}
 }
 
 // Whatever a store makes of a page's bytes, it is that page or none.

@@ -309,11 +309,8 @@ func (s *Site) newFlight(req pageRequest, old *page, ousted *flight) *flight {
 		req.pattern = old.pattern
 	}
 	f := &flight{
-		pageRequest: req, site: s, old: old,
+		pageRequest: req, site: s, old: old, ousted: ousted,
 		offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{}),
-	}
-	if s.second != nil {
-		f.ousted = ousted
 	}
 	s.runs.flights[req.key] = f
 	return f

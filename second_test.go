@@ -1,12 +1,9 @@
 package isr_test
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,6 +17,7 @@ import (
 
 	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/file"
 	"github.com/isr-go/isr/store/memory"
 )
 
@@ -57,105 +55,6 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-// A moody store does what it is told, or else what a test wants.
-type moody struct {
-	store.Store
-	mood  atomic.Pointer[func(ctx context.Context, op string) error] // nil: well
-	calls sync.Map                                                   // of *atomic.Int64, by op
-}
-
-func (m *moody) feels(mood func(ctx context.Context, op string) error) {
-	if mood == nil {
-		m.mood.Store(nil)
-		return
-	}
-	m.mood.Store(&mood)
-}
-
-func (m *moody) count(op string) int64 {
-	n, _ := m.calls.LoadOrStore(op, new(atomic.Int64))
-	return n.(*atomic.Int64).Load()
-}
-
-func (m *moody) ask(ctx context.Context, op string) error {
-	n, _ := m.calls.LoadOrStore(op, new(atomic.Int64))
-	n.(*atomic.Int64).Add(1)
-	if mood := m.mood.Load(); mood != nil {
-		return (*mood)(ctx, op)
-	}
-	return nil
-}
-
-func (m *moody) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	if err := m.ask(ctx, "get"); err != nil {
-		return nil, 0, err
-	}
-	return m.Store.Get(ctx, key)
-}
-
-func (m *moody) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	if err := m.ask(ctx, "begin"); err != nil {
-		return store.Ticket{}, err
-	}
-	return m.Store.Begin(ctx, key, ttl)
-}
-
-func (m *moody) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
-	if err := m.ask(ctx, "put"); err != nil {
-		return err
-	}
-	return m.Store.Put(ctx, key, t, rec)
-}
-
-func (m *moody) End(ctx context.Context, key string, t store.Ticket) error {
-	if err := m.ask(ctx, "end"); err != nil {
-		return err
-	}
-	return m.Store.End(ctx, key, t)
-}
-
-func (m *moody) Invalidate(ctx context.Context, e store.Effect, tags ...string) (store.Version, error) {
-	if err := m.ask(ctx, "invalidate"); err != nil {
-		return 0, err
-	}
-	return m.Store.Invalidate(ctx, e, tags...)
-}
-
-func (m *moody) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
-	if err := m.ask(ctx, "changes"); err != nil {
-		return store.Changes{}, err
-	}
-	return m.Store.Changes(ctx, after)
-}
-
-// Moods.
-var (
-	down = func(context.Context, string) error { return errors.New("connection refused") }
-
-	panics = func(context.Context, string) error { panic("a bug in the adapter") }
-)
-
-// hung returns a mood in which the store never answers, whatever its context says,
-// until the test ends.
-func hung(t *testing.T) func(context.Context, string) error {
-	forever := make(chan struct{})
-	t.Cleanup(func() { close(forever) })
-	return func(context.Context, string) error {
-		<-forever
-		return errors.New("too late")
-	}
-}
-
-// but is a mood for some of the operations.
-func but(mood func(context.Context, string) error, well ...string) func(context.Context, string) error {
-	return func(ctx context.Context, op string) error {
-		if slices.Contains(well, op) {
-			return nil
-		}
-		return mood(ctx, op)
-	}
-}
-
 func TestPagesOutliveARestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
@@ -189,7 +88,7 @@ func TestPagesComeBackAsTheyWere(t *testing.T) {
 			io.WriteString(w, text)
 		},
 		"validators": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("ETag", `W/"its own"`)
+			w.Header().Set("ETag", `W/"own"`)
 			w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
 			w.Header().Set("Content-Type", "text/plain")
 			io.WriteString(w, text)
@@ -226,7 +125,7 @@ func TestPagesComeBackAsTheyWere(t *testing.T) {
 					t.Error("the handler was called")
 				}))
 				for _, header := range [][]string{
-					nil, {"Accept-Encoding", "gzip"}, {"Range", "bytes=1-3"}, {"If-None-Match", `W/"its own"`},
+					nil, {"Accept-Encoding", "gzip"}, {"Range", "bytes=1-3"}, {"If-None-Match", `W/"own"`},
 					{"If-Modified-Since", "Mon, 02 Jan 2006 15:04:05 GMT"},
 				} {
 					want, got := visit(before, header...), visit(after, header...)
@@ -373,9 +272,12 @@ func TestFleetAgrees(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute, Tags: []string{"all"}}})
+				in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
+					TTL: time.Minute, StaleWhileRevalidate: time.Minute, Tags: []string{"all"},
+				}})
 				var c cms
 				one, other := in.start(&c), in.start(&c)
+				time.Sleep(10 * time.Second) // what it hears from now on is not from before its start
 				if a, b := body(one, test.path), body(other, test.path); a != "page 1" || b != "page 1" {
 					t.Fatalf("before: %q and %q", a, b)
 				}
@@ -556,162 +458,6 @@ func TestFailureGivesTheLeaseBack(t *testing.T) {
 	})
 }
 
-// A store that is down, slow or lying costs time at first, and soon nothing; but no
-// visitor ever notices more of it than that.
-func TestStoreInABadMood(t *testing.T) {
-	for name, test := range map[string]struct {
-		mood  func(t *testing.T) func(context.Context, string) error
-		first time.Duration // what the first visitor may wait
-	}{
-		"down":   {func(*testing.T) func(context.Context, string) error { return down }, 0},
-		"panics": {func(*testing.T) func(context.Context, string) error { return panics }, 0},
-		"hung":   {hung, 100 * time.Millisecond},
-		"begins": {func(*testing.T) func(context.Context, string) error { return but(down, "get", "changes") }, 0},
-		"hesitates": {func(t *testing.T) func(context.Context, string) error {
-			return but(hung(t), "get", "changes")
-		}, 100 * time.Millisecond},
-		"reads only": {func(*testing.T) func(context.Context, string) error {
-			return but(down, "get", "begin", "changes")
-		}, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := &moody{Store: memory.New()}
-				in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Minute}})
-				var c cms
-				site := in.start(&c)
-				st.feels(test.mood(t))
-				for i := range 20 {
-					begin := time.Now()
-					res := get(site, fmt.Sprintf("/%d", i))
-					if got, want := read(res), fmt.Sprintf("page %d", i+1); got != want || res.StatusCode != http.StatusOK {
-						t.Errorf("visit %d: got %d %q, want %q", i, res.StatusCode, got, want)
-					}
-					if waited := time.Since(begin); waited > test.first || i > 3 && waited > 0 && name == "hung" {
-						t.Errorf("visit %d waited for %v", i, waited)
-					}
-				}
-				synctest.Wait()
-				if site.Stats().StoreErrors == 0 {
-					t.Error("no StoreErrors")
-				}
-				if err := site.Purge(t.Context(), "/1"); err == nil {
-					t.Error("a purge that the store knows nothing of was acknowledged")
-				}
-				if got := body(site, "/1"); got != "page 21" {
-					t.Errorf("but it was to hold here: %q", got)
-				}
-			})
-		})
-	}
-}
-
-// While the store is down it is asked for nothing but changes; when it is back it
-// hears of what it has missed.
-func TestStoreComesBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
-		var c cms
-		site, other := in.start(&c), in.start(&c)
-		body(site, "/before")
-		body(other, "/before")
-		st.feels(down)
-		for i := range 3 {
-			get(site, fmt.Sprintf("/probe/%d", i))
-		}
-		gets := st.count("get")
-		if got := body(site, "/blind"); got != "page 5" {
-			t.Errorf("while it is down: %q", got)
-		}
-		if n := st.count("get") - gets; n != 0 {
-			t.Errorf("a store that is down was asked %d times", n)
-		}
-		if err := site.Purge(t.Context(), "/before"); !errors.Is(err, store.ErrUnavailable) {
-			t.Errorf("Purge: %v", err)
-		}
-		if got := body(other, "/before"); got != "page 1" {
-			t.Errorf("nobody has told the other instance, but it has %q", got)
-		}
-		if got := body(site, "/before"); got != "page 6" {
-			t.Errorf("after the purge: %q", got)
-		}
-		st.feels(nil)
-		time.Sleep(10 * time.Second)
-		if got := body(other, "/before"); got != "page 7" {
-			t.Errorf("the purge never reached the other instance: %q", got)
-		}
-		if got := body(other, "/blind"); got != "page 8" {
-			t.Errorf("what was generated without the store was put there: %q", got)
-		}
-		synctest.Wait() // until it is put there now
-		// It may differ from instance to instance, so it is renewed.
-		if got := get(site, "/blind").Header.Get("Cache-Status"); !strings.HasSuffix(got, "detail=stale") {
-			t.Errorf("what was generated without the store: %q", got)
-		}
-		synctest.Wait()
-		if got := body(site, "/blind"); got != "page 8" {
-			t.Errorf("and then: %q", got)
-		}
-	})
-}
-
-// A store that is down for an hour is no reason to fill the log.
-func TestStoreDownIsToldOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		var log bytes.Buffer
-		in := fleet(t, st, isr.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		var c cms
-		site := in.start(&c)
-		st.feels(down)
-		for i := range 1000 {
-			get(site, fmt.Sprintf("/%d", i))
-			time.Sleep(4 * time.Second)
-		}
-		st.feels(nil)
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		if n := strings.Count(log.String(), "store failed"); n < 1 || n > 5 {
-			t.Errorf("%d lines tell of it", n)
-		}
-		for _, want := range []string{"connection refused", "going on without the Store", "the Store answers again"} {
-			if !strings.Contains(log.String(), want) {
-				t.Errorf("the log does not say %q", want)
-			}
-		}
-	})
-}
-
-// However many visitors there are, a store that hangs holds a bounded number of
-// goroutines.
-func TestCallsAreCapped(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		in := fleet(t, st, isr.Options{})
-		var c cms
-		site := in.start(&c)
-		st.feels(hung(t))
-		before := st.count("get")
-		var all sync.WaitGroup
-		for i := range 2000 {
-			all.Go(func() {
-				if got := get(site, fmt.Sprintf("/%d", i)); got.StatusCode != http.StatusOK {
-					t.Errorf("got %d", got.StatusCode)
-				}
-			})
-		}
-		begin := time.Now()
-		all.Wait()
-		if took := time.Since(begin); took > 100*time.Millisecond {
-			t.Errorf("a visitor waited for %v", took)
-		}
-		if n := st.count("get") - before; n > 256 {
-			t.Errorf("%d calls at a time", n)
-		}
-	})
-}
-
 // The visitors have their page before the store does.
 func TestPutsAreWrittenBehind(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -743,51 +489,6 @@ func TestPutsAreWrittenBehind(t *testing.T) {
 	})
 }
 
-// A liar returns other records than it was asked for.
-type liar struct {
-	store.Store
-	lie func(rec *store.Record) *store.Record
-}
-
-func (l *liar) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	rec, effect, err := l.Store.Get(ctx, key)
-	if err == nil {
-		rec = l.lie(rec)
-	}
-	return rec, effect, err
-}
-
-func TestStoreThatLies(t *testing.T) {
-	var other *store.Record
-	for name, lie := range map[string]func(rec *store.Record) *store.Record{
-		"nothing":           func(rec *store.Record) *store.Record { return nil },
-		"no data":           func(rec *store.Record) *store.Record { return &store.Record{Version: rec.Version} },
-		"another page":      func(rec *store.Record) *store.Record { return other },
-		"a part":            func(rec *store.Record) *store.Record { rec.Data = rec.Data[:len(rec.Data)/2]; return rec },
-		"a bit":             func(rec *store.Record) *store.Record { rec.Data[len(rec.Data)/2] ^= 1; return rec },
-		"more":              func(rec *store.Record) *store.Record { rec.Data = append(rec.Data, 0); return rec },
-		"of another format": func(rec *store.Record) *store.Record { rec.Data[0]++; return rec },
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := memory.New()
-				in := fleet(t, st, isr.Options{})
-				var c cms
-				site := in.start(&c)
-				body(site, "/")
-				body(site, "/other")
-				synctest.Wait()
-				in.store = &liar{st, func(rec *store.Record) *store.Record { other = rec; return rec }}
-				body(in.start(&c), "/other")
-				in.store = &liar{st, lie}
-				if got := body(in.start(&c), "/"); got != "page 3" {
-					t.Errorf("got %q", got)
-				}
-			})
-		})
-	}
-}
-
 // Each build has pages of its own, but a purge reaches all of them.
 func TestVersions(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -815,9 +516,11 @@ func TestOriginsShareAStore(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Origin: "https://one.example"})
 		var c cms
 		body(in.start(&c), "/")
-		in.opts.Origin = "https://two.example"
-		if got := body(in.start(&c), "/"); got != "page 2" {
-			t.Errorf("got %q", got)
+		for i, origin := range []string{"https://two.example", "http://one.example"} {
+			in.opts.Origin = origin
+			if got, want := body(in.start(&c), "/"), fmt.Sprintf("page %d", i+2); got != want {
+				t.Errorf("%s: got %q, want %q", origin, got, want)
+			}
 		}
 	})
 }
@@ -863,7 +566,7 @@ func TestPrerenderedOnlyOutlivesARestart(t *testing.T) {
 		if got := body(site, "/known"); got != "page 1" {
 			t.Errorf("what was prerendered before: %q", got)
 		}
-		for _, mood := range []func(context.Context, string) error{nil, down} {
+		for _, mood := range []mood{nil, down} {
 			st.feels(mood)
 			if got := get(site, "/unknown").StatusCode; got != http.StatusNotFound {
 				t.Errorf("what was not: %d", got)
@@ -918,189 +621,656 @@ func TestPlaceholderAfterARestart(t *testing.T) {
 	})
 }
 
-// What the store has no room for is generated by each instance, and the developer
-// is told.
-func TestTooLargeForTheStore(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		st.feels(func(ctx context.Context, op string) error {
-			if op == "put" {
-				return fmt.Errorf("%w: by far", store.ErrTooLarge)
+// What was invalidated of something else says nothing of a page, in whatever way the
+// Store tells of it after a restart.
+func TestPurgeOfSomethingElseBeforeTheRestart(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) store.Store{
+		"memory": func(*testing.T) store.Store { return memory.New() },
+		"file": func(t *testing.T) store.Store {
+			st, err := file.Open(t.TempDir(), file.Options{})
+			if err != nil {
+				t.Fatal(err)
 			}
-			return nil
+			return st
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				in := fleet(t, open(t), isr.Options{Default: isr.Route{TTL: time.Hour, StaleWhileRevalidate: time.Minute}})
+				var c cms
+				one := in.start(&c)
+				body(one, "/")
+				time.Sleep(time.Second)
+				if err := one.PurgeTag(t.Context(), "something else"); err != nil {
+					t.Fatal(err)
+				}
+				two := in.start(&c)
+				for range 3 {
+					if got := get(two, "/").Header.Get("Cache-Status"); !strings.HasPrefix(got, "isr; hit; ttl=35") {
+						t.Errorf("after the restart: %q", got)
+					}
+					time.Sleep(2 * time.Second)
+				}
+				if n := c.calls.Load(); n != 1 {
+					t.Errorf("%d calls of the handler", n)
+				}
+			})
 		})
-		var log bytes.Buffer
-		in := fleet(t, st, isr.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		var c cms
-		one, other := in.start(&c), in.start(&c)
-		begin := time.Now()
-		if a, b := body(one, "/"), body(other, "/"); a != "page 1" || b != "page 2" {
-			t.Errorf("%q and %q", a, b)
-		}
-		synctest.Wait()
-		if time.Since(begin) > 100*time.Millisecond {
-			t.Errorf("it took %v", time.Since(begin))
-		}
-		if got := body(one, "/"); got != "page 1" {
-			t.Errorf("again: %q", got)
-		}
-		if !strings.Contains(log.String(), "too large for the Store") {
-			t.Errorf("the log says only:\n%s", log.String())
-		}
-		if n := one.Stats().StoreErrors; n != 0 {
-			t.Errorf("%d StoreErrors", n)
-		}
-	})
-}
-
-// A store that has lost its history says so, and every copy counts as stale.
-func TestStoreLosesItsHistory(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &forgetful{Store: memory.New()}
-		in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
-		var c cms
-		site := in.start(&c)
-		body(site, "/")
-		time.Sleep(2 * time.Second)
-		if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=3598" {
-			t.Errorf("before: %q", got)
-		}
-		st.forgets.Store(true)
-		time.Sleep(2 * time.Second)
-		if got := get(site, "/").Header.Get("Cache-Status"); !strings.HasSuffix(got, "detail=stale") {
-			t.Errorf("after: %q", got)
-		}
-		synctest.Wait()
-		if got := body(site, "/"); got != "page 2" {
-			t.Errorf("and then: %q", got)
-		}
-	})
-}
-
-// A forgetful store is one that was wiped.
-type forgetful struct {
-	store.Store
-	forgets atomic.Bool
-}
-
-func (f *forgetful) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
-	if f.forgets.CompareAndSwap(true, false) {
-		v, err := f.Store.Invalidate(ctx, store.Stale, "a tag that nothing has")
-		return store.Changes{Upto: v, Reset: true}, err
 	}
-	return f.Store.Changes(ctx, after)
 }
 
-// What fails in the store is told to whoever asked for a purge, and to Observe.
-func TestStoreFailures(t *testing.T) {
+// A renewal that failed is one of the page that its run has found in the Store, and
+// nobody waits for the next.
+func TestFailureToRenewWhatWasFound(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		var mu sync.Mutex
-		var failures []string
-		in := fleet(t, st, isr.Options{Origin: "http://example.com", Observe: func(e isr.Event) {
-			if e.Kind == isr.StoreFailed {
-				mu.Lock()
-				defer mu.Unlock()
-				failures = append(failures, e.Err.Error())
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Second}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if n > 1 {
+				time.Sleep(time.Second)
+				w.WriteHeader(http.StatusInternalServerError)
+				return
 			}
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		body(in.start(&c), "/")
+		time.Sleep(2 * time.Minute)
+		site := in.start(&c)
+		for _, want := range []time.Duration{time.Second, 0} {
+			begin := time.Now()
+			if got := body(site, "/"); got != "page 1" || time.Since(begin) != want {
+				t.Errorf("got %q after %v, want it after %v", got, time.Since(begin), want)
+			}
+		}
+		if got := pages(site)["/"].Failures; got != 1 {
+			t.Errorf("%d failures are noted", got)
+		}
+	})
+}
+
+// A POST costs one generation in the whole fleet, however long the Store takes to
+// answer, and is told once before the visitor may know of it and once when the
+// handler is through.
+func TestPostCostsOneGeneration(t *testing.T) {
+	for _, way := range []time.Duration{0, 2 * time.Millisecond, 30 * time.Millisecond} {
+		bubble(t, func(t *testing.T) {
+			st := &moody{Store: memory.New(), echo: only(slow(way), "invalidate")}
+			st.feels(only(slow(way), "invalidate"))
+			in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
+			var generated atomic.Int64
+			h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPost {
+					w.WriteHeader(http.StatusSeeOther)
+					return
+				}
+				generated.Add(1)
+			})
+			one, two := in.start(h), in.start(h)
+			get(one, "/")
+			get(two, "/")
+			time.Sleep(time.Second)
+			do(one, "POST", "/")
+			for range 100 {
+				get(two, "/")
+				get(one, "/")
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(5 * time.Second)
+			if n := generated.Load() - 1; n != 1 {
+				t.Errorf("a store %v away: generated %d times", way, n)
+			}
+			if n := st.count("invalidate"); n > 2 {
+				t.Errorf("a store %v away: told %d times", way, n)
+			}
+		})
+	}
+}
+
+// A Bypass is asked with what a page request has, of a POST, too: the page that it
+// changes may be stored elsewhere though the one without cookies never is.
+func TestPostToWhatBypassLetsThrough(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
+			VaryCookies: []string{"lang"},
+			Bypass:      func(r *http.Request) bool { _, err := r.Cookie("lang"); return err != nil },
 		}})
 		var c cms
-		site := in.start(&c)
-		body(site, "/")
-		st.feels(but(down, "get", "begin", "put", "changes"))
-		for name, f := range map[string]func() error{
-			"Revalidate":    func() error { return site.Revalidate(t.Context(), "/") },
-			"RevalidateTag": func() error { return site.RevalidateTag(t.Context(), "tag") },
-			"Purge":         func() error { return site.Purge(t.Context(), "/") },
-			"PurgeTag":      func() error { return site.PurgeTag(t.Context(), "tag") },
-		} {
-			if err := f(); err == nil || !strings.Contains(err.Error(), "may not know of it") {
-				t.Errorf("%s: %v", name, err)
+		one, two := in.start(&c), in.start(&c)
+		body(two, "/", "Cookie", "lang=de")
+		do(one, "POST", "/", "Cookie", "lang=de")
+		synctest.Wait()
+		for _, site := range []*isr.Site{two, in.start(&c)} {
+			if got := body(site, "/", "Cookie", "lang=de"); got != "page 3" {
+				t.Errorf("after the POST: %q", got)
 			}
 		}
-		handler := isr.RevalidateHandler(site, "secret")
-		if got := do(handler, "POST", "/?path=/", "Authorization", "Bearer secret").StatusCode; got != http.StatusInternalServerError {
-			t.Errorf("the webhook got %d", got)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if len(failures) == 0 || !strings.HasPrefix(failures[0], "store: invalidate: connection refused") {
-			t.Errorf("Observe was told of %q", failures)
-		}
 	})
 }
 
-// Whoever gives up on a purge does not keep the store from hearing of it.
-func TestPurgeIsGivenUp(t *testing.T) {
+// Renewals that wait for another instance keep no others from theirs, and when there
+// are too many of them the rest look only now and then.
+func TestWaitingTakesNoSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		st := &moody{Store: memory.New()}
-		in := fleet(t, st, isr.Options{})
-		var c cms
-		one, other := in.start(&c), in.start(&c)
-		body(one, "/")
-		body(other, "/")
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := one.Purge(ctx, "/"); !errors.Is(err, context.Canceled) {
-			t.Errorf("Purge: %v", err)
-		}
-		if n := one.Stats().StoreErrors; n != 0 {
-			t.Errorf("%d StoreErrors, which it is none of", n)
-		}
-		time.Sleep(5 * time.Second)
-		if got := body(other, "/"); got != "page 2" {
-			t.Errorf("elsewhere: %q", got)
-		}
-	})
-}
-
-// However much the store was not told of, it is told of enough.
-func TestMoreIsOwedThanCanBeRemembered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		in := fleet(t, st, isr.Options{})
-		var c cms
-		one, other := in.start(&c), in.start(&c)
-		body(other, "/first")
-		body(other, "/never-named")
-		st.feels(but(down, "get", "begin", "put", "changes"))
-		one.Purge(t.Context(), "/first")
-		for i := range 700 {
-			var paths []string
-			for j := range 100 {
-				paths = append(paths, fmt.Sprintf("/%d/%d", i, j))
+		in := fleet(t, st, isr.Options{MaxRegenerations: 8, Default: isr.Route{TTL: time.Minute, Timeout: time.Minute}})
+		slow := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if n > 4 {
+				time.Sleep(50 * time.Second)
 			}
-			one.Purge(t.Context(), paths...)
+			io.WriteString(w, "slow")
+		}}
+		var c cms
+		one := in.start(&slow)
+		in.opts.MaxRegenerations = 2
+		two := in.start(&c)
+		paths := []string{"/0", "/1", "/2", "/free"}
+		for _, path := range paths {
+			body(one, path)
+			body(two, path)
 		}
-		st.feels(nil)
-		time.Sleep(2 * time.Minute)
-		if got := body(other, "/first"); got == "page 1" {
-			t.Error("a purge is lost")
+		time.Sleep(61 * time.Second)
+		for _, path := range paths[:3] {
+			body(one, path)
 		}
-		if got := body(other, "/never-named"); got == "page 2" {
-			t.Error("so everything was to be purged")
+		synctest.Wait()
+		for _, path := range paths {
+			body(two, path)
+			synctest.Wait()
 		}
-		if got, want := body(one, "/first"), body(other, "/first"); got != want {
-			t.Errorf("%q here, %q there", got, want)
+		if got := body(two, "/free"); got != "page 1" {
+			t.Errorf("a page that no other instance is at: %q", got)
+		}
+		before := st.count("begin")
+		for range 100 {
+			body(two, "/2")
+			time.Sleep(time.Millisecond)
+		}
+		if n := st.count("begin") - before; n > 20 { // those that wait ask, too
+			t.Errorf("asked for permission %d times", n)
+		}
+		if n := two.Stats().Failed; n != 0 {
+			t.Errorf("%d failures, which those who wait are none of", n)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// However many pages wait for those whom a placeholder has sent away, what is found
+// in the Store meanwhile makes room for others.
+func TestPlaceholdersLeaveTheLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{MaxRegenerations: 1, Default: isr.Route{
+			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
+		}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if r.URL.Path == "/slow" {
+				time.Sleep(time.Second)
+			}
+			io.WriteString(w, "page")
+		}}
+		crawler := []string{"User-Agent", "googlebot"}
+		one := in.start(&c)
+		for i := range 16 {
+			body(one, fmt.Sprintf("/%d", i), crawler...)
+		}
+		two := in.start(&c)
+		body(two, "/slow") // takes the slot
+		for i := range 16 {
+			body(two, fmt.Sprintf("/%d", i))
+			body(two, fmt.Sprintf("/%d", i), crawler...)
+		}
+		time.Sleep(2 * time.Second)
+		body(two, "/new")
+		synctest.Wait()
+		if got := body(two, "/new"); got != "page" {
+			t.Errorf("when it was asked for before: %q", got)
 		}
 	})
 }
 
-func TestStoreIsFollowedUntilShutdown(t *testing.T) {
+// People are shown a placeholder at once, while another instance generates the page,
+// too.
+func TestPlaceholderWhileOthersLead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		site := fleet(t, st, isr.Options{}).start(&cms{})
-		time.Sleep(10 * time.Second)
-		if n := st.count("changes"); n < 8 || n > 15 {
-			t.Errorf("asked for changes %d times in 10 seconds", n)
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
+			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
+		}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		one, two := in.start(&c), in.start(&c)
+		for _, site := range []*isr.Site{one, two} {
+			begin := time.Now()
+			if got := body(site, "/"); got != "one moment" || time.Since(begin) > 0 {
+				t.Errorf("got %q after %v", got, time.Since(begin))
+			}
+			synctest.Wait()
 		}
-		if err := site.Shutdown(t.Context()); err != nil {
+		time.Sleep(2 * time.Second)
+		if got := body(two, "/"); got != "page 1" {
+			t.Errorf("when it is there: %q", got)
+		}
+	})
+}
+
+// A path that nobody has prerendered is not there, and no placeholder says that it
+// will be.
+func TestNoPlaceholderForWhatIsNotPrerendered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, st := range []store.Store{nil, memory.New()} {
+			in := fleet(t, st, isr.Options{Default: isr.Route{
+				PrerenderedOnly: true,
+				Placeholder:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
+			}})
+			c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(time.Second) }}
+			site := in.start(&c)
+			if got := get(site, "/unknown").StatusCode; got != http.StatusNotFound {
+				t.Errorf("%T: %d", st, got)
+			}
+			if err := site.Revalidate(t.Context(), "http://example.com/known"); err != nil {
+				t.Fatal(err)
+			}
+			if err := site.Purge(t.Context(), "/known"); err != nil {
+				t.Fatal(err)
+			}
+			if got := body(site, "/known"); got != "one moment" {
+				t.Errorf("%T: what is known: %q", st, got)
+			}
+		}
+	})
+}
+
+// After a purge a prerendered path is known where this was asked for, and where it
+// was not only as long as the Store has the page.
+func TestPrerenderedPathAfterAPurge(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Origin: "http://example.com", Default: isr.Route{PrerenderedOnly: true}})
+		var c cms
+		one, two := in.start(&c), in.start(&c)
+		for path, err := range one.Prerender(t.Context(), slices.Values([]string{"/known", "/visited"})) {
+			if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+		}
+		synctest.Wait()
+		body(two, "/visited")
+		if err := one.Purge(t.Context(), "/known", "/visited"); err != nil {
 			t.Fatal(err)
 		}
-		before := st.count("changes")
-		time.Sleep(10 * time.Second)
-		if n := st.count("changes") - before; n != 0 {
-			t.Errorf("asked for changes %d times after Shutdown", n)
+		synctest.Wait()
+		for i, want := range []int{http.StatusNotFound, http.StatusOK} {
+			if got := get(two, "/known").StatusCode; got != want {
+				t.Errorf("elsewhere, %d: %d, want %d", i, got, want)
+			}
+			if got := get(one, "/known").StatusCode; got != http.StatusOK {
+				t.Errorf("where it was prerendered, %d: %d", i, got)
+			}
+			synctest.Wait()
+		}
+		if got := get(two, "/visited").StatusCode; got != http.StatusOK {
+			t.Errorf("what was found in the Store before: %d", got)
+		}
+	})
+}
+
+// A witness is told what is put into a store.
+type witness struct {
+	store.Store
+	put func(key string, rec *store.Record)
+}
+
+func (w *witness) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
+	w.put(key, rec)
+	return w.Store.Put(ctx, key, t, rec)
+}
+
+// Nobody can fill the Store with pages that are none, nor read a visitor's secrets
+// in its keys; and pages are kept as long as they may be shown.
+func TestWhatTheStoreIsAskedToKeep(t *testing.T) {
+	for name, test := range map[string]struct {
+		route  isr.Route
+		status int
+		age    string // that it has from upstream, with bounds that the handler sets
+		want   time.Duration
+	}{
+		"a page":         {isr.Route{TTL: time.Minute}, 200, "", 30*24*time.Hour + time.Minute},
+		"for ever":       {isr.Route{}, 200, "", 0},
+		"bounds":         {isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Hour, StaleIfError: 2 * time.Hour}, 200, "", 2*time.Hour + time.Minute},
+		"other bounds":   {isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Hour, StaleIfError: -1}, 200, "", time.Hour + time.Minute},
+		"never stale":    {isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1, StaleIfError: -1}, 200, "", time.Minute + time.Second},
+		"not found":      {isr.Route{TTL: time.Minute}, 404, "", 11 * time.Second},
+		"gone":           {isr.Route{TTL: time.Minute}, 410, "", 11 * time.Second},
+		"old on arrival": {isr.Route{}, 200, "40", time.Hour + 20*time.Second},
+		"stale already":  {isr.Route{}, 200, "600", time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				test.route.Vary = []string{"Authorization"}
+				puts := 0
+				in := fleet(t, &witness{memory.New(), func(key string, rec *store.Record) {
+					puts++
+					if rec.TTL != test.want {
+						t.Errorf("it is to be kept for %v, want %v", rec.TTL, test.want)
+					}
+					if len(key) > 100 || strings.Contains(key, "s3cret") {
+						t.Errorf("a key of %d bytes, %.100q", len(key), key)
+					}
+				}}, isr.Options{Default: test.route})
+				get(in.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if test.age != "" {
+						w.Header().Set("Age", test.age)
+						w.Header().Set("Cache-Control", "max-age=60, stale-while-revalidate=3600, stale-if-error=0")
+					}
+					w.WriteHeader(test.status)
+				})), "/?"+strings.Repeat("x", 100_000), "Authorization", "Bearer s3cret")
+				synctest.Wait()
+				if puts != 1 {
+					t.Errorf("put %d times", puts)
+				}
+			})
+		})
+	}
+}
+
+// A visitor looks into the Store about once for his page, even where that is pushed
+// out of memory before he can see it.
+func TestMoreVisitorsThanMemory(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st := &moody{Store: memory.New()}
+		in := fleet(t, st, isr.Options{})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { w.Write(make([]byte, 10_000)) }}
+		one := in.start(&c)
+		const all = 200
+		for i := range all {
+			get(one, fmt.Sprintf("/%d", i))
+		}
+		synctest.Wait()
+		in.opts.MaxBytes = 40_000
+		two := in.start(&c)
+		st.feels(only(slow(time.Millisecond), "get"))
+		before := st.count("get")
+		var visitors sync.WaitGroup
+		for i := range all {
+			visitors.Go(func() { get(two, fmt.Sprintf("/%d", i)) })
+		}
+		visitors.Wait()
+		if n := st.count("get") - before; n > 2*all {
+			t.Errorf("%d visitors looked %d times", all, n)
+		}
+		synctest.Wait()
+		if n := two.Stats().Evicted; n < all-4 {
+			t.Errorf("%d pages had to go, says Stats", n)
+		}
+		if n := st.count("put"); n != all {
+			t.Errorf("put %d times", n)
+		}
+		if n := c.calls.Load(); n != all {
+			t.Errorf("%d calls of the handler, want %d", n, all)
+		}
+	})
+}
+
+// Shutdown ends what listens to the Store, even where it runs out of time.
+func TestStoreIsFollowedUntilShutdown(t *testing.T) {
+	for name, hangs := range map[string]bool{"in time": false, "out of time": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				st := &moody{Store: memory.New()}
+				release := make(chan struct{})
+				site := fleet(t, st, isr.Options{}).start(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+				time.Sleep(10 * time.Second)
+				if n := st.count("changes"); n < 8 || n > 15 {
+					t.Errorf("asked for changes %d times in 10 seconds", n)
+				}
+				if hangs {
+					go get(site, "/")
+					synctest.Wait()
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if err := site.Shutdown(ctx); (err != nil) != hangs {
+					t.Fatal(err)
+				}
+				synctest.Wait() // for a call that had begun
+				before := st.count("changes")
+				time.Sleep(10 * time.Second)
+				if n := st.count("changes") - before; n != 0 {
+					t.Errorf("asked for changes %d times after Shutdown", n)
+				}
+				close(release)
+			})
+		})
+	}
+}
+
+// The variants of a page are pages of their own in the Store, too.
+func TestVariantsOutliveARestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{Vary: []string{"Accept-Language"}, VaryCookies: []string{"theme"}}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			fmt.Fprint(w, r.Header["Accept-Language"], r.Header["Cookie"], r.URL.RawQuery)
+		}}
+		for range 2 {
+			site := in.start(&c)
+			for _, test := range []struct{ lang, cookie, target, want string }{
+				{"de", "theme=dark", "/", "[de] [theme=dark]"},
+				{"en", "theme=dark", "/", "[en] [theme=dark]"},
+				{"de", "theme=pale", "/", "[de] [theme=pale]"},
+				{"de", "theme=pale", "/?q=1", "[de] [theme=pale]q=1"},
+			} {
+				if got := body(site, test.target, "Accept-Language", test.lang, "Cookie", test.cookie); got != test.want {
+					t.Errorf("got %q, want %q", got, test.want)
+				}
+			}
+		}
+		if n := c.calls.Load(); n != 4 {
+			t.Errorf("%d calls of the handler", n)
+		}
+	})
+}
+
+// A page that was made before the restart is renewed as if it had been made since:
+// with its own validators, and with what a ServeMux around the Site says of it.
+func TestRenewedAfterARestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			w.Header().Set("ETag", `"own"`)
+			if r.Header.Get("If-None-Match") == `"own"` {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+			fmt.Fprintf(w, "page %d of %s", n, r.PathValue("id"))
+		}}
+		start := func() (*isr.Site, http.Handler) {
+			site, mux := in.start(&c), http.NewServeMux()
+			mux.Handle("/{id}", site)
+			return site, mux
+		}
+		site, mux := start()
+		body(mux, "/a")
+		time.Sleep(61 * time.Second)
+		_, mux = start()
+		walk(t, mux, &c, "/a",
+			step{body: "page 1 of a", cache: "isr; hit; ttl=-1; detail=stale", age: "61", calls: 2},
+			step{body: "page 1 of a", cache: "isr; hit; ttl=60", age: "0", calls: 2})
+		site, mux = start()
+		body(mux, "/a")
+		if err := site.Revalidate(t.Context(), "/a"); err != nil {
+			t.Fatal(err)
+		}
+		if got := body(mux, "/a"); got != "page 3 of a" {
+			t.Errorf("after Revalidate: %q", got)
+		}
+	})
+}
+
+// What an instance hears late is no reason to renew what was made since.
+func TestHeardLate(t *testing.T) {
+	for name, visit := range map[string]func(one, two *isr.Site){
+		"made elsewhere": func(one, two *isr.Site) { body(one, "/"); synctest.Wait(); body(two, "/") },
+		"made here":      func(one, two *isr.Site) { body(two, "/") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				st := memory.New()
+				in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
+				var c cms
+				one := in.start(&c)
+				late := &moody{Store: st, echo: only(slow(time.Second), "changes")}
+				in.store = late
+				two := in.start(&c)
+				time.Sleep(10 * time.Second)
+				if err := one.Purge(t.Context(), "/"); err != nil {
+					t.Fatal(err)
+				}
+				visit(one, two)
+				before := late.count("get")
+				time.Sleep(10 * time.Second)
+				if got := get(two, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=3590" {
+					t.Errorf("when all is heard: %q", got)
+				}
+				if n := late.count("get") - before; n != 0 {
+					t.Errorf("the Store was asked for it %d times more", n)
+				}
+			})
+		})
+	}
+}
+
+// A page that comes from a Store which has forgotten a part of its history is as
+// good as that says, and not stale for what the instance hears of it later.
+func TestHistoryIsForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st := memory.New()
+		in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
+		var c cms
+		one := in.start(&c)
+		body(one, "/")
+		if err := one.PurgeTag(t.Context(), "something else"); err != nil {
+			t.Fatal(err)
+		}
+		first := true
+		in.store = &moody{
+			Store: &liar{Store: st, changes: func(c store.Changes) store.Changes {
+				c.Reset, first = first, false
+				return c
+			}},
+			echo: only(slow(50*time.Millisecond), "changes"),
+		}
+		two := in.start(&c)
+		for _, want := range []string{"isr; hit; ttl=3600", "isr; hit; ttl=3590"} {
+			if got := get(two, "/").Header.Get("Cache-Status"); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			time.Sleep(10 * time.Second)
+		}
+	})
+}
+
+// Whoever waits for the renewal of another instance has it when that is through,
+// time and again; and the others look only now and then whether it is.
+func TestRenewedElsewhere(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		st := &moody{Store: memory.New()}
+		in := fleet(t, st, isr.Options{MaxRegenerations: 1, Default: isr.Route{TTL: time.Minute}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if n > 1 {
+				time.Sleep(time.Second)
+			}
+			io.WriteString(w, "page")
+		}}
+		one, two := in.start(&c), in.start(&c)
+		get(one, "/")
+		get(two, "/")
+		for round := range 3 {
+			time.Sleep(time.Minute)
+			get(one, "/")
+			synctest.Wait()
+			get(two, "/")
+			time.Sleep(1500 * time.Millisecond)
+			if got := get(two, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=60" && got != "isr; hit; ttl=59" {
+				t.Errorf("round %d: %q", round, got)
+			}
+		}
+	})
+}
+
+// The author of a change sees it as soon as he can know of his success, whichever
+// instance he comes to, though the handler is not through.
+func TestPostThatTakesItsTime(t *testing.T) {
+	for name, succeed := range map[string]func(w http.ResponseWriter){
+		"flushed":        func(w http.ResponseWriter) { io.WriteString(w, "ok"); w.(http.Flusher).Flush() },
+		"flushed header": func(w http.ResponseWriter) { w.WriteHeader(http.StatusCreated); w.(http.Flusher).Flush() },
+		"long":           func(w http.ResponseWriter) { w.Write(make([]byte, 3<<10)) },
+		"in parts":       func(w http.ResponseWriter) { w.Write(make([]byte, 2<<10)); w.Write(make([]byte, 1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				in := fleet(t, memory.New(), isr.Options{})
+				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if r.Method == http.MethodPost {
+						succeed(w)
+						time.Sleep(time.Minute)
+						return
+					}
+					fmt.Fprintf(w, "page %d", n)
+				}}
+				one, two := in.start(&c), in.start(&c)
+				body(one, "/")
+				body(two, "/")
+				go do(one, "POST", "/")
+				synctest.Wait()
+				for _, site := range []*isr.Site{two, one} {
+					if got := body(site, "/"); got != "page 3" {
+						t.Errorf("got %q", got)
+					}
+				}
+				time.Sleep(2 * time.Minute)
+			})
+		})
+	}
+	bubble(t, func(t *testing.T) { // not sent yet, but here it costs nothing to know it
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if r.Method == http.MethodPost {
+				w.WriteHeader(http.StatusCreated)
+				time.Sleep(time.Minute)
+				return
+			}
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		site := fleet(t, memory.New(), isr.Options{}).start(&c)
+		body(site, "/")
+		go do(site, "POST", "/")
+		synctest.Wait()
+		if got := body(site, "/"); got != "page 3" {
+			t.Errorf("where the change was made: %q", got)
+		}
+		time.Sleep(2 * time.Minute)
+	})
+}
+
+// A page that was not for everybody is tried anew when somebody has changed it,
+// whichever instance he came to.
+func TestPublicAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{})
+		var public atomic.Bool
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !public.Load() {
+				w.Header().Set("Cache-Control", "private")
+			}
+		})
+		one, two := in.start(h), in.start(h)
+		get(two, "/")
+		public.Store(true)
+		if got := get(two, "/").Header.Get("Cache-Status"); got != "isr; fwd=bypass; detail=uncacheable" {
+			t.Errorf("before: %q", got)
+		}
+		do(one, "POST", "/")
+		synctest.Wait()
+		if got := get(two, "/").Header.Get("Cache-Status"); got != "isr; fwd=uri-miss; stored" {
+			t.Errorf("after: %q", got)
 		}
 	})
 }

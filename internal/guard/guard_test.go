@@ -19,7 +19,9 @@ type stub struct {
 	store.Store
 	get     func(ctx context.Context) (*store.Record, store.Effect, error)
 	begin   func(ctx context.Context) (store.Ticket, error)
-	end     func(t store.Ticket) error
+	put     func(ctx context.Context) error
+	end     func(ctx context.Context, t store.Ticket) error
+	purge   func(ctx context.Context) (store.Version, error)
 	changes func(ctx context.Context, after store.Version) (store.Changes, error)
 }
 
@@ -29,7 +31,13 @@ func (s *stub) Get(ctx context.Context, _ string) (*store.Record, store.Effect, 
 func (s *stub) Begin(ctx context.Context, _ string, _ time.Duration) (store.Ticket, error) {
 	return s.begin(ctx)
 }
-func (s *stub) End(_ context.Context, _ string, t store.Ticket) error { return s.end(t) }
+func (s *stub) Put(ctx context.Context, _ string, _ store.Ticket, _ *store.Record) error {
+	return s.put(ctx)
+}
+func (s *stub) End(ctx context.Context, _ string, t store.Ticket) error { return s.end(ctx, t) }
+func (s *stub) Invalidate(ctx context.Context, _ store.Effect, _ ...string) (store.Version, error) {
+	return s.purge(ctx)
+}
 func (s *stub) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
 	return s.changes(ctx, after)
 }
@@ -96,8 +104,59 @@ func TestCallerGivesUp(t *testing.T) {
 	}
 }
 
+// Each call ends at its deadline, whatever the store does.
+func TestDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		forever := make(chan struct{})
+		defer close(forever)
+		st := stub{
+			get:   func(context.Context) (*store.Record, store.Effect, error) { <-forever; return nil, 0, nil },
+			begin: func(context.Context) (store.Ticket, error) { <-forever; return store.Ticket{}, nil },
+			put:   func(context.Context) error { <-forever; return nil },
+			end:   func(context.Context, store.Ticket) error { <-forever; return nil },
+			purge: func(context.Context) (store.Version, error) { <-forever; return 0, nil },
+		}
+		for name, test := range map[string]struct {
+			call func(*guard.Guard) error
+			want time.Duration
+		}{
+			"Get":        {func(g *guard.Guard) error { _, _, err := g.Get(t.Context(), ""); return err }, 100 * time.Millisecond},
+			"Begin":      {func(g *guard.Guard) error { _, err := g.Begin(t.Context(), "", 0); return err }, 100 * time.Millisecond},
+			"Put":        {func(g *guard.Guard) error { return g.Put(t.Context(), "", store.Ticket{}, nil) }, 500 * time.Millisecond},
+			"End":        {func(g *guard.Guard) error { return g.End(t.Context(), "", store.Ticket{}) }, 500 * time.Millisecond},
+			"Invalidate": {func(g *guard.Guard) error { _, err := g.Invalidate(t.Context(), store.Gone, ""); return err }, 2 * time.Second},
+		} {
+			start := time.Now()
+			if err := test.call(guard.New(&st, func(error) {})); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != test.want {
+				t.Errorf("%s: %v after %v, want the deadline's after %v", name, err, time.Since(start), test.want)
+			}
+		}
+	})
+}
+
+// What no store should return is a miss.
+func TestOddAnswers(t *testing.T) {
+	for _, test := range []struct {
+		rec    *store.Record
+		effect store.Effect
+		want   error
+	}{
+		{&store.Record{}, store.None, nil},
+		{&store.Record{}, store.Gone, nil},
+		{nil, store.None, store.ErrNotFound},
+		{&store.Record{}, store.None - 1, store.ErrNotFound},
+		{&store.Record{}, store.Gone + 1, store.ErrNotFound},
+	} {
+		st := stub{get: func(context.Context) (*store.Record, store.Effect, error) { return test.rec, test.effect, nil }}
+		g := guard.New(&st, func(err error) { t.Errorf("told of %v", err) })
+		if _, _, err := g.Get(t.Context(), ""); !errors.Is(err, test.want) {
+			t.Errorf("%v, %v: %v, want %v", test.rec, test.effect, err, test.want)
+		}
+	}
+}
+
 // A store that forgets its deadline is left behind, and a lease that it gives out
-// after that is given back.
+// after that is given back, even where the caller has gone.
 func TestLateLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan store.Ticket, 1)
@@ -106,7 +165,7 @@ func TestLateLease(t *testing.T) {
 				time.Sleep(time.Second)
 				return store.Ticket{Leader: true, Token: "late"}, nil
 			},
-			end: func(t store.Ticket) error { ended <- t; return nil },
+			end: func(ctx context.Context, t store.Ticket) error { ended <- t; return ctx.Err() },
 		}
 		g := guard.New(&st, func(error) {})
 		start := time.Now()
@@ -119,6 +178,77 @@ func TestLateLease(t *testing.T) {
 		if got := <-ended; got.Token != "late" {
 			t.Errorf("given back: %v", got)
 		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := g.Begin(ctx, "", time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Begin: %v", err)
+		}
+		if got := <-ended; got.Token != "late" {
+			t.Errorf("given back: %v", got)
+		}
+	})
+}
+
+// A relapse is one soon after the store was back, however long it had been away; a
+// store that has been well for long is given credit anew.
+func TestRelapse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := stub{
+			get: failing(errors.New("broken")),
+			changes: func(context.Context, store.Version) (store.Changes, error) {
+				return store.Changes{}, errors.New("broken")
+			},
+		}
+		well := func(context.Context, store.Version) (store.Changes, error) {
+			time.Sleep(10 * time.Millisecond)
+			return store.Changes{}, nil
+		}
+		ill := st.changes
+		var current atomic.Pointer[func(context.Context, store.Version) (store.Changes, error)]
+		st.changes = func(ctx context.Context, after store.Version) (store.Changes, error) {
+			return (*current.Load())(ctx, after)
+		}
+		current.Store(&well)
+		g := guard.New(&st, func(error) {})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			g.Follow(ctx, func(store.Changes) {}, func() {}, func() {})
+		}()
+		fall := func(away time.Duration) time.Duration {
+			current.Store(&ill)
+			for range 3 {
+				g.Get(ctx, "")
+			}
+			time.Sleep(away)
+			current.Store(&well)
+			start := time.Now()
+			for g.Down() {
+				time.Sleep(10 * time.Millisecond)
+			}
+			return time.Since(start)
+		}
+		if held := fall(0); held > 200*time.Millisecond {
+			t.Errorf("at first it was trusted after %v", held)
+		}
+		time.Sleep(time.Minute)
+		if held := fall(time.Minute); held > 1100*time.Millisecond {
+			t.Errorf("after a minute in health it was trusted after %v", held)
+		}
+		for range 3 {
+			fall(0)
+		}
+		if held := fall(0); held < 7*time.Second {
+			t.Errorf("after the fourth relapse it was trusted after %v", held)
+		}
+		time.Sleep(time.Minute)
+		if held := fall(0); held > 200*time.Millisecond {
+			t.Errorf("after another minute in health it was trusted after %v", held)
+		}
+		cancel()
+		<-done
+		time.Sleep(time.Second)
 	})
 }
 
@@ -213,6 +343,54 @@ func TestFollowGoesOn(t *testing.T) {
 		}, func() {}, func() {})
 		if want := []store.Version{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !slices.Equal(got, want) {
 			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A store that was wiped is followed from where it says; one that goes back without
+// saying so is not.
+func TestFollowsFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		answers := []store.Changes{{Upto: 10}, {Upto: 4}, {Upto: 3, Reset: true}, {Upto: 5}}
+		var got []store.Version
+		st := stub{changes: func(_ context.Context, after store.Version) (store.Changes, error) {
+			got = append(got, after)
+			if len(got) > len(answers) {
+				cancel()
+				return store.Changes{}, ctx.Err()
+			}
+			return answers[len(got)-1], nil
+		}}
+		guard.New(&st, func(error) {}).Follow(ctx, func(store.Changes) {}, func() {}, func() {})
+		if want := []store.Version{0, 10, 10, 3, 5}; !slices.Equal(got, want) {
+			t.Errorf("asked after %v, want %v", got, want)
+		}
+	})
+}
+
+// A call that hangs, whatever its context says, does not keep the next from making
+// contact.
+func TestFollowsPastACallThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		forever := make(chan struct{})
+		defer close(forever)
+		var calls atomic.Int64
+		st := stub{changes: func(context.Context, store.Version) (store.Changes, error) {
+			if calls.Add(1) == 1 {
+				<-forever
+			}
+			return store.Changes{Upto: 1}, nil
+		}}
+		start, contact := time.Now(), time.Duration(0)
+		guard.New(&st, func(error) {}).Follow(ctx, func(store.Changes) {}, func() {}, func() {
+			contact = time.Since(start)
+			cancel()
+		})
+		if contact == 0 || contact > 5*time.Second {
+			t.Errorf("contact after %v", contact)
 		}
 	})
 }
