@@ -1,3 +1,5 @@
+//go:build souin
+
 // Command souin is the child process of the benchmark that holds Souin. It is a
 // module of its own, because Souin brings the whole of Caddy with it.
 package main
