@@ -1105,6 +1105,27 @@ func TestRenewedAfterARestart(t *testing.T) {
 	})
 }
 
+// A page's own lifetime is renewed with it, by a 304 that does not repeat it, too.
+func TestOwnLifetimeOutlivesARestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			w.Header().Set("ETag", `"own"`)
+			if r.Header.Get("If-None-Match") == `"own"` {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+			w.Header().Set("Cache-Control", "max-age=30")
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		body(in.start(&c), "/")
+		time.Sleep(31 * time.Second)
+		walk(t, in.start(&c), &c, "/",
+			step{body: "page 1", cache: "isr; hit; ttl=-1; detail=stale", age: "31", calls: 2},
+			step{body: "page 1", cache: "isr; hit; ttl=30", age: "0", calls: 2})
+	})
+}
+
 // What an instance hears late is no reason to renew what was made since.
 func TestHeardLate(t *testing.T) {
 	for name, visit := range map[string]func(one, two *isr.Site){
