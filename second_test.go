@@ -1087,14 +1087,14 @@ func TestRenewedAfterARestart(t *testing.T) {
 			mux.Handle("/{id}", site)
 			return site, mux
 		}
-		site, mux := start()
+		_, mux := start()
 		body(mux, "/a")
 		time.Sleep(61 * time.Second)
 		_, mux = start()
 		walk(t, mux, &c, "/a",
 			step{body: "page 1 of a", cache: "isr; hit; ttl=-1; detail=stale", age: "61", calls: 2},
 			step{body: "page 1 of a", cache: "isr; hit; ttl=60", age: "0", calls: 2})
-		site, mux = start()
+		site, mux := start()
 		body(mux, "/a")
 		if err := site.Revalidate(t.Context(), "/a"); err != nil {
 			t.Fatal(err)
