@@ -152,7 +152,9 @@ func try[T any](ctx context.Context, g *Guard, op string, slots chan struct{}, l
 					r.err = fmt.Errorf("the store panicked: %v", v)
 				}
 			}()
-			r.out, r.err = f(within)
+			if r.err = within.Err(); r.err == nil { // or it might reach a store that its owner has closed
+				r.out, r.err = f(within)
+			}
 		}()
 		select {
 		case done <- r:
