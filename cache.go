@@ -759,8 +759,8 @@ const maxTracked = 1 << 16
 // is read. So an invalidation costs the same however many pages it concerns, and
 // reaches those that are still on their way.
 //
-// There are two orders of versions: the Site's own, for what no Store has heard
-// of, and that of the Store, where there is one.
+// There are two orders of versions: the Site's own, of what was invalidated here,
+// which holds whatever becomes of the Store; and that of the Store, if there is one.
 type fence struct {
 	ours, theirs *store.Versions
 	clock        atomic.Uint64 // the newest of ours; moved with theirs, too, and when the table already holds it

@@ -183,8 +183,9 @@ type Route struct {
 	// Bypass, if not nil, reports whether a visitor's request is not for the
 	// cache; such a request reaches the handler untouched. A CDN in front does
 	// not know of it. It is called concurrently: for GET and HEAD without a body,
-	// Upgrade or an Authorization that is not declared, which pass anyway; and by
-	// Revalidate and Prerender with a page request, as the handler would see it.
+	// Upgrade or an Authorization that is not declared, which pass anyway; and with a
+	// page request, as the handler would see it, by Revalidate and Prerender, and
+	// where there is a Store, before a POST, PUT, PATCH or DELETE.
 	Bypass func(*http.Request) bool
 
 	// CacheControl is sent downstream instead of the Cache-Control that is

@@ -223,8 +223,9 @@ const (
 )
 
 // Follow tells apply of what is invalidated in the store, from the beginning of
-// its history, until ctx is done. Where the store was down, it tells restored
-// before calls go through to it again. It calls contact after each sign of life.
+// its history, until ctx is done. Where the store was down, it tells restored when
+// calls go through to it again: who was refused before that is then known to have
+// been. It calls contact after each sign of life.
 func (g *Guard) Follow(ctx context.Context, apply func(store.Changes), restored, contact func()) {
 	var cursor store.Version
 	pause := minPause
