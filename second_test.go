@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -627,7 +628,7 @@ func TestPurgeOfSomethingElseBeforeTheRestart(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) store.Store{
 		"memory": func(*testing.T) store.Store { return memory.New() },
 		"file": func(t *testing.T) store.Store {
-			st, err := file.Open(t.TempDir(), file.Options{})
+			st, err := file.Open(filepath.Join(t.TempDir(), "pages"), file.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,8 +20,9 @@
 // from the clock, or from what a process remembers, whichever is newer: only a clock
 // that was set back while no process was there to remember can make them go back.
 //
-// The directory is for a local file system, and for one user, whose alone it is.
-// On a network file system, locks and sizes need not be what they are for others.
+// The directory is for a local file system, and for one user, whose alone it is: one
+// that belongs to another user, or that others may write, is refused. On a network file
+// system, locks and sizes need not be what they are for others.
 package file
 
 import (
@@ -88,6 +89,12 @@ var errFull = errors.New("the directory is full")
 // where there is none. Nothing in it is read before it is needed. A directory that
 // cannot be made, a file in its place, or one that holds what another version of this
 // package has stored there, is an error.
+//
+// So is, on Unix, a directory that belongs to another user, that its group or others may
+// write, or that is a symbolic link of another user but root, also where it is only read,
+// and for root, too: who can write there chooses what visitors get. Where the directory is
+// replaced later by another user's, all calls fail. On other systems none of this is
+// looked at: keep others out by its rights.
 func Open(dir string, opts Options) (*Store, error) {
 	if dir == "" {
 		return nil, errors.New("store/file: no directory given")
@@ -114,7 +121,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	case err == nil && !info.IsDir():
 		err = fmt.Errorf("%s is a file, and not a directory", dir)
 	case err == nil:
-		err = checkFormat(s.history.path)
+		if err = private(dir); err == nil {
+			err = checkFormat(s.history.path)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("store/file: %w", err)

@@ -97,6 +97,9 @@ func (h *history) read() (*view, error) {
 		}
 	}()
 	info, err := f.Stat()
+	if err == nil {
+		err = own(h.path, info)
+	}
 	if err != nil {
 		return nil, err
 	}

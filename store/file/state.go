@@ -95,6 +95,9 @@ func (s *Store) lockFile(flag int) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := private(s.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return f, err // another user's has come into the place of ours
+		}
 		if err := flock(f); err != nil {
 			return f, &fs.PathError{Op: "lock", Path: path, Err: err}
 		}

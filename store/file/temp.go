@@ -34,11 +34,15 @@ func writeTemp(dir, prefix string, b []byte, sync bool) (string, error) {
 	return f.Name(), nil
 }
 
-// mkdir makes a directory below the store's, which it makes, too, durably.
+// mkdir makes a directory below the store's, which it makes, too, durably. Where another
+// user has been faster, as may be in /tmp, it is an error.
 func mkdir(dir string, sub ...string) error {
 	_, err := os.Stat(dir)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(filepath.Join(append([]string{dir}, sub...)...), 0o700); err != nil {
+		return err
+	}
+	if err := private(dir); err != nil {
 		return err
 	}
 	if missing {
