@@ -27,6 +27,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"mime"
 	"net/http"
@@ -45,6 +46,20 @@ type Options struct {
 	// false, the handler takes no POST at all.
 	Actions bool
 
+	// Hosts are the names under which the inspector answers, such as
+	// "admin.example.com", without a port. What asks for another gets 403, so that
+	// no page elsewhere can have its own name lead here (DNS rebinding) and use the
+	// inspector in the browser of somebody whom the network lets in. IP addresses and
+	// localhost, which nobody can have lead elsewhere, are always among them.
+	//
+	// Nil means any name, but where the connection has come to a loopback address:
+	// there a name other than localhost is answered only if the request has
+	// Sec-Fetch-Site, which browsers send over HTTPS, as through a proxy on the same
+	// machine, and which a page with such a name cannot have. List the names where
+	// being in a network is all that it takes to reach the inspector, and where
+	// programs read it through a proxy on the same machine.
+	Hosts []string
+
 	// Recorder is where the charts come from: one whose Observe the Site calls.
 	// Nil means no charts.
 	Recorder *Recorder
@@ -55,11 +70,16 @@ type Options struct {
 }
 
 // Handler returns a handler that shows the pages of a site, in HTML or JSON. It
-// panics if site is nil. It looks at the Site only when asked, and starts no
+// panics if site is nil, or if one of Hosts is no name. It looks at the Site only when asked, and starts no
 // goroutine.
 func Handler(site *isr.Site, opts Options) http.Handler {
 	if site == nil {
 		panic("inspect: Handler: nil site")
+	}
+	for _, host := range opts.Hosts {
+		if host == "" || strings.ContainsAny(host, ":/@?# ") {
+			panic(fmt.Sprintf("inspect: Handler: Hosts: %q: want a name without scheme and port, such as admin.example.com", host))
+		}
 	}
 	return &handler{site: site, opts: opts, protection: http.NewCrossOriginProtection()}
 }
@@ -118,6 +138,9 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) (asJSON bool, st
 	asJSON, err = wantsJSON(r)
 	if err != nil {
 		return asJSON, http.StatusBadRequest, err
+	}
+	if err := h.checkHost(r); err != nil {
+		return asJSON, http.StatusForbidden, err
 	}
 	switch {
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
