@@ -47,21 +47,25 @@ func (h *handler) act(r *http.Request) (*outcome, int) {
 		if !ok {
 			return out.refuse(http.StatusNotFound, errors.New("the page is not stored any more"))
 		}
-		out.URL = address(&e.Page)
-		if u, err := url.Parse(out.URL); e.Host != "" && (err != nil || u.Host != e.Host || u.EscapedPath() != e.Path) {
+		target := address(&e.Page)
+		out.URL = hideAddress(&e.Page)
+		if u, err := url.Parse(target); e.Host != "" && (err != nil || u.Host != e.Host || u.EscapedPath() != e.Path) {
 			return out.refuse(http.StatusInternalServerError, fmt.Errorf("no URL can name a page of the host %q", e.Host))
 		}
 		covered := h.covered(&e.Page)
 		if out.Action == "purge" {
-			err = h.site.Purge(r.Context(), out.URL)
+			err = h.site.Purge(r.Context(), target)
 			out.Message = "Purged" + covered + "."
 			break
 		}
 		begin := time.Now()
-		err = h.site.Revalidate(r.Context(), out.URL)
+		err = h.site.Revalidate(r.Context(), target)
 		out.Message = "Revalidated" + covered + " in " + formatDuration(time.Since(begin)) + "."
 		if e, ok := lookup(h.site, out.ID); ok && e.NotStored != "" {
 			out.Message = "Generated again, but not stored: it " + e.NotStored + "."
+		}
+		if err != nil && e.path != e.Path {
+			err = errors.New(strings.ReplaceAll(err.Error(), e.Path, e.path))
 		}
 	}
 	if err != nil {
@@ -72,7 +76,7 @@ func (h *handler) act(r *http.Request) (*outcome, int) {
 }
 
 func (out *outcome) refuse(status int, err error) (*outcome, int) {
-	out.OK, out.Message = false, "Failed: "+strings.TrimPrefix(err.Error(), "isr: ")
+	out.OK, out.Message = false, "Failed: "+hideText(strings.TrimPrefix(err.Error(), "isr: "))
 	return out, status
 }
 

@@ -1,6 +1,9 @@
 // Package inspect serves a page that shows what an [isr.Site] holds, to be
 // mounted behind your own authentication: it shows every path, header and error,
-// and asks nobody who he is.
+// and asks nobody who they are. What its name calls secret is hidden: cookies, and
+// headers, parameters and wildcards of routes that are tokens, keys, passwords,
+// sessions or signatures. A secret in a plain path, a tag or an error is not known for
+// one.
 //
 //	var rec inspect.Recorder
 //	site := isr.Wrap(app, isr.Options{Observe: rec.Observe})

@@ -25,7 +25,7 @@ var states = []string{failing, isr.Expired.String(), isr.Stale.String(), isr.Fre
 // A query says what to show. It is all that the page's links carry.
 type query struct {
 	ID    string // of the page whose detail is shown
-	Path  string // part of the URL, in any case and with or without escapes
+	Path  string // part of the URL as shown, in any case and with or without escapes
 	Tag   string
 	State string
 	Sort  string // the name of a column; a "-" in front turns the order round
@@ -170,10 +170,10 @@ var columns = []column{
 }
 
 func byPath(a, b *entry) int {
-	if c := strings.Compare(a.Path, b.Path); c != 0 {
+	if c := strings.Compare(a.path, b.path); c != 0 {
 		return c
 	}
-	return cmp.Or(strings.Compare(a.Query, b.Query), strings.Compare(a.Host, b.Host), strings.Compare(a.Scheme, b.Scheme))
+	return cmp.Or(strings.Compare(a.query, b.query), strings.Compare(a.Host, b.Host), strings.Compare(a.Scheme, b.Scheme))
 }
 
 func (q query) column() *column {
@@ -214,7 +214,7 @@ func (q query) matches(p *isr.Page) bool {
 	if q.Path == "" {
 		return true
 	}
-	address, wanted := strings.ToLower(address(p)), strings.ToLower(q.Path)
+	address, wanted := strings.ToLower(hideAddress(p)), strings.ToLower(q.Path)
 	if strings.Contains(address, wanted) {
 		return true
 	}
@@ -225,12 +225,14 @@ func (q query) matches(p *isr.Page) bool {
 // An entry is a page on its way into the table.
 type entry struct {
 	isr.Page
+	path      string // as shown
+	query     string // as shown
 	state     string
 	age, left time.Duration // left is negative when the page's time is over
 }
 
 func newEntry(p isr.Page, now time.Time) entry {
-	e := entry{Page: p, state: p.State.String(), age: max(0, now.Sub(p.Generated)), left: math.MaxInt64}
+	e := entry{Page: p, path: hidePath(&p), query: hideQuery(p.Query), state: p.State.String(), age: max(0, now.Sub(p.Generated)), left: math.MaxInt64}
 	if p.TTL > 0 {
 		e.left = p.TTL - e.age
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// A row is a page in the table.
+// A row is a page in the table, without what is secret.
 type row struct {
 	ID              string    `json:"id"`
 	URL             string    `json:"url"`
@@ -39,10 +40,10 @@ type row struct {
 	Error           string    `json:"error,omitempty"`
 	NotStored       string    `json:"notStored,omitempty"`
 
-	Varied  http.Header `json:"varied,omitempty"` // without credentials
-	At      int         `json:"-"`                // in the table
-	Outcome *outcome    `json:"-"`                // of an action on this page
-	Gone    bool        `json:"-"`                // whether only the outcome is left of it
+	Varied  http.Header `json:"varied,omitempty"`
+	At      int         `json:"-"` // in the table
+	Outcome *outcome    `json:"-"` // of an action on this page
+	Gone    bool        `json:"-"` // whether only the outcome is left of it
 }
 
 // A detail is one page with all that is known of it.
@@ -71,10 +72,25 @@ func address(p *isr.Page) string {
 }
 
 // covers reports whether the address of p names the stored page other, too: it
-// does not tell apart what the headers vary, and without a query covers all.
+// does not tell apart what the headers vary, nor spellings of the path, and without
+// a query covers all.
 func covers(p, other *isr.Page) bool {
-	return other.NotStored == "" && p.Path == other.Path && (p.Query == "" || p.Query == other.Query) &&
+	return other.NotStored == "" && (p.Path == other.Path || plain(p.Path) == plain(other.Path)) && (p.Query == "" || p.Query == other.Query) &&
 		(p.Host == "" || p.Host == other.Host && p.Scheme == other.Scheme)
+}
+
+// delimiters stay escaped, since a%2Fb is not a/b.
+var delimiters = strings.NewReplacer("%2f", "%252F", "%2F", "%252F", "%3f", "%253F", "%3F", "%253F", "%25", "%2525")
+
+// plain returns one spelling of an escaped path for all.
+func plain(path string) string {
+	if !strings.Contains(path, "%") {
+		return path
+	}
+	if plain, err := url.PathUnescape(delimiters.Replace(path)); err == nil {
+		return plain
+	}
+	return path
 }
 
 // identify returns a short name for a page's key, which may be of any length.
@@ -99,10 +115,10 @@ func identify(p *isr.Page) string {
 
 func newRow(e *entry) row {
 	r := row{
-		ID: identify(&e.Page), URL: address(&e.Page), Scheme: e.Scheme, Host: e.Host, Path: e.Path, Query: e.Page.Query,
+		ID: identify(&e.Page), URL: hideAddress(&e.Page), Scheme: e.Scheme, Host: e.Host, Path: e.path, Query: e.query,
 		Route: e.Route, State: e.state, Phase: e.State.String(), Generated: e.Generated.UTC(), AgeSeconds: seconds(e.age),
 		TTLSeconds: seconds(e.TTL), Size: e.Size, Hits: e.Hits, Tags: e.Tags, Status: e.Status,
-		DurationSeconds: seconds(e.Duration), Failures: e.Failures, NotStored: e.NotStored, Varied: e.Varied,
+		DurationSeconds: seconds(e.Duration), Failures: e.Failures, NotStored: e.NotStored, Varied: hideHeader(e.Varied),
 	}
 	if e.TTL < 0 {
 		r.TTLSeconds = -1
@@ -118,11 +134,7 @@ func newRow(e *entry) row {
 		r.Invalidated = e.TTL == 0 || e.TTL > 0 && e.left > 0 // else it is its time that is over
 	}
 	if e.Err != nil {
-		r.Error = e.Err.Error()
-	}
-	if e.Varied["Authorization"] != nil {
-		r.Varied = maps.Clone(e.Varied)
-		r.Varied["Authorization"] = []string{"(hidden)"} // who may look at the cache may not yet be its visitors
+		r.Error = hideText(e.Err.Error())
 	}
 	return r
 }

@@ -184,7 +184,7 @@ func (v *view) find(site *isr.Site) *detail {
 	if !ok {
 		return nil
 	}
-	d := &detail{row: newRow(&e), ETag: e.ETag, Header: e.Header, CacheControl: strings.Join(e.Header["Cache-Control"], ", ")}
+	d := &detail{row: newRow(&e), ETag: e.ETag, Header: hideHeader(e.Header), CacheControl: strings.Join(e.Header["Cache-Control"], ", ")}
 	if own := strings.ToLower(d.CacheControl); d.Invalidated { // what isr sends with it instead, for as long as it is shown
 		switch {
 		case strings.Contains(own, "no-store"):

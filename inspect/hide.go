@@ -1,0 +1,192 @@
+package inspect
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/isr-go/isr"
+)
+
+// Who may look at the cache may not yet be its visitors. So what a visitor proves
+// their rights with is not shown, searched or sorted by: the values of headers, of
+// parameters in a URL, and of wildcards in a route whose names say that they are
+// secret. The rule is secret's.
+
+// hidden is shown instead.
+const hidden = "(hidden)"
+
+// secretWords are secret as a word of a name ("X-Api-Key", "authKey"), secretEnds
+// also at the end of a longer one ("PHPSESSID", "csrftoken").
+var (
+	secretWords = []string{"auth", "hmac", "key", "keys", "otp", "pass", "sid", "sig"}
+	secretEnds  = []string{
+		"accesskey", "apikey", "authkey", "authorization", "cookie", "cookie2", "cookies", "credential", "credentials", "csrf", "jwt",
+		"passphrase", "passwd", "password", "privatekey", "pwd", "secret", "secrets", "secretkey", "sessid", "session", "sessionid",
+		"signature", "token", "tokens", "xsrf",
+	}
+	// notSecret are names that would pass for secret, and are the cache's own.
+	notSecret = []string{"cache-key", "surrogate-key", "x-cache-key"}
+)
+
+// secret reports whether what has this name is to be hidden.
+func secret(name string) bool {
+	lower := strings.ToLower(name)
+	if slices.Contains(notSecret, lower) {
+		return false
+	}
+	begin := 0
+	for i := range len(name) + 1 {
+		switch {
+		case i == len(name), !isLetter(name[i]) && !isDigit(name[i]):
+			if isSecretWord(lower[begin:i]) {
+				return true
+			}
+			begin = i + 1
+		case i > begin && isUpper(name[i]) && !isUpper(name[i-1]):
+			if isSecretWord(lower[begin:i]) {
+				return true
+			}
+			begin = i
+		}
+	}
+	return false
+}
+
+func isSecretWord(word string) bool {
+	return slices.Contains(secretWords, word) || slices.ContainsFunc(secretEnds, func(end string) bool { return strings.HasSuffix(word, end) })
+}
+
+func isUpper(c byte) bool  { return 'A' <= c && c <= 'Z' }
+func isLetter(c byte) bool { return isUpper(c) || 'a' <= c && c <= 'z' }
+func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
+
+// hideHeader returns a header without what is secret. It does not change h.
+func hideHeader(h http.Header) http.Header {
+	if len(h) == 0 {
+		return h
+	}
+	shown := make(http.Header, len(h))
+	for name, values := range h {
+		if secret(name) {
+			shown[name] = []string{hidden}
+			continue
+		}
+		shown[name] = make([]string, len(values))
+		for i, value := range values {
+			shown[name][i] = hideText(value) // a Location or a Link has parameters, too
+		}
+	}
+	return shown
+}
+
+// hideAddress returns the address of a page without what is secret.
+func hideAddress(p *isr.Page) string {
+	shown := isr.Page{Scheme: p.Scheme, Host: p.Host, Path: hidePath(p), Query: hideQuery(p.Query)}
+	return address(&shown)
+}
+
+// hidePath returns the path of a page without what its route calls secret, as
+// /reset/{token} does, and without secret parameters, such as ;jsessionid=….
+func hidePath(p *isr.Page) string {
+	_, pattern, _ := strings.Cut(p.Route, "/") // behind method and host
+	if !strings.Contains(p.Path, ";") && !hasSecretWildcard(pattern) {
+		return p.Path
+	}
+	segments, names := strings.Split(p.Path, "/"), append([]string{""}, strings.Split(pattern, "/")...)
+	for i, segment := range segments {
+		segments[i] = hideText(segment)
+		if i >= len(names) {
+			continue
+		}
+		name, wildcard := strings.CutPrefix(strings.TrimSuffix(names[i], "}"), "{")
+		name, rest := strings.CutSuffix(name, "...")
+		if !wildcard || !secret(name) || segment == "" {
+			continue
+		}
+		segments[i] = hidden
+		if rest {
+			segments = segments[:i+1]
+			break
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// hasSecretWildcard reports whether one of a pattern's wildcards has a secret name.
+func hasSecretWildcard(pattern string) bool {
+	for more := true; more; {
+		var name string
+		if _, pattern, more = strings.Cut(pattern, "{"); more {
+			if name, pattern, _ = strings.Cut(pattern, "}"); secret(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hideQuery returns a query without the values of secret parameters.
+func hideQuery(query string) string { return hideText("?" + query)[1:] }
+
+// hideText returns a text without the values of secret parameters in the URLs that
+// it contains, and of parameters with such URLs in their values.
+func hideText(text string) string { return hideNested(text, 4) }
+
+func hideNested(text string, depth int) string {
+	const (
+		before = "?&;#"             // a parameter
+		ends   = "&;# \t\r\n\"'<>," // a value
+	)
+	var b strings.Builder
+	done, from := 0, 0
+	for {
+		equals := strings.IndexByte(text[from:], '=')
+		if equals < 0 {
+			break
+		}
+		equals += from
+		begin := from + 1 + strings.LastIndexAny(text[from:equals], before+ends)
+		if begin == from || !strings.Contains(before, text[begin-1:begin]) {
+			from = equals + 1
+			continue
+		}
+		end := len(text)
+		if n := strings.IndexAny(text[equals+1:], ends); n >= 0 {
+			end = equals + 1 + n
+		}
+		if value := text[equals+1 : end]; value != "" && (secret(unescape(text[begin:equals])) || hasSecret(value, depth)) {
+			b.WriteString(text[done : equals+1])
+			b.WriteString(hidden)
+			done = end
+		}
+		from = end
+	}
+	if done == 0 {
+		return text
+	}
+	b.WriteString(text[done:])
+	return b.String()
+}
+
+// hasSecret reports whether a value is, or has in it, a query with something secret:
+// ?next=%2Freset%3Ftoken%3D….
+func hasSecret(value string, depth int) bool {
+	plain := unescape(value)
+	if !strings.Contains(plain, "=") && !strings.Contains(plain, "%3") {
+		return false
+	}
+	if depth == 0 {
+		return true
+	}
+	plain = "?" + plain
+	return hideNested(plain, depth-1) != plain
+}
+
+func unescape(s string) string {
+	if plain, err := url.QueryUnescape(s); err == nil {
+		return plain
+	}
+	return s
+}
