@@ -344,3 +344,34 @@ func TestConcurrent(t *testing.T) {
 		<-done
 	}
 }
+
+// How many pages an action is said to concern is how many go with a purge.
+func TestCoversWhatIsPurged(t *testing.T) {
+	for _, origin := range []string{"", "https://example.com"} {
+		site := func() *isr.Site {
+			site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), isr.Options{
+				Origin: origin, Default: isr.Route{Vary: []string{"Accept-Language"}},
+			})
+			for _, target := range []string{"/abc", "/%61bc", "/abc?x=1", "/a%2Fb", "/a/b", "/a%2fb"} {
+				for _, language := range []string{"de", "en"} {
+					for _, host := range []string{"example.com", "www.example.com"} {
+						r := request("GET", target)
+						r.Host = host
+						r.Header.Set("Accept-Language", language)
+						site.ServeHTTP(httptest.NewRecorder(), r)
+					}
+				}
+			}
+			return site
+		}
+		for _, p := range asJSON(t, inspect.Handler(site(), inspect.Options{}), "/").Table.Pages {
+			h := inspect.Handler(site(), inspect.Options{Actions: true})
+			all := asJSON(t, h, "/").Table.Matching
+			covers := asJSON(t, h, "/?id="+p.ID).Page.Covers
+			post(h, "/", url.Values{"do": {"purge"}, "id": {p.ID}})
+			if gone := all - asJSON(t, h, "/").Table.Matching; covers != gone || covers == 0 {
+				t.Errorf("origin %q: a purge of %s is said to concern %d pages, and %d are gone", origin, p.URL, covers, gone)
+			}
+		}
+	}
+}
