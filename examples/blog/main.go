@@ -6,7 +6,9 @@
 // CMS is made slow, failing or hanging, and which says what to watch meanwhile.
 //
 // It is a demonstration: the admin has no login, and what is edited there is
-// forgotten when the program ends.
+// forgotten when the program ends. So it listens on localhost, and answers for no
+// other names than localhost, an IP address and that of -origin: a page elsewhere
+// whose name leads here (DNS rebinding) could else edit posts in your browser.
 package main
 
 import (
@@ -98,7 +100,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stdout, "Mind that the admin has no login, and that %s is not loopback: whoever reaches it may edit.\n\n", ln.Addr())
 	}
 
-	server := &http.Server{Handler: blog.handler, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{
+		Handler:           blog.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute, // longer than the webhook may take
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ln) }()
 	select {
@@ -152,11 +161,29 @@ func newBlog(cfg config) (*blog, error) {
 
 	mux := http.NewServeMux()
 	mux.Handle("/", site)
-	mux.Handle("/debug/isr", inspect.Handler(site, inspect.Options{Actions: true, Recorder: recorder})) // on loopback, as the admin
+	mux.Handle("/debug/isr", inspect.Handler(site, inspect.Options{Actions: true, Recorder: recorder})) // where the admin is, and for the same hosts
 	mux.Handle("/admin", admin)
 	mux.Handle("/admin/", admin)
 	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, cfg.secret))
-	return &blog{cms, site, mux}, nil
+	return &blog{cms, site, onlyFor(cfg.origin, mux)}, nil
+}
+
+// onlyFor answers for the host of the origin, for localhost and for IP addresses:
+// names that nobody else can have lead here.
+func onlyFor(origin string, h http.Handler) http.Handler {
+	own := ""
+	if u, err := url.Parse(origin); err == nil {
+		own = u.Hostname()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := url.URL{Host: r.Host}
+		name := strings.TrimSuffix(asked.Hostname(), ".")
+		if _, err := netip.ParseAddr(name); err != nil && !strings.EqualFold(name, "localhost") && !strings.EqualFold(name, own) {
+			http.Error(w, fmt.Sprintf("There is no host %q here. If it is yours, start the blog with -origin.", r.Host), http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // patience is how long a page may take. It is longer than slowness, so that a

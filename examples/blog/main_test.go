@@ -378,6 +378,49 @@ func TestAdminRefuses(t *testing.T) {
 	})
 }
 
+// A page elsewhere whose name leads to this machine has the same origin as the blog to
+// the browser.
+func TestAnswersForItsOwnHostsAlone(t *testing.T) {
+	visit(t, func(v *visitor) {
+		for host, want := range map[string]int{
+			"blog.example": 200, "BLOG.example:8080": 200, "localhost:8080": 200, "127.0.0.1": 200, "[::1]:8080": 200,
+			"attacker.example": 403, "attacker.example:8080": 403, "localhost.attacker.example": 403, "127.0.0.1.attacker.example": 403,
+		} {
+			for _, path := range []string{"/", "/admin", "/debug/isr", "/debug/isr?format=json", "/api/revalidate"} {
+				req, err := http.NewRequest(http.MethodGet, "http://blog.example"+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Host = host
+				want := want
+				if want == 200 && path == "/api/revalidate" {
+					want = 401
+				}
+				if p := v.do(req); p.status != want {
+					t.Errorf("GET %s of %s: status %d, want %d", path, host, p.status, want)
+				}
+			}
+		}
+		for _, path := range []string{"/admin/mode", "/debug/isr"} {
+			req, err := http.NewRequest(http.MethodPost, "http://blog.example"+path, strings.NewReader("mode=failing&do=purge&tag=posts"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = "attacker.example"
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("Origin", "http://attacker.example")
+			req.Header.Set("Sec-Fetch-Site", "same-origin")
+			if p := v.do(req); p.status != http.StatusForbidden {
+				t.Errorf("POST %s: status %d, want 403", path, p.status)
+			}
+		}
+		if m := v.blog.cms.currentMode(); m != ok {
+			t.Errorf("a stranger has made the CMS %s", m)
+		}
+		v.want(v.get("/"), 200, "isr; hit; ttl=10")
+	})
+}
+
 func TestSlugsAreUnique(t *testing.T) {
 	c := &cms{}
 	for _, want := range []string{"a-b", "a-b-2", "3"} {
