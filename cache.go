@@ -34,22 +34,139 @@ const passTTL = 10 * time.Second
 // A key names a page. The page request is built from it and from nothing else
 // that a visitor sends.
 type key struct {
-	scheme, host string // empty where Options.Origin makes them constant
-	path         string // escaped, as the visitor sent it
+	scheme, host string // empty where Options.Origin makes them constant; host by cleanHost
+	path         string // escaped; by cleanPath
 	query        string // the kept parameters in canonical order
 	varied       string // the declared headers and cookies; see appendHeader
 }
 
-// key returns the key of the page that r asks for, whose escaped path is path.
+// key returns the key of the page that r asks for, whose path is path, by cleanPath.
 func (s *Site) key(r *http.Request, path string, rt *route) key {
 	k := key{path: path, query: rt.keepQuery(r.URL.RawQuery), varied: rt.narrow(r)}
 	if s.origin.host == "" {
-		k.scheme, k.host = "http", strings.ToLower(r.Host)
-		if r.TLS != nil || isHTTPS(r.Header["X-Forwarded-Proto"]) {
-			k.scheme = "https"
-		}
+		k.scheme = scheme(r)
+		k.host = cleanHost(k.scheme, r.Host)
 	}
 	return k
+}
+
+// scheme returns the scheme that a visitor has used.
+func scheme(r *http.Request) string {
+	if r.TLS != nil || isHTTPS(r.Header["X-Forwarded-Proto"]) {
+		return "https"
+	}
+	return "http"
+}
+
+// cleanHost returns one spelling for all that name the same host and port (RFC
+// 3986, section 6.2): in lower case, without the port that the scheme has anyway,
+// and without the dot that ends a complete domain name.
+func cleanHost(scheme, host string) string {
+	host = strings.ToLower(host)
+	name, port := host, ""
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && (strings.IndexByte(host, ':') == i || host[i-1] == ']') {
+		name, port = host[:i], host[i+1:]
+	}
+	if port == "" || scheme == "http" && port == "80" || scheme == "https" && port == "443" {
+		return strings.TrimRight(name, ".")
+	}
+	if bare := strings.TrimRight(name, "."); bare != name {
+		return bare + ":" + port
+	}
+	return host
+}
+
+// Why a path is not for the cache.
+var (
+	errDots  = errors.New(`has a segment "." or ".."; name the path that is meant`)
+	errEmpty = errors.New(`has an empty segment; name the path without "//"`)
+)
+
+// cleanPath returns one spelling for all escaped paths that are the same by RFC
+// 3986, section 6.2.2: octets that need no escape have none, escapes are in upper
+// case. A path with dot segments, or with an empty one other than the last, is an
+// error: handlers clean it away, or redirect, and take it for another path, whose
+// page it must not survive. Behind an escaped slash a dot segment is one, too, for
+// the handlers that look at URL.Path.
+func cleanPath(escaped string) (path string, err error) {
+	plain := true
+	for i, c := range []byte(escaped) {
+		if c == '%' || (c == '/' || c == '.') && i > 0 && escaped[i-1] == '/' {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return escaped, nil
+	}
+	path = cleanEscapes(escaped)
+	if strings.Contains(path, "//") {
+		return "", errEmpty
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		for segment, more := segment, true; more; {
+			var part string
+			part, segment, more = strings.Cut(segment, "%2F")
+			if part == "." || part == ".." {
+				return "", errDots
+			}
+		}
+	}
+	return path, nil
+}
+
+// cleanEscapes decodes what needs no escape, and makes the other escapes upper case.
+func cleanEscapes(escaped string) string {
+	clean := true
+	for i := 0; clean && i+2 < len(escaped); i++ {
+		if escaped[i] == '%' {
+			c := unhex(escaped[i+1])<<4 | unhex(escaped[i+2])
+			clean = !isUnreservedByte(c) && escaped[i+1] < 'a' && escaped[i+2] < 'a'
+		}
+	}
+	if clean {
+		return escaped
+	}
+	b := make([]byte, 0, len(escaped))
+	for i := 0; i < len(escaped); i++ {
+		if escaped[i] != '%' || i+2 >= len(escaped) {
+			b = append(b, escaped[i])
+			continue
+		}
+		if c := unhex(escaped[i+1])<<4 | unhex(escaped[i+2]); isUnreservedByte(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', upperHex(escaped[i+1]), upperHex(escaped[i+2]))
+		}
+		i += 2
+	}
+	return string(b)
+}
+
+// unhex returns the value of a hexadecimal digit. URL.EscapedPath has no others
+// after a percent sign.
+func unhex(c byte) byte {
+	if c >= 'A' {
+		return c&^0x20 - 'A' + 10
+	}
+	return c - '0'
+}
+
+func upperHex(c byte) byte {
+	if c >= 'a' {
+		c -= 'a' - 'A'
+	}
+	return c
+}
+
+// urlOf returns the URL with an escaped path.
+func urlOf(path, query string) *url.URL {
+	u := &url.URL{RawQuery: query}
+	u.Path, _ = url.PathUnescape(path)
+	if u.EscapedPath() != path {
+		u.RawPath = path
+	}
+	return u
 }
 
 // isHTTPS reports whether the first of the proxies in front was asked over TLS.
@@ -121,7 +238,8 @@ func pathTag(b []byte) string {
 const everything = "\x00"
 
 // canonicalPath returns one spelling for all escaped paths that mean the same
-// segments, so that an invalidation finds every one of them.
+// segments, so that an invalidation finds every one of them: /a:b and /a%3Ab are
+// two pages (RFC 3986, section 6.2.2), but one path to whoever names it.
 func canonicalPath(escaped string) string {
 	if strings.IndexByte(escaped, '%') < 0 {
 		return escaped
@@ -189,13 +307,20 @@ func (rt *route) isKept(raw string) bool {
 // isUnreserved reports whether url.QueryEscape leaves s as it is.
 func isUnreserved(s string) bool {
 	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == '~':
-		default:
+		if !isUnreservedByte(s[i]) {
 			return false
 		}
 	}
 	return true
+}
+
+// isUnreservedByte reports whether c is unreserved (RFC 3986, section 2.3).
+func isUnreservedByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == '~':
+		return true
+	}
+	return false
 }
 
 // narrow returns what the key holds of the headers and cookies of r: those that
@@ -483,7 +608,7 @@ func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 // A shelf holds the pages that are stored at one path, whatever their host,
 // query and headers, and remembers the path's route.
 type shelf struct {
-	route *route               // of the canonical spelling; others may have another: /%2e%2e is not /..
+	route *route               // of the canonical spelling; others may have another
 	front atomic.Pointer[page] // written under cache.mu; most paths have but this one
 }
 
@@ -515,12 +640,9 @@ func newCache(maxBytes int64) *cache {
 	return c
 }
 
-// shelf returns what is stored at a path, or nil if its spelling is not plainly
-// the canonical one.
+// shelf returns what is stored at a path, or nil if its spelling is not the
+// canonical one. A path that has a shelf is as cleanPath would make it.
 func (c *cache) shelf(path string) *shelf {
-	if strings.IndexByte(path, '%') >= 0 {
-		return nil
-	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.shelves[path]

@@ -87,8 +87,8 @@ type Options struct {
 	// Origin is the site's one public origin, such as "https://example.com".
 	// With it, host and scheme are constant and no part of a page's key, and
 	// Prerender and Revalidate take bare paths. If empty, they are the request's:
-	// its Host in lower case, and https where the request came over TLS or with
-	// X-Forwarded-Proto: https. Set it wherever visitors can reach the server
+	// its Host, in lower case and without the scheme's own port or a dot at the end,
+	// and https where the request came over TLS or with X-Forwarded-Proto: https. Set it wherever visitors can reach the server
 	// under host names that are not yours.
 	Origin string
 
@@ -285,14 +285,28 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	path := r.URL.EscapedPath()
 	shelf := s.cache.shelf(path)
+	var unclean error
+	if shelf == nil {
+		sent := path
+		if path, unclean = cleanPath(sent); unclean == nil && path != sent {
+			shelf = s.cache.shelf(path)
+		}
+	}
 	if shelf != nil && !s.hosts {
 		v.route = shelf.route
 	}
 	if v.route == nil {
-		v.route = s.lookup(r.Host, r.URL)
+		v.route = s.routeOf(r, path)
 	}
-	if v.route.bypasses(r) {
+	switch {
+	case v.route.bypasses(r):
 		v.pass(fwdBypass)
+		return
+	case unclean != nil && v.route.PrerenderedOnly:
+		v.notFound()
+		return
+	case unclean != nil:
+		v.pass(fwdUnclean)
 		return
 	}
 	v.key = s.key(r, path, v.route)
@@ -528,8 +542,13 @@ func (v *visit) change() {
 		v.pass(fwdMethod)
 		return
 	}
-	s, path, told := v.site, canonicalPath(v.r.URL.EscapedPath()), false
-	elsewhere := s.mayBeElsewhere(v.r)
+	clean, err := cleanPath(v.r.URL.EscapedPath())
+	if err != nil {
+		v.pass(fwdMethod)
+		return
+	}
+	s, path, told := v.site, canonicalPath(clean), false
+	elsewhere := s.mayBeElsewhere(v.r, clean)
 	o := &observer{ResponseWriter: v.w, success: func(known bool) {
 		if s.changed(path, elsewhere, known) && !told {
 			told = true
@@ -696,10 +715,21 @@ func (rt *route) bypasses(r *http.Request) bool {
 	return r.Header["Authorization"] != nil && !rt.authPage || rt.Bypass != nil && rt.Bypass(r)
 }
 
+// routeOf finds the route of the page that r asks for, whose path is path, by
+// cleanPath. One that is not clean, as it is empty, has the route of the path that
+// a ServeMux would redirect it to.
+func (s *Site) routeOf(r *http.Request, path string) *route {
+	u := r.URL
+	if path != "" && path != u.EscapedPath() {
+		u = urlOf(path, "")
+	}
+	return s.lookup(cleanHost(scheme(r), r.Host), u)
+}
+
 // lookup finds the route of the pages at a URL, by the host that their keys have.
 func (s *Site) lookup(host string, u *url.URL) *route {
 	if len(s.routes) > 0 {
-		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(s.origin.host, strings.ToLower(host)), URL: u}
+		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(s.origin.host, host), URL: u}
 		if _, pattern := s.mux.Handler(r); pattern != "" {
 			return s.routes[pattern]
 		}
@@ -720,7 +750,7 @@ func parseOrigin(s string) origin {
 		u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 		panic(fmt.Sprintf("isr: Options.Origin: %q: want a scheme and a host, such as \"https://example.com\"", s))
 	}
-	return origin{u.Scheme, strings.ToLower(u.Host)}
+	return origin{u.Scheme, cleanHost(u.Scheme, u.Host)}
 }
 
 // Kind says what an [Event] is about.

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -40,13 +39,8 @@ var server = new(http.Server)
 // what the developer has configured, on nothing else: the pattern of an outer
 // ServeMux counts, and has path values, as far as it matches the key's own path.
 func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
-	u := &url.URL{RawQuery: p.key.query}
-	u.Path, _ = url.PathUnescape(p.key.path)
-	if u.EscapedPath() != p.key.path {
-		u.RawPath = p.key.path
-	}
 	r := &http.Request{
-		Method: http.MethodGet, URL: u, RequestURI: p.key.path,
+		Method: http.MethodGet, URL: urlOf(p.key.path, p.key.query), RequestURI: p.key.path,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: parseHeader(p.key.varied), Body: http.NoBody,
 		Host: p.key.host, RemoteAddr: "0.0.0.0:0",

@@ -116,13 +116,17 @@ func TestPageRequest(t *testing.T) {
 			isr.Options{Origin: "https://Example.com/"}, visitor{target: "/", host: "evil.example"},
 			from("/", func(s *seen) { s.TLS = true; s.Header.Set("X-Forwarded-Proto", "https") }),
 		},
-		"the path as it was sent": {
-			isr.Options{}, visitor{target: "/a%2fb/../c//d%C3%A9/%7e?"},
-			from("/a%2fb/../c//d%C3%A9/%7e", func(s *seen) { s.Path, s.RawPath = "/a/b/../c//dé/~", s.Path }),
+		"the path without needless escapes": {
+			isr.Options{}, visitor{target: "/a%2fb/c:%3a/d%c3%a9/%7e%41/?"},
+			from("/a%2Fb/c:%3A/d%C3%A9/~A/", func(s *seen) { s.Path, s.RawPath = "/a/b/c::/dé/~A/", s.Path }),
 		},
-		"a path that looks like a host": {
-			isr.Options{}, visitor{target: "//evil.example/x"},
-			from("//evil.example/x", nil),
+		"the host without the scheme's port": {
+			isr.Options{}, visitor{target: "/", host: "EXAMPLE.com.:80"},
+			from("/", nil),
+		},
+		"another scheme's port": {
+			isr.Options{}, visitor{target: "/", host: "[::1]:443"},
+			from("/", func(s *seen) { s.Host = "[::1]:443" }),
 		},
 		"all of the query, in order": {
 			isr.Options{}, visitor{target: "/?b=2&a=%7e&b=1&c&=x&%zz=1&d;e"},
@@ -215,7 +219,8 @@ func TestKey(t *testing.T) {
 	visitors := []*http.Request{
 		httptest.NewRequest("GET", "/a/b", nil),
 		httptest.NewRequest("GET", "/a%2fb", nil),
-		httptest.NewRequest("GET", "/a%2Fb", nil),
+		httptest.NewRequest("GET", "/a:b", nil),
+		httptest.NewRequest("GET", "/a%3Ab", nil),
 		httptest.NewRequest("GET", "/a/b/", nil),
 		httptest.NewRequest("GET", "/A/b", nil),
 		httptest.NewRequest("GET", "/a/b?q=1", nil),
@@ -255,6 +260,76 @@ func TestKey(t *testing.T) {
 			if got, want := w.Body.String(), fmt.Sprintf("page %d", i+1); got != want {
 				t.Errorf("%s %v: got %q, want %q", r.RequestURI, r.Header, got, want)
 			}
+		}
+	}
+}
+
+// What names a page in another spelling (RFC 3986, section 6.2) names the same page:
+// for visitors, for the handler, and for those who purge it.
+func TestSpellings(t *testing.T) {
+	for _, spellings := range [][]string{
+		{"/caf%C3%A9/~a-b_c.d", "/caf%c3%a9/~a-b_c.d", "/%63af%C3%a9/%7ea%2Db%5fc%2e%64"},
+		{"/a%2Fb", "/a%2fb", "/%61%2F%62"},
+		{"/...", "/%2e..", "/%2E%2e%2E"},
+		{"http://example.com/", "http://EXAMPLE.com:80/", "http://example.com./", "http://example.com.:80/", "http://example.com:/"},
+		{"https://example.com:80/", "https://Example.com.:80/"},
+		{"http://[::1]/", "http://[::1]:80/"},
+	} {
+		var seen []string
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			seen = append(seen, r.Host+r.RequestURI+" "+r.URL.EscapedPath())
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		site := isr.Wrap(c, isr.Options{})
+		for i, named := range spellings {
+			if err := site.Purge(t.Context(), named); err != nil {
+				t.Fatal(err)
+			}
+			for _, asked := range spellings {
+				if got, want := body(site, asked), fmt.Sprintf("page %d", i+1); got != want {
+					t.Errorf("%s after Purge of %s: got %q, want %q", asked, named, got, want)
+				}
+			}
+		}
+		if slices.Sort(seen); len(slices.Compact(seen)) != 1 {
+			t.Errorf("%q: the handler sees %q", spellings, seen)
+		}
+	}
+}
+
+// A path that handlers clean away has no page, which could outlive that of the path
+// that it stands for.
+func TestUncleanPaths(t *testing.T) {
+	for _, path := range []string{"//", "//a", "/a//b", "/a//", "/./a", "/a/.", "/a/..", "/x/../a", "/%2e/a", "/x/%2E./a", "/x%2f..%2fa", "/..%2Fa"} {
+		c := new(cms)
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Routes: map[string]isr.Route{
+			"/{path...}": {},
+		}})
+		get(site, "/a")
+		for i := range 2 {
+			res := get(site, path)
+			if got, want := read(res), fmt.Sprintf("page %d", 2+i); got != want || res.Header.Get("Cache-Status") != "isr; fwd=bypass; detail=path" {
+				t.Errorf("%s: got %q, %q; want %q that passed", path, got, res.Header, want)
+			}
+		}
+		do(site, "POST", path)
+		if got := body(site, "/a"); got != "page 1" {
+			t.Errorf("a POST of %s expires /a", path)
+		}
+		for name, err := range map[string]error{
+			"Revalidate": site.Revalidate(t.Context(), path), "Purge": site.Purge(t.Context(), "http://example.com"+path),
+		} {
+			if err == nil || !strings.Contains(err.Error(), "segment") {
+				t.Errorf("%s of %s: %v", name, path, err)
+			}
+		}
+		if n := site.Stats().Pages; n != 1 {
+			t.Errorf("%s: %d pages, want that of /a alone", path, n)
+		}
+
+		known := isr.Wrap(c, isr.Options{Default: isr.Route{PrerenderedOnly: true}})
+		if got := get(known, path).StatusCode; got != http.StatusNotFound || c.calls.Load() != 4 {
+			t.Errorf("%s of a route that is prerendered only: %d, and the handler was called", path, got)
 		}
 	}
 }

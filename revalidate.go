@@ -51,9 +51,11 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 	if err != nil {
 		return t, fmt.Errorf("isr: path %q: %w", name, err)
 	}
-	t = target{scheme: u.Scheme, host: strings.ToLower(u.Host), path: u.EscapedPath(), allQueries: u.RawQuery == ""}
-	if t.path == "" {
-		t.path, u.Path = "/", "/"
+	t = target{scheme: u.Scheme, host: cleanHost(u.Scheme, u.Host), path: "/", allQueries: u.RawQuery == ""}
+	if u.Path != "" {
+		if t.path, err = cleanPath(u.EscapedPath()); err != nil {
+			return t, fmt.Errorf("isr: path %q: %w", name, err)
+		}
 	}
 	if s.origin.host != "" && t.host != "" {
 		if (origin{t.scheme, t.host}) != s.origin {
@@ -64,7 +66,7 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 	if s.hosts && t.host == "" && s.origin.host == "" {
 		t.allQueries = true // the hosts' routes may keep different ones
 	}
-	t.route = s.lookup(t.host, u)
+	t.route = s.lookup(t.host, urlOf(t.path, ""))
 	t.query = t.route.keepQuery(u.RawQuery)
 	return t, nil
 }
@@ -306,14 +308,14 @@ func (s *Site) changed(path string, elsewhere, known bool) bool {
 // maxTellTime is how long a visitor's POST waits for the Store to hear of it.
 const maxTellTime = 100 * time.Millisecond
 
-// mayBeElsewhere reports whether the page that r would change may be stored where
-// this instance does not know of it.
-func (s *Site) mayBeElsewhere(r *http.Request) bool {
+// mayBeElsewhere reports whether the page that r would change, at a path by
+// cleanPath, may be stored where this instance does not know of it.
+func (s *Site) mayBeElsewhere(r *http.Request, path string) bool {
 	if s.second == nil {
 		return false
 	}
-	rt := s.lookup(r.Host, r.URL)
-	return rt.Bypass == nil || !s.bypasses(pageRequest{key: s.key(r, r.URL.EscapedPath(), rt), route: rt})
+	rt := s.routeOf(r, path)
+	return rt.Bypass == nil || !s.bypasses(pageRequest{key: s.key(r, path, rt), route: rt})
 }
 
 // A bucket bounds how often something may happen: a number of times at once, and
