@@ -36,6 +36,7 @@ const passTTL = 10 * time.Second
 type key struct {
 	scheme, host string // empty where Options.Origin makes them constant; host by cleanHost
 	path         string // escaped; by cleanPath
+	pattern      string // of a ServeMux around the Site, where it says more than the path; by outerPattern
 	query        string // the kept parameters in canonical order
 	varied       string // the declared headers and cookies; see appendHeader
 }
@@ -43,6 +44,9 @@ type key struct {
 // key returns the key of the page that r asks for, whose path is path, by cleanPath.
 func (s *Site) key(r *http.Request, path string, rt *route) key {
 	k := key{path: path, query: rt.keepQuery(r.URL.RawQuery), varied: rt.narrow(r)}
+	if r.Pattern != "" {
+		k.pattern = s.outerPattern(r.Pattern, path)
+	}
 	if s.origin.host == "" {
 		k.scheme = scheme(r)
 		k.host = cleanHost(k.scheme, r.Host)
@@ -177,10 +181,80 @@ func isHTTPS(forwardedProto []string) bool {
 	return false
 }
 
-// clone returns a key that shares no memory with a request. Pages share their host,
-// of which there are few: to compare it then takes no look at it.
+// An outerMatch is a pattern of a ServeMux around the Site.
+type outerMatch struct {
+	pattern string         // as all methods that have pages know it
+	mux     *http.ServeMux // of this pattern alone, without method and host; nil where it is none
+}
+
+// maxOuter is how many patterns are remembered: more than that are none, but made of
+// what a visitor sends.
+const maxOuter = 1 << 10
+
+// outerPattern returns what a key holds of the pattern by which a ServeMux around
+// the Site has found it. Which pattern that is may depend on the visitor's Host, so
+// it is part of the key as far as it says more than the path (and the host, where
+// that is in the key): where it has path values or a host. But it is not where the
+// handler cannot see it: where it does not match the page's path, or where that
+// handler is a ServeMux, which sets its own.
+func (s *Site) outerPattern(pattern, path string) string {
+	if s.router {
+		return ""
+	}
+	wildcard := strings.IndexByte(pattern, '{')
+	hasWildcard := wildcard >= 0 && pattern[wildcard:] != "{$}"
+	hasHost := s.origin.host != "" && !strings.HasPrefix(pattern[strings.IndexByte(pattern, ' ')+1:], "/")
+	if !hasWildcard && !hasHost {
+		return ""
+	}
+	known, ok := s.outer.Load(pattern)
+	if !ok {
+		m := outerMatch{pattern: getPattern(pattern), mux: outerMux(pattern)}
+		if s.outers.Add(1) > maxOuter {
+			s.outers.Add(-1)
+			known = m
+		} else {
+			known, _ = s.outer.LoadOrStore(strings.Clone(pattern), m)
+		}
+	}
+	m := known.(outerMatch)
+	if m.mux == nil {
+		return ""
+	}
+	if _, matched := m.mux.Handler(&http.Request{Method: http.MethodGet, URL: urlOf(path, "")}); matched == "" {
+		return ""
+	}
+	return m.pattern
+}
+
+// outerMux returns a ServeMux of the pattern alone, without its method and host, or
+// nil if it is a pattern of another kind of router.
+func outerMux(pattern string) (mux *http.ServeMux) {
+	defer func() {
+		if recover() != nil { // what ServeMux says to a pattern that is none
+			mux = nil
+		}
+	}()
+	mux = http.NewServeMux()
+	mux.HandleFunc(pattern[max(0, strings.IndexByte(pattern, '/')):], func(http.ResponseWriter, *http.Request) {})
+	return mux
+}
+
+// getPattern returns the pattern for GET that goes with one for HEAD.
+func getPattern(pattern string) string {
+	if rest, ok := strings.CutPrefix(pattern, http.MethodHead+" "); ok {
+		return http.MethodGet + " " + rest
+	}
+	return pattern
+}
+
+// clone returns a key that shares no memory with a request. Pages share their host
+// and pattern, of which there are few: to compare them then takes no look at them.
 func (k *key) clone() key {
-	return key{k.scheme, unique.Make(k.host).Value(), strings.Clone(k.path), strings.Clone(k.query), strings.Clone(k.varied)}
+	return key{
+		k.scheme, unique.Make(k.host).Value(), strings.Clone(k.path), unique.Make(k.pattern).Value(),
+		strings.Clone(k.query), strings.Clone(k.varied),
+	}
 }
 
 // bytes returns how much memory the key takes, and its path in the index if that
@@ -1263,6 +1337,7 @@ func (s *Site) storeKey(k *key) string {
 	b = appendString(b, cmp.Or(k.scheme, s.origin.scheme))
 	b = appendString(b, cmp.Or(k.host, s.origin.host))
 	b = appendString(b, k.path)
+	b = appendString(b, k.pattern)
 	b = appendString(b, k.query)
 	sum := sha256.Sum256(append(b, k.varied...))
 	return base64.RawURLEncoding.EncodeToString(sum[:])

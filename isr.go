@@ -217,7 +217,10 @@ type Route struct {
 // are safe for concurrent use.
 type Site struct {
 	handler http.Handler
+	router  bool // whether the handler is a ServeMux
 	origin  origin
+	outer   sync.Map          // from a pattern to its outerMatch
+	outers  atomic.Int32      // how many
 	mux     *http.ServeMux    // of the patterns in routes; only matched with, never served
 	routes  map[string]*route // by pattern
 	hosts   bool              // whether one of the patterns names a host
@@ -256,6 +259,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		log:     opts.Logger,
 		observe: opts.Observe,
 	}
+	_, s.router = h.(*http.ServeMux)
 	s.cache = newCache(maxBytes)
 	s.runs.init(cmp.Or(opts.MaxRegenerations, 4*runtime.GOMAXPROCS(0)))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {

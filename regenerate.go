@@ -67,19 +67,13 @@ func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
 // visitor has come do not count. What is no pattern of a ServeMux comes from
 // another kind of router, and is none of ours.
 func matchOuter(pattern string, r *http.Request) {
-	defer func() {
-		if recover() != nil { // what ServeMux says to a pattern that is none
-			r.Pattern = ""
-		}
-	}()
-	mux := http.NewServeMux()
-	mux.HandleFunc(pattern[max(0, strings.IndexByte(pattern, '/')):], func(http.ResponseWriter, *http.Request) {})
+	mux := outerMux(pattern)
+	if mux == nil {
+		return
+	}
 	mux.ServeHTTP(nowhere{}, r) // which sets both
 	if r.Pattern != "" {
-		if rest, ok := strings.CutPrefix(pattern, http.MethodHead+" "); ok {
-			pattern = http.MethodGet + " " + rest
-		}
-		r.Pattern = pattern
+		r.Pattern = getPattern(pattern)
 	}
 }
 

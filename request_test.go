@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -383,6 +384,71 @@ func TestOuterServeMux(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Which pattern of an outer ServeMux finds the Site can depend on the visitor's Host,
+// even where that is no part of the key. It then is: what a stranger's Host makes of
+// a page is not what the site's own visitors get.
+func TestOuterServeMuxWithHosts(t *testing.T) {
+	for _, opts := range []isr.Options{{}, {Origin: "http://example.com"}} {
+		var v atomic.Int64
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			fmt.Fprintf(w, "%s id=%s v%d", r.Pattern, r.PathValue("id"), v.Load())
+		}}
+		site := isr.Wrap(c, opts)
+		mux := http.NewServeMux()
+		mux.Handle("example.com/blog/{id}", site)
+		mux.Handle("example.com/about", site)
+		mux.Handle("/", site)
+		check := func(v int) {
+			t.Helper()
+			for _, page := range [][2]string{
+				{"http://evil.example/blog/1", "/ id="},
+				{"http://example.com/blog/1", "example.com/blog/{id} id=1"},
+				{"http://evil.example/about", "/ id="},
+				{"http://example.com/about", "example.com/about id="},
+			} {
+				for _, method := range []string{"HEAD", "GET"} {
+					res := do(mux, method, page[0])
+					if want := fmt.Sprintf("%s v%d", page[1], v); method == "GET" && read(res) != want {
+						t.Errorf("%+v: %s is not %q", opts, page[0], want)
+					}
+				}
+			}
+		}
+		check(0)
+		v.Store(1)
+		if err := site.Revalidate(t.Context(), "/blog/1", "/about"); err != nil {
+			t.Fatal(err)
+		}
+		check(1)
+		if got := c.calls.Load(); got != 8 {
+			t.Errorf("%d runs, want 4 and as many to renew each under its own pattern", got)
+		}
+	}
+}
+
+// A pattern that says nothing more than the path does not part visitors from the
+// pages that were made before they came. Nor does one that the handler cannot see.
+func TestPrerenderUnderOuterServeMux(t *testing.T) {
+	c := new(cms)
+	inner := http.NewServeMux()
+	inner.Handle("/", c)
+	for pattern, h := range map[string]http.Handler{
+		"/": c, "GET /": c, "example.com/": c, "/a/{$}": c, "/{rest...}": inner, "example.com/{dir}/": inner,
+	} {
+		site := isr.Wrap(h, isr.Options{Default: isr.Route{PrerenderedOnly: true}})
+		mux := http.NewServeMux()
+		mux.Handle(pattern, site)
+		for path, err := range site.Prerender(t.Context(), slices.Values([]string{"http://example.com/a/"})) {
+			if err != nil {
+				t.Fatal(path, err)
+			}
+		}
+		if got := get(mux, "http://example.com/a/").Header.Get("Cache-Status"); got != "isr; hit" {
+			t.Errorf("%s: %q, want a hit", pattern, got)
+		}
 	}
 }
 

@@ -113,7 +113,7 @@ func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
 		return req, false
 	}
 	varied := t.route.narrow(&http.Request{Header: http.Header{}})
-	return pageRequest{key: key{t.scheme, t.host, t.path, t.query, varied}, route: t.route}, true
+	return pageRequest{key: key{scheme: t.scheme, host: t.host, path: t.path, query: t.query, varied: varied}, route: t.route}, true
 }
 
 // Revalidate renews the pages at the given paths. It expires them, so that from
