@@ -393,7 +393,10 @@ func TestHitAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, too")
 	}
-	for _, c := range append(hitCases(), hitCase{"304", isr.Options{}, nil, 304}) {
+	for _, c := range append(hitCases(), hitCase{"304", isr.Options{}, nil, 304},
+		hitCase{"tracking parameters", isr.Options{}, target("GET", "/blog/1?fbclid=%zz&page=2&q=x&utm_source=a+b"), 200},
+		hitCase{"path with a dot", isr.Options{}, target("GET", "/.well-known/.x"), 200},
+	) {
 		t.Run(c.name, func(t *testing.T) {
 			site, w := isr.Wrap(http.HandlerFunc(page10k), c.opts), newSink()
 			if c.req == nil {

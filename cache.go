@@ -107,11 +107,11 @@ func cleanPath(escaped string) (path string, err error) {
 	if strings.Contains(path, "//") {
 		return "", errEmpty
 	}
-	for segment := range strings.SplitSeq(path, "/") {
-		for segment, more := segment, true; more; {
+	for rest, more := path, true; more; {
+		var segment string
+		for segment, rest, more = strings.Cut(rest, "/"); segment != ""; {
 			var part string
-			part, segment, more = strings.Cut(segment, "%2F")
-			if part == "." || part == ".." {
+			if part, segment, _ = strings.Cut(segment, "%2F"); part == "." || part == ".." {
 				return "", errDots
 			}
 		}
@@ -338,44 +338,120 @@ func canonicalPath(escaped string) string {
 	return string(b)
 }
 
+// TrackingParameters are the query parameters by which campaigns, newsletters and
+// networks tell who has sent a visitor, in the spelling of [Route].IgnoreQuery: what
+// a page is ignored by where its route has neither Query nor IgnoreQuery. To ignore
+// more, use append(slices.Clone(isr.TrackingParameters), "ref"). It is read by Wrap;
+// do not change it.
+var TrackingParameters = []string{
+	"utm_*", "mtm_*", // Google Analytics and many others, Matomo
+	"gclid", "gclsrc", "dclid", "gbraid", "wbraid", "gad_source", "gad_campaignid", "srsltid", "_ga", "_gl", // Google
+	"fbclid", "igsh", "igshid", // Meta
+	"msclkid", "ttclid", "twclid", "li_fat_id", "epik", "rdt_cid", "ScCid", // Microsoft, TikTok, X, LinkedIn, Pinterest, Reddit, Snap
+	"yclid", "ysclid", // Yandex
+	"mc_cid", "mc_eid", "_hsenc", "_hsmi", "_kx", "mkt_tok", // Mailchimp, HubSpot, Klaviyo, Marketo
+}
+
+// ignoreQuery notes the parameters that the page does not depend on, although
+// Route.Query may name them.
+func (rt *route) ignoreQuery(names []string) {
+	for _, name := range names {
+		if prefix, ok := strings.CutSuffix(name, "*"); ok {
+			rt.ignoredPrefixes = append(rt.ignoredPrefixes, prefix)
+		} else {
+			rt.ignored = append(rt.ignored, name)
+		}
+		if begin := strings.TrimSuffix(name, "*"); begin != "" {
+			rt.ignoredFirst[begin[0]] = true
+		} else {
+			for i := range rt.ignoredFirst {
+				rt.ignoredFirst[i] = true
+			}
+		}
+	}
+	slices.Sort(rt.ignored)
+}
+
+// keeps reports whether the page depends on a query parameter.
+func (rt *route) keeps(name string) bool {
+	if rt.Query != nil {
+		if _, named := slices.BinarySearch(rt.query, name); !named {
+			return false
+		}
+	}
+	if name != "" && !rt.ignoredFirst[name[0]] {
+		return true
+	}
+	for _, prefix := range rt.ignoredPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return false
+		}
+	}
+	_, ignored := slices.BinarySearch(rt.ignored, name)
+	return !ignored
+}
+
 // keepQuery returns the parameters of a raw query that the page depends on, in
 // canonical order: by name, the values of a name as they came.
 func (rt *route) keepQuery(raw string) string {
 	if raw == "" || rt.Query != nil && len(rt.query) == 0 {
 		return ""
 	}
-	if rt.isKept(raw) {
-		return raw
+	if kept, ok := rt.cutQuery(raw); ok {
+		return kept
 	}
 	values, _ := url.ParseQuery(raw) // what it cannot parse, a handler does not see either
-	if rt.Query != nil {
-		for name := range values {
-			if _, kept := slices.BinarySearch(rt.query, name); !kept {
-				delete(values, name)
-			}
+	for name := range values {
+		if !rt.keeps(name) {
+			delete(values, name)
 		}
 	}
 	return values.Encode()
 }
 
-// isKept reports whether raw is plainly what keepQuery would make of it.
-func (rt *route) isKept(raw string) bool {
-	last := ""
-	for rest, more := raw, true; more; {
-		var pair string
-		pair, rest, more = strings.Cut(rest, "&")
-		name, value, ok := strings.Cut(pair, "=")
-		if !ok || name < last || !isUnreserved(name) || !isUnreserved(value) {
-			return false
+// cutQuery is keepQuery where that only has to leave something out. It allocates
+// nothing where what is kept stands together.
+func (rt *route) cutQuery(raw string) (kept string, ok bool) {
+	var parts [8]string // of raw, as long as can be
+	n, last := 0, ""
+	begin, end := 0, 0 // of the last part
+	for at := 0; at < len(raw); {
+		pair := raw[at:]
+		if i := strings.IndexByte(pair, '&'); i >= 0 {
+			pair = pair[:i]
 		}
-		if rt.Query != nil {
-			if _, kept := slices.BinarySearch(rt.query, name); !kept {
-				return false
-			}
+		from, to := at, at+len(pair)
+		at = to + 1
+		name, value, named := strings.Cut(pair, "=")
+		switch {
+		case pair == "":
+			continue
+		case !isUnreserved(name):
+			return "", false
+		case !rt.keeps(name):
+			continue
+		case !named || name < last || !isUnreserved(value):
+			return "", false
 		}
 		last = name
+		switch {
+		case end > 0 && from == end+1:
+			end = to
+			continue
+		case end == 0:
+		case n == len(parts)-1:
+			return "", false
+		default:
+			parts[n] = raw[begin:end]
+			n++
+		}
+		begin, end = from, to
 	}
-	return true
+	if n == 0 {
+		return raw[begin:end], true
+	}
+	parts[n] = raw[begin:end]
+	return strings.Join(parts[:n+1], "&"), true
 }
 
 // isUnreserved reports whether url.QueryEscape leaves s as it is.

@@ -156,8 +156,14 @@ type Route struct {
 	NotFoundTTL time.Duration
 
 	// Query names the query parameters that the page depends on; the handler
-	// sees no others. Nil means all of them, empty means none.
+	// sees no others. Nil means all but those of IgnoreQuery, empty means none.
 	Query []string
+
+	// IgnoreQuery names query parameters that the page does not depend on, even
+	// where Query names them; the handler does not see them. "utm_*" stands for all
+	// that begin with utm_. Nil means TrackingParameters where Query is nil, else
+	// none; empty means none.
+	IgnoreQuery []string
 
 	// Vary names the request headers that the page depends on, beside its URL;
 	// the handler sees no others. Authorization must be named here before a
@@ -625,12 +631,16 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 // A route is a Route ready for use.
 type route struct {
 	Route
-	pattern  string
-	vary     []string // canonical, sorted, without what the key holds anyway
-	cookies  []string // sorted
-	query    []string // sorted
-	varyOn   string   // the Vary header that says the same
-	authPage bool     // whether Authorization is in the key
+	pattern string
+	vary    []string // canonical, sorted, without what the key holds anyway
+	cookies []string // sorted
+	query   []string // sorted
+	ignored []string // sorted
+
+	ignoredPrefixes []string
+	ignoredFirst    [256]bool // the bytes that names of ignored begin with
+	varyOn          string    // the Vary header that says the same
+	authPage        bool      // whether Authorization is in the key
 
 	names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
 }
@@ -710,6 +720,11 @@ func newRoute(where, pattern string, r Route) *route {
 	}
 	rt.varyOn = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
 	rt.query = slices.Sorted(slices.Values(r.Query))
+	if r.Query == nil && r.IgnoreQuery == nil {
+		rt.ignoreQuery(TrackingParameters)
+	} else {
+		rt.ignoreQuery(r.IgnoreQuery)
+	}
 	rt.authPage = slices.Contains(rt.vary, "Authorization")
 	return rt
 }

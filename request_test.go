@@ -143,6 +143,28 @@ func TestPageRequest(t *testing.T) {
 				s.URL, s.RequestURI = "/?"+s.Query, "/?"+s.Query
 			}),
 		},
+		"the query without tracking parameters": {
+			isr.Options{}, visitor{target: "/?fbclid=%zz&page=2&utm_source=a+b&q=x&&gclid"},
+			from("/", func(s *seen) {
+				s.Query = "page=2&q=x"
+				s.URL, s.RequestURI = "/?"+s.Query, "/?"+s.Query
+			}),
+		},
+		"the query with tracking parameters": {
+			isr.Options{Default: isr.Route{IgnoreQuery: []string{}}}, visitor{target: "/?page=2&utm_source=x"},
+			from("/", func(s *seen) {
+				s.Query = "page=2&utm_source=x"
+				s.URL, s.RequestURI = "/?"+s.Query, "/?"+s.Query
+			}),
+		},
+		"the query without what is ignored": {
+			isr.Options{Default: isr.Route{Query: []string{"q", "page", "session", "x*"}, IgnoreQuery: []string{"session*", "page", "x*"}}},
+			visitor{target: "/?page=2&q=1&session=3&sessions=4&utm_source=5&x*=6"},
+			from("/", func(s *seen) {
+				s.Query = "q=1"
+				s.URL, s.RequestURI = "/?"+s.Query, "/?"+s.Query
+			}),
+		},
 		"no query": {
 			isr.Options{Default: isr.Route{Query: []string{}}}, visitor{target: "/?a=1"},
 			from("/", nil),
