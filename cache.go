@@ -612,6 +612,7 @@ type page struct {
 	order       store.Ticket // the Store's; zero where it was not to be had
 	status      int
 	pass        refusal // for a pass mark: why the response may not be stored
+	private     bool    // for a pass mark: whether that is because it is not for everybody
 	generated   time.Time
 	took        time.Duration
 	lifetime    lifetime
@@ -635,6 +636,7 @@ type page struct {
 	revoked atomic.Int64            // Unix time in ns of the invalidation that it was first seen to be stale by
 	away    atomic.Int64            // Unix time in ns until which it is left to another instance
 	trouble atomic.Pointer[trouble] // the failures since
+	aside   atomic.Pointer[page]    // a pass mark that holds while this page only stands by for errors
 
 	room representation // for plain: what lies together is found together
 }
@@ -662,8 +664,29 @@ func (p *page) newerThan(old *page) bool {
 type trouble struct {
 	failures int
 	err      error
-	ticket   ticket // of the last of them
+	ticket   ticket    // of the last of them
+	until    time.Time // when it is time for another attempt in the background
 }
+
+// pause returns how long a page is left alone after some failures in a row: the
+// first may have been a hiccup.
+func pause(failures int, retryAfter time.Duration) time.Duration {
+	if failures < 2 {
+		return 0
+	}
+	d := maxPause
+	if n := failures - 2; n < 5 {
+		d = min(d, minPause<<n)
+	}
+	return max(d, min(retryAfter, maxRetryAfter))
+}
+
+// Bounds of the pause between two attempts to renew a page.
+const (
+	minPause      = time.Second
+	maxPause      = 30 * time.Second
+	maxRetryAfter = 5 * time.Minute
+)
 
 // A lifetime says how long a page is fresh, and how long after that it may
 // still be shown. The bounds are forever where there is none.
@@ -701,7 +724,12 @@ func (p *page) view(effect store.Effect, now time.Time) view {
 		v.left = min(v.left, -max(0, now.Sub(time.Unix(0, p.revoked.Load()))))
 	}
 	v.onError = effect != store.Gone && v.left > -p.lifetime.staleIfError
+	aside := p.aside.Load()
 	switch {
+	case aside != nil && now.Sub(aside.generated) < passTTL:
+		v.state = Uncacheable
+	case aside != nil:
+		v.state = Expired
 	case v.left > 0 && !v.revoked:
 		v.state = Fresh
 	case effect <= store.Stale && v.left > -p.lifetime.staleWhileRevalidate:
@@ -714,20 +742,33 @@ func (p *page) view(effect store.Effect, now time.Time) view {
 
 // shows reports whether the page may be shown where a new one could not be had.
 func (v view) shows() bool {
-	return v.state == Fresh || v.state == Stale || v.state == Expired && v.onError
+	return v.state == Fresh || v.state == Stale || v.onError
 }
 
-// fail notes a failed attempt to renew the page.
-func (p *page) fail(err error, began ticket) {
+// setAside lets old stand by for errors, while requests go straight to the handler,
+// because what came of a run that was to renew it may not be stored. It reports false
+// where there is nothing that could stand by.
+func (c *cache) setAside(old, mark *page) bool {
+	if old.unknown() || old.ticket.fence > mark.ticket.fence || c.effect(old) == store.Gone {
+		return false
+	}
+	old.aside.Store(mark)
+	return true
+}
+
+// fail notes a failed attempt to renew the page, and how long the handler asks to
+// be left alone.
+func (p *page) fail(err error, began ticket, retryAfter time.Duration) {
 	for {
 		old := p.trouble.Load()
-		t := &trouble{1, err, began}
+		t := &trouble{failures: 1, err: err, ticket: began}
 		if old != nil {
 			t.failures += old.failures
 			if old.ticket.fence > began.fence {
 				t.ticket = old.ticket
 			}
 		}
+		t.until = time.Now().Add(pause(t.failures, retryAfter))
 		if p.trouble.CompareAndSwap(old, t) {
 			return
 		}
@@ -743,6 +784,9 @@ func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	}
 	if p.plain != nil {
 		out.Header, out.ETag = p.plain.snapshot()
+	}
+	if mark := p.aside.Load(); mark != nil && view.state == Uncacheable {
+		out.NotStored = mark.pass.String()
 	}
 	if p.pass != (refusal{}) {
 		out.TTL = passTTL
@@ -1220,6 +1264,9 @@ func (f *fence) effect(p *page) store.Effect {
 	strongest, at := f.since(&p.ticket, &p.key, p.tags)
 	if p.told > strongest {
 		strongest, at = p.told, time.Time{}
+	}
+	if mark := p.aside.Load(); mark != nil && f.invalidated(&mark.ticket, &p.key, p.tags) {
+		p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
 	}
 	if strongest != store.None {
 		p.revoked.CompareAndSwap(0, max(1, at.UnixNano()))

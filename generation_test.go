@@ -509,7 +509,7 @@ func TestHandlersThatLie(t *testing.T) {
 			200, http.Header{"X-Name": {"value"}, "Etag": {`"v1"`}}, "page",
 		},
 		"flush": {
-			func(w http.ResponseWriter) { w.(http.Flusher).Flush(); w.WriteHeader(500); io.WriteString(w, "page") },
+			func(w http.ResponseWriter) { w.(http.Flusher).Flush(); w.WriteHeader(404); io.WriteString(w, "page") },
 			200, nil, "page",
 		},
 	} {
@@ -638,7 +638,7 @@ func TestMaxRegenerations(t *testing.T) {
 			time.Sleep(time.Second)
 			fmt.Fprint(w, "page ", n)
 		}}
-		site := isr.Wrap(c, isr.Options{MaxRegenerations: 3, Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Minute}})
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 3, MaxGenerations: 100, Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Minute}})
 		var all sync.WaitGroup
 		for i := range 100 {
 			all.Go(func() { get(site, fmt.Sprint("/", i)) })

@@ -287,6 +287,19 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 	return refusal{}
 }
 
+// isPrivate reports whether a response that may not be stored says that the page is
+// not for everybody: then the stored one goes at once. Whatever else keeps it from
+// being stored (no-store, an odd status) may be a passing fault.
+func isPrivate(status int, h http.Header) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden,
+		http.StatusProxyAuthRequired, http.StatusUnavailableForLegalReasons:
+		return true
+	}
+	return status >= 300 && status < 400 && status != http.StatusNotModified ||
+		h["Set-Cookie"] != nil || parseCacheControl(h["Cache-Control"]).private
+}
+
 // tagsOf returns the tags of the route and those of the handler.
 func tagsOf(rt *route, h http.Header) []string {
 	tags := rt.Tags
@@ -760,6 +773,8 @@ func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 	copyHeader(w.Header(), h)
 	w.WriteHeader(st.status)
 	_, err := w.Write(st.begin)
+	st.begin = nil
+	st.release()
 	for buf := make([]byte, 32<<10); err == nil; {
 		var n int
 		if n, err = st.rest.Read(buf); n > 0 {

@@ -24,7 +24,7 @@ func TestJoinLooksAgain(t *testing.T) {
 	site := Wrap(http.NotFoundHandler(), Options{})
 	site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	req := pageRequest{key: key{scheme: "http", host: "example.com", path: "/"}, route: site.other}
-	if f, _ := site.join(req, nil, &waiter{}); f != nil {
+	if f, how := site.join(req, nil, &waiter{}); f != nil || how != changed {
 		t.Error("a second run was started")
 	}
 	p, _ := site.cache.get(&req.key, nil)

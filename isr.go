@@ -64,6 +64,8 @@ const (
 	defaultMaxPageBytes = 4 << 20
 	defaultTimeout      = 30 * time.Second
 	defaultNotFoundTTL  = 10 * time.Second
+	generationsPerCPU   = 32 // of MaxGenerations
+	renewalsPerCPU      = 4  // of MaxRegenerations
 )
 
 // forever is the lifetime of what is kept until it is revalidated on demand,
@@ -100,11 +102,21 @@ type Options struct {
 	// larger is streamed on. Zero means 4 MiB, or MaxBytes where that is less.
 	MaxPageBytes int64
 
-	// MaxRegenerations is how many background regenerations run at a time; the
-	// others wait in line. Zero means 4 × GOMAXPROCS. Visitors who wait for a
-	// page are never queued behind them. Revalidate and Prerender generate as many
-	// at a time for each call, beside them.
+	// MaxRegenerations is how many generations run at a time that no visitor waits
+	// for: renewals of stale pages, and what Revalidate and Prerender ask for, of all
+	// calls together. The others queue. Zero means 4 × GOMAXPROCS. Visitors who wait
+	// are never queued behind them. Pages behind a Placeholder have as many again, so
+	// that they delay no renewal, and so have pages whose visitors have left.
 	MaxRegenerations int
+
+	// MaxGenerations is how many generations run at a time that visitors wait for.
+	// Sixteen times as many queue, those of pages that are stored first; who finds
+	// no place, or has waited for Route.Timeout, gets the old page where errors would
+	// show it, else a 503 with Retry-After. Zero means 32 × GOMAXPROCS. A generation
+	// that asks the Site for another page, with its own request's context, needs no
+	// place for that. Over HTTP that cannot be told: a site that fetches its own
+	// pages over loopback should bypass what it fetches.
+	MaxGenerations int
 
 	// Store, if not nil, is a second level, behind the memory: one that makes pages
 	// outlive a restart, or that the instances of a fleet share, so that each page
@@ -210,8 +222,20 @@ type Route struct {
 	// Site was asked for it. So prerender at each start: what is stored costs a look.
 	PrerenderedOnly bool
 
+	// Failure, if not nil, reports whether an answer of the handler is a failure,
+	// beside those that always are: 5xx, 429, 408 and 425. A failure never replaces a
+	// page. It is called with the headers as they were sent, for each generation,
+	// concurrently, and must not change them.
+	Failure func(status int, h http.Header) bool
+
+	// Patience is how long a visitor waits for a new page where there is an old one
+	// that errors would show: after it they get that, and the generation goes on.
+	// Zero means that they wait for its end.
+	Patience time.Duration
+
 	// Timeout is the deadline of one generation: the handler's context ends
-	// there, those who wait get a 504, and what comes later is dropped. A handler
+	// there, those who wait get a 504, and what comes later is dropped. It is the
+	// longest that anyone waits, too, in whatever queue they are. A handler
 	// that ignores its context goes on running; nothing in Go can stop it. Where a
 	// response turns out to be too large to be stored, and is streamed on, it may
 	// take longer, as long as it never stands still for this time. Zero means 30
@@ -241,6 +265,9 @@ type Site struct {
 	cache  *cache
 	second *second // nil without a Store
 	runs   runs
+
+	maxStreaming int64        // bytes that streams may hold, beside the pages
+	streaming    atomic.Int64 // that they do
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
@@ -250,9 +277,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 	if h == nil {
 		panic("isr: Wrap: nil handler")
 	}
-	if opts.MaxBytes < 0 || opts.MaxPageBytes < 0 || opts.MaxRegenerations < 0 {
-		panic(fmt.Sprintf("isr: Options: negative MaxBytes (%d), MaxPageBytes (%d) or MaxRegenerations (%d)",
-			opts.MaxBytes, opts.MaxPageBytes, opts.MaxRegenerations))
+	if opts.MaxBytes < 0 || opts.MaxPageBytes < 0 || opts.MaxRegenerations < 0 || opts.MaxGenerations < 0 {
+		panic(fmt.Sprintf("isr: Options: negative MaxBytes (%d), MaxPageBytes (%d), MaxRegenerations (%d) or MaxGenerations (%d)",
+			opts.MaxBytes, opts.MaxPageBytes, opts.MaxRegenerations, opts.MaxGenerations))
 	}
 	maxBytes := cmp.Or(opts.MaxBytes, defaultMaxBytes)
 	s := &Site{
@@ -267,7 +294,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 	}
 	_, s.router = h.(*http.ServeMux)
 	s.cache = newCache(maxBytes)
-	s.runs.init(cmp.Or(opts.MaxRegenerations, 4*runtime.GOMAXPROCS(0)))
+	s.maxStreaming = max(s.limit, maxBytes/4)
+	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
+		cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
 		s.addRoute(pattern, opts.Routes[pattern])
 	}
@@ -341,7 +370,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		case view.state == absent && v.route.Placeholder != nil && !v.waits(p) &&
 			(!v.route.PrerenderedOnly || s.cache.admits(path)):
-			if f, _ := s.join(v.request(), p, nil); !v.finds(f) {
+			if f, _ := s.join(v.request(), p, peeker); !v.finds(f) {
 				v.placeholder()
 				return
 			}
@@ -410,50 +439,138 @@ func (v *visit) hit(p *page, view view) {
 // to stand in for. It reports false where the visit has to be decided anew,
 // because what is stored has changed meanwhile.
 func (v *visit) wait(p *page) bool {
-	s := v.site
-	takes := v.r.Method == http.MethodGet
-	f, joined := s.join(v.request(), p, &waiter{takes: takes})
-	if f == nil {
-		if s.runs.isClosed() {
-			v.pass(fwdBypass)
+	s, ctx := v.site, v.r.Context()
+	w := waiter{takes: v.r.Method == http.MethodGet, inside: isInside(ctx)}
+	f, how := s.join(v.request(), p, &w)
+	switch how {
+	case changed:
+		return false
+	case closed:
+		v.pass(fwdBypass)
+		return true
+	case busy:
+		v.busy()
+		return true
+	}
+	defer w.leave()
+	var offer chan *stream
+	if w.takes {
+		offer = f.offer
+	}
+	var patience, timeout <-chan time.Time
+	if d := v.route.Patience; d > 0 && (!p.unknown() || s.second != nil) {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		patience = t.C
+	}
+	if w.queued { // else the run has its own deadline
+		t := time.NewTimer(v.route.Timeout)
+		defer t.Stop()
+		timeout = t.C
+	}
+	for found := f.found; ; {
+		select {
+		case <-f.done:
+			return v.answer(f, how == joined)
+		case <-found:
+			found = nil
+			if v.showStale() {
+				return true
+			}
+		case st := <-offer:
+			w.leave()
+			return v.stream(st)
+		case <-patience:
+			if v.standIn(forward{reason: "stale", detail: "patience"}, nil) {
+				return true
+			}
+		case <-timeout:
+			if !f.hasStarted() {
+				v.busy()
+			} else {
+				v.failed(&outcome{err: errTimeout, status: http.StatusGatewayTimeout}, v.forwardOf(f, how == joined))
+			}
+			return true
+		case <-ctx.Done():
+			// The visitor may still be there, if it was a middleware's deadline: an
+			// empty 200 would pass for a page.
+			v.fail(http.StatusServiceUnavailable, nil, "")
+			v.done(Miss, http.StatusServiceUnavailable, 0, ctx.Err())
 			return true
 		}
+	}
+}
+
+// showStale answers with a page that the run has found in the Store, if it may be
+// shown while a new one is made.
+func (v *visit) showStale() bool {
+	p, effect := v.site.cache.get(&v.key, nil)
+	if view := p.view(effect, time.Now()); view.state == Stale {
+		v.hit(p, view)
+		return true
+	}
+	return false
+}
+
+// stream passes on what is too large to be stored.
+func (v *visit) stream(st *stream) bool {
+	if st.ticket.clock < v.asked && v.site.cache.invalidated(&st.ticket, &v.key, st.tags) {
+		st.close()
 		return false
 	}
-	var offer chan *stream
-	left := func() {}
-	if takes {
-		offer = f.offer
-		left = f.leave
+	err := st.serve(v.w, v.r)
+	v.done(Miss, st.status, 0, err)
+	if err != nil {
+		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
 	}
-	select {
-	case <-f.done:
-		left()
-	case st := <-offer:
-		left()
-		if st.ticket.clock < v.asked && s.cache.invalidated(&st.ticket, &v.key, st.tags) {
-			st.close()
-			return false
-		}
-		err := st.serve(v.w, v.r)
-		v.done(Miss, st.status, 0, err)
-		if err != nil {
-			panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
-		}
-		return true
-	case <-v.r.Context().Done():
-		left()
-		// The visitor may still be there, if it was a middleware's deadline: he
-		// must not take silence for a page.
-		v.fail(http.StatusServiceUnavailable, nil, "")
-		v.done(Miss, http.StatusServiceUnavailable, 0, v.r.Context().Err())
-		return true
+	return true
+}
+
+// busy answers where too many wait for a slot.
+func (v *visit) busy() {
+	if v.standIn(forward{reason: "stale", detail: "busy"}, errBusy) {
+		return
 	}
+	v.w.Header().Set("Retry-After", "1")
+	v.fail(http.StatusServiceUnavailable, nil, forward{reason: "uri-miss", detail: "busy"}.String())
+	v.done(Miss, http.StatusServiceUnavailable, 0, errBusy)
+}
+
+// standIn answers with the stored page, if it may be shown where a new one could
+// not be had.
+func (v *visit) standIn(fwd forward, err error) bool {
+	p, effect := v.site.cache.get(&v.key, nil)
+	switch view := p.view(effect, time.Now()); {
+	case view.state == Fresh: // by another run, begun later
+		v.hit(p, view)
+	case view.shows():
+		p.serveForwarded(v.w, v.r, view, fwd)
+		v.done(StaleHit, p.status, view.age, err)
+	default:
+		return false
+	}
+	return true
+}
+
+// forwardOf says why a visitor had to wait for a run.
+func (v *visit) forwardOf(f *flight, joined bool) forward {
 	fwd := forward{reason: "uri-miss", collapsed: joined}
-	if !f.old.unknown() {
+	if !f.replaces().unknown() {
 		fwd.reason = "stale"
 	}
+	return fwd
+}
+
+// answer answers with the outcome of a run. It reports false where the visit has to
+// be decided anew.
+func (v *visit) answer(f *flight, joined bool) bool {
+	s, fwd := v.site, v.forwardOf(f, joined)
 	switch {
+	case f.outcome.again:
+		return false
+	case f.outcome.busy:
+		v.busy()
+		return true
 	case f.outcome.none:
 		v.notFound()
 		return true
@@ -501,17 +618,11 @@ func (v *visit) loaded(p *page) bool {
 // reports whether there is a page now.
 func (v *visit) finds(f *flight) bool {
 	s := v.site
-	if s.second == nil || f == nil {
+	if s.second == nil || f == nil || !f.isLooking() {
 		return false
 	}
-	s.runs.mu.Lock()
-	looked := f.looked
-	s.runs.mu.Unlock()
-	if looked == nil {
-		return false // it stands in line
-	}
 	select {
-	case <-looked:
+	case <-f.found:
 	case <-v.r.Context().Done():
 	}
 	p, _ := s.cache.get(&v.key, nil)
@@ -522,15 +633,9 @@ func (v *visit) finds(f *flight) bool {
 // with the last good page if that may still be shown, else with the failure.
 func (v *visit) failed(out *outcome, fwd forward) {
 	fwd.status = out.status
-	p, effect := v.site.cache.get(&v.key, nil)
-	switch view := p.view(effect, time.Now()); {
-	case view.state == Fresh: // by another run, begun later
-		v.hit(p, view)
-		return
-	case view.shows():
-		fwd.detail = "stale-if-error"
-		p.serveForwarded(v.w, v.r, view, fwd)
-		v.done(StaleHit, p.status, view.age, out.err)
+	old := fwd
+	old.detail = "stale-if-error"
+	if v.standIn(old, out.err) {
 		return
 	}
 	v.done(Miss, out.status, 0, out.err)
@@ -673,6 +778,9 @@ func newRoute(where, pattern string, r Route) *route {
 	}
 	if r.Timeout < 0 {
 		complain("Timeout", r.Timeout, "negative; zero means 30s")
+	}
+	if r.Patience < 0 {
+		complain("Patience", r.Patience, "negative; zero means that visitors wait")
 	}
 	for _, tag := range r.Tags {
 		if err := checkTag(tag); err != nil {

@@ -311,7 +311,7 @@ var failures = map[string]struct {
 }
 
 // A failed regeneration never replaces a page: the old one stays up, its age
-// goes on, nobody waits, and each visit tries again.
+// goes on, nobody waits, and after a pause the next visit tries again.
 func TestFailedRegeneration(t *testing.T) {
 	for name, failure := range failures {
 		t.Run(name, func(t *testing.T) {
@@ -341,9 +341,10 @@ func TestFailedRegeneration(t *testing.T) {
 				// Expired: the last attempt has failed, so nobody waits for the next one.
 				walk(t, site, c, "/", step{20 * time.Second, 0, "page 1", "isr; hit; ttl=-21; detail=stale", "31", 4})
 				settle()
+				walk(t, site, c, "/", step{0, 0, "page 1", "isr; hit; ttl=-22; detail=stale", "32", 4}) // a pause of two seconds
 				healthy = true
 				walk(t, site, c, "/",
-					step{0, 0, "page 1", "isr; hit; ttl=-22; detail=stale", "32", 5},
+					step{2 * time.Second, 0, "page 1", "isr; hit; ttl=-24; detail=stale", "34", 5},
 					step{0, 0, "page 5", "isr; hit; ttl=10", "0", 5})
 				if p := pages(site)["/"]; p.Failures != 0 || p.Err != nil {
 					t.Errorf("%d failures, err %v after a success", p.Failures, p.Err)

@@ -3,6 +3,7 @@ package isr
 import (
 	"bufio"
 	"bytes"
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -84,27 +85,58 @@ func (nowhere) Header() http.Header         { return make(http.Header) }
 func (nowhere) WriteHeader(int)             {}
 func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
 
-// runs are the generations under way and those in line, at most one for each
-// page that a newcomer may join.
-type runs struct {
-	limit int // background runs at a time
+// A slot is what a run needs to call the handler, so that no more of them do at a
+// time than the machine can bear.
+type slot int
 
-	mu         sync.Mutex
-	flights    map[key]*flight // guarded by mu, as all below
-	line       []*flight       // background runs that wait for a slot
-	strangers  int             // how many of them are of pages that are not stored
-	paths      map[string]int  // how many runs are under way at a canonical path
-	background int             // slots taken
-	waiting    int             // background runs that wait for other instances, as many at most
-	active     int             // runs under way
-	behind     int             // what is on its way to the Store, while nobody waits for it
-	fence      uint64          // the last ticket's
-	closed     bool
-	idle       chan struct{} // closed when closed is set and nothing is under way
+const (
+	noSlot      slot = iota // of a run inside another one, and of one that has given its slot back
+	forVisitors             // of a run that visitors wait for: MaxGenerations
+	forRenewal              // of a run behind a stored page, or of one asked for by name: MaxRegenerations
+	forUnknown              // of a run behind a Placeholder: as many again, so that they delay no renewal
+	forNobody               // of a run whose visitors have left: as many again
+
+	slots
+)
+
+// The queues of the runs that wait for a slot, in the order in which they get one.
+const (
+	queueOfStored  = iota // visitors wait, and may be shown an old page if all else fails
+	queueOfUnknown        // visitors wait, for a page that nobody has seen
+	queueOfRenewals
+	queueOfPlaceholders
+
+	queues
+)
+
+// slotOf says which slot a queue is for.
+var slotOf = [queues]slot{forVisitors, forVisitors, forRenewal, forUnknown}
+
+// maxQueued is how many runs may wait for each slot of their kind, where strangers
+// can think of any number of them.
+const maxQueued = 16
+
+// runs are the generations under way and those that wait for a slot: of each page
+// at most one that newcomers may join, and one behind it.
+type runs struct {
+	limits [slots]int // how many of each slot there are
+
+	mu      sync.Mutex // guards what follows, and what is said to be so in flight
+	flights map[key]*flight
+	queues  [queues]list.List // of *flight
+	taken   [slots]int
+	looking int            // runs that ask the Store before they need a slot
+	waiting int            // background runs that wait for other instances, as many as there are slots at most
+	paths   map[string]int // how many runs there are at a canonical path
+	active  int            // runs under way
+	behind  int            // what is on its way to the Store, while nobody waits for it
+	fence   uint64         // the last ticket's
+	closed  bool
+	idle    chan struct{} // closed when closed is set and nothing is under way
 }
 
-func (r *runs) init(limit int) {
-	r.limit = limit
+func (r *runs) init(generations, regenerations int) {
+	r.limits = [slots]int{forVisitors: generations, forRenewal: regenerations, forUnknown: regenerations, forNobody: regenerations}
 	r.flights = make(map[key]*flight)
 	r.paths = make(map[string]int)
 	r.idle = make(chan struct{})
@@ -139,7 +171,19 @@ func (c *deadlineContext) cancel(err error) {
 
 func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, !c.open.Load() }
 func (c *deadlineContext) Done() <-chan struct{}       { return c.done }
-func (c *deadlineContext) Value(any) any               { return nil }
+
+// insideKey is the context key by which a request is known to come from a run.
+type insideKey struct{}
+
+func (c *deadlineContext) Value(key any) any {
+	if key == (insideKey{}) {
+		return true
+	}
+	return nil
+}
+
+// isInside reports whether ctx is that of a page request.
+func isInside(ctx context.Context) bool { return ctx.Value(insideKey{}) != nil }
 
 func (c *deadlineContext) Err() error {
 	select {
@@ -150,28 +194,39 @@ func (c *deadlineContext) Err() error {
 	}
 }
 
-// A flight is one generation of one page, and those who wait for it. It goes on
-// when they leave.
+// A flight is one generation of one page, and those who wait for it.
 type flight struct {
 	pageRequest
 	site *Site
 
+	// Guarded by runs.mu.
+	visitors  int           // who wait
+	editors   int           // who wait, having asked for the page by its name
+	kept      bool          // whether it goes on when nobody waits any more
+	renews    bool          // whether a page that is stale will not do
+	byName    bool          // whether somebody has asked for the page by its name
+	inside    bool          // whether another run waits for it
+	successor *flight       // the run behind it
+	queue     *list.List    // where it waits for a slot, if it does
+	place     *list.Element // in queue
+	counted   bool          // in runs.active
+	looking   bool          // whether it asks the Store before it needs a slot
+	slot      slot
+	waiting   bool             // whether it has given its slot back, to wait for another instance
+	ctx       *deadlineContext // the handler's; nil before it is called
+
 	// Guarded by runs.mu, but constant once the run calls the handler: until then
 	// it may find in the Store what it is to replace, and the ticket for it.
-	old      *page // what it is to replace, or nil
-	started  bool
-	slot     bool // whether it holds one of the background slots
-	waiting  bool // whether it has given that back
-	byName   bool // whether somebody asked for the page by its name
-	awaited  bool // whether anybody waits
-	ticket   ticket
-	lease    store.Ticket  // the Store's; zero where it could not be had
-	looked   chan struct{} // closed when the Store was asked for the page; nil until the run has started
-	ousted   *flight       // the run in whose place it is
-	stranger bool          // counted in runs.strangers
+	started bool // whether its ticket holds
+	old     *page
+	ticket  ticket
+	lease   store.Ticket // the Store's; zero where it could not be had
 
-	begin time.Time
-	ctx   *deadlineContext
+	first  *look         // what came of asking the Store before there was a slot
+	looked func()        // closes found, once
+	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
+
+	begin time.Time // of the handler's call
 
 	takers atomic.Int64  // those who would take a stream
 	offer  chan *stream  // to one of them: a response that is too large to be stored
@@ -189,13 +244,16 @@ type outcome struct {
 	stored bool
 	loaded bool // whether the page was stored as it came from the Store
 	none   bool // whether there is nothing to tell: another instance is at it, or nobody may be
+	again  bool // whether those who wait are to decide anew: the run was not begun
+	busy   bool // whether too many others wait for a slot
 
-	err    error
-	status int     // with err: what those who wait get, unless raise says otherwise
-	answer *answer // with err: the handler's own response, if it gave one
-	panic  any     // with err: what the handler panicked with
-	stack  []byte  // with panic: where, for the log
-	goexit bool    // with err: whether it called runtime.Goexit
+	err        error
+	retryAfter time.Duration // with err: how long the handler wants to be left alone
+	status     int           // with err: what those who wait get, unless raise says otherwise
+	answer     *answer       // with err: the handler's own response, if it gave one
+	panic      any           // with err: what the handler panicked with
+	stack      []byte        // with panic: where, for the log
+	goexit     bool          // with err: whether it called runtime.Goexit
 }
 
 // An answer is a response that is passed on and not stored.
@@ -222,86 +280,292 @@ var (
 	errLong    = errors.New("the handler wrote more bytes than its Content-Length")
 	errLate    = errors.New("isr: nobody waits for this response any more")
 	errClosed  = errors.New("the site is shut down")
+	errBusy    = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
 )
 
-// A waiter says what someone who waits for a run needs of it.
+// A waiter is someone who waits for a run, and what they need of it.
 type waiter struct {
-	takes  bool // whether he would take a stream
-	byName bool // whether he asked for the page by its name, and not in passing
+	takes  bool // whether they would take a stream
+	byName bool // whether they asked for the page by its name: a stale one will not do
+	inside bool // whether they are a run themselves, which has a slot already
+
+	f      *flight
+	queued bool // whether the run had not begun to call the handler when they came
+	left   bool
 }
 
-// join returns a run of the page for someone who found seen in the cache, and
-// whether it was there before. It returns nil where the cache holds something
-// else by now, or the site is shut down. A nil waiter does not wait: his run is
-// background work and may stand in line, or be turned away if that is too long.
-func (s *Site) join(req pageRequest, seen *page, w *waiter) (f *flight, joined bool) {
+// A peeker is a visitor who waits for what the Store has, and no longer.
+var peeker = new(waiter)
+
+// What join has done.
+type joining int
+
+const (
+	began   joining = iota
+	joined          // there was a run
+	changed         // nothing: the cache holds something else by now
+	paused          // nothing: it is too early for another attempt in the background
+	busy            // nothing: too many wait for a slot
+	closed          // nothing: the Site is shut down
+)
+
+// join finds a run of the page for someone who found seen in the cache, or begins
+// one. A nil waiter does not wait: their run is background work. The flight is nil
+// where there is none.
+func (s *Site) join(req pageRequest, seen *page, w *waiter) (*flight, joining) {
 	r := &s.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f = r.flights[req.key]
-	if joined = f != nil && !f.tooOld(); !joined {
-		if r.closed || s.cache.peek(&req.key) != seen {
-			return nil, false
-		}
-		if w == nil && seen.unknown() && r.strangers >= maxStrangers*r.limit {
-			return nil, false // those whom a placeholder sends away do not make the renewals wait
-		}
-		if w == nil && seen != nil && time.Now().UnixNano() < seen.away.Load() {
-			return nil, false
-		}
-		f = s.newFlight(req, seen, f)
+	f, how := r.flights[req.key], joined
+	if f != nil && f.isOutdated() {
+		f = f.successor
 	}
-	if w != nil {
-		f.awaited = true
+	if f == nil {
+		switch {
+		case r.closed:
+			return nil, closed
+		case s.cache.peek(&req.key) != seen:
+			return nil, changed
+		case (w == nil || w == peeker) && seen != nil && s.isPaused(seen):
+			return nil, paused
+		}
+		f, how = s.newFlight(req, seen), began
+	}
+	if !s.board(f, w, how == began) {
+		return nil, busy
+	}
+	return f, how
+}
+
+// board adds a waiter to a run, and sees to it that the run begins or has a place
+// in a queue. It reports false where there is none left. It is called under runs.mu.
+func (s *Site) board(f *flight, w *waiter, isNew bool) bool {
+	r := &s.runs
+	visits := w != nil && w != peeker && !w.byName
+	if w == nil || w == peeker {
+		f.kept = true
+	} else {
+		f.count(w, 1)
+		f.kept = f.kept || w.byName
+		f.byName = f.byName || w.byName
+		f.renews = f.renews || w.byName
+		f.inside = f.inside || w.inside
+	}
+	ok := true
+	switch {
+	case f.started, f.looking:
+	case r.flights[f.key] != f: // it begins when the run before it has ended
+	case f.inside:
+		f.leaveQueue()
+		s.start(f, noSlot)
+	case isNew && s.second != nil && (visits || w == peeker) && r.looking < maxQueued*r.limits[forVisitors]:
+		s.lookFirst(f)
+	case isNew:
+		ok = s.dispatch(f)
+	case visits && (f.queue == &r.queues[queueOfRenewals] || f.queue == &r.queues[queueOfPlaceholders]):
+		was := f.queue // from which visitors are not to wait
+		f.leaveQueue()
+		if ok = s.dispatch(f); !ok {
+			f.enter(was)
+		}
+	}
+	if !ok {
+		if w != nil && w != peeker {
+			f.count(w, -1)
+		}
+		if isNew {
+			s.land(f)
+		}
+		return false
+	}
+	if w != nil && w != peeker {
+		w.f, w.queued = f, !f.started
 		if w.takes {
 			f.takers.Add(1)
 		}
 	}
-	switch {
-	case f.started:
-	case w != nil:
-		f.byName = w.byName
-		s.start(f, false)
-	case joined:
-	case r.background < r.limit:
-		s.start(f, true)
-	default:
-		r.line = append(r.line, f)
-		if f.stranger = seen.unknown(); f.stranger {
-			r.strangers++
-		}
-	}
-	return f, joined
+	return true
 }
 
-// maxStrangers is how many pages that are not stored may stand in line for each
-// slot.
-const maxStrangers = 16
+func (f *flight) count(w *waiter, n int) {
+	if w.byName {
+		f.editors += n
+	} else {
+		f.visitors += n
+	}
+}
+
+// isAwaited reports whether anybody waits. It is called under runs.mu.
+func (f *flight) isAwaited() bool { return f.visitors+f.editors > 0 }
+
+// isPaused reports whether it is too early for another attempt to renew a page.
+func (s *Site) isPaused(p *page) bool {
+	if now := time.Now(); now.UnixNano() < p.away.Load() {
+		return true
+	} else if t := p.trouble.Load(); t != nil && now.Before(t.until) {
+		return s.cache.failing(p)
+	}
+	return false
+}
 
 // unknown reports whether there is no page, or but a note that there is none.
 func (p *page) unknown() bool { return p == nil || p.pass != (refusal{}) }
 
-// leave notes that one of the takers does not wait any longer.
-func (f *flight) leave() {
-	f.takers.Add(-1)
-	select {
-	case f.left <- struct{}{}:
-	default:
+// leave notes that somebody does not wait any longer. What nobody waits for, and
+// nobody has seen yet, need not be made: else a client that sends requests and
+// takes them back would have more runs than the server has requests.
+func (w *waiter) leave() {
+	if w.f == nil || w.left {
+		return
+	}
+	w.left = true
+	f, r := w.f, &w.f.site.runs
+	if w.takes {
+		f.takers.Add(-1)
+		select {
+		case f.left <- struct{}{}:
+		default:
+		}
+	}
+	r.mu.Lock()
+	f.count(w, -1)
+	ctx := f.unattended()
+	r.mu.Unlock()
+	if ctx != nil {
+		ctx.cancel(context.Canceled)
 	}
 }
 
-// newFlight puts a run in the place of an older one. It is called under runs.mu.
-func (s *Site) newFlight(req pageRequest, old *page, ousted *flight) *flight {
+// unattended decides what becomes of a run when one who waited has left. It
+// returns the context that is to be cancelled, if any. It is called under runs.mu.
+func (f *flight) unattended() (cancel *deadlineContext) {
+	s, r := f.site, &f.site.runs
+	if f.visitors > 0 || f.ended.Load() || f.looking {
+		return nil
+	}
+	needed := f.editors > 0 || f.kept
+	switch {
+	case f.queue != nil && needed:
+		f.leaveQueue()
+		f.enter(&r.queues[f.queueIndex()])
+	case !f.started && !needed:
+		s.drop(f, outcome{again: true})
+	case f.started && !needed && f.slot == forVisitors && f.old.unknown():
+		if r.taken[forNobody] < r.limits[forNobody] {
+			r.taken[forVisitors]--
+			r.taken[forNobody]++
+			f.slot = forNobody
+			s.next()
+			return nil
+		}
+		s.drop(f, outcome{none: true}) // it keeps its slot until the handler has returned
+		return f.ctx
+	}
+	return nil
+}
+
+// drop ends a run that nobody waits for, or that cannot be begun. It is called
+// under runs.mu.
+func (s *Site) drop(f *flight, out outcome) {
+	if f.ended.Swap(true) {
+		return
+	}
+	f.outcome = out
+	s.land(f)
+	close(f.done)
+}
+
+// newFlight puts a run behind that of the same page, or in its place. It is called
+// under runs.mu.
+func (s *Site) newFlight(req pageRequest, old *page) *flight {
+	r := &s.runs
 	req.key = req.key.clone()
 	if req.pattern == "" && old != nil {
 		req.pattern = old.pattern
 	}
 	f := &flight{
-		pageRequest: req, site: s, old: old, ousted: ousted,
+		pageRequest: req, site: s, old: old,
 		offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	s.runs.flights[req.key] = f
+	if s.second != nil {
+		f.found = make(chan struct{})
+		f.looked = sync.OnceFunc(func() { close(f.found) })
+	}
+	if before := r.flights[req.key]; before != nil {
+		before.successor = f
+	} else {
+		r.flights[req.key] = f
+	}
+	r.paths[canonicalPath(f.key.path)]++
 	return f
+}
+
+// queueIndex says where a run waits for a slot. It is called under runs.mu.
+func (f *flight) queueIndex() int {
+	switch unknown := f.old.unknown(); {
+	case f.visitors > 0 && unknown:
+		return queueOfUnknown
+	case f.visitors > 0:
+		return queueOfStored
+	case unknown && !f.byName:
+		return queueOfPlaceholders
+	}
+	return queueOfRenewals
+}
+
+// dispatch begins a run, or lets it wait for a slot. It reports false where too many
+// do. It is called under runs.mu.
+func (s *Site) dispatch(f *flight) bool {
+	r, i := &s.runs, f.queueIndex()
+	slot := slotOf[i]
+	length := r.queues[i].Len()
+	if slot == forVisitors {
+		length = r.queues[queueOfStored].Len() + r.queues[queueOfUnknown].Len()
+	}
+	switch {
+	case r.taken[slot] < r.limits[slot]:
+		s.start(f, slot)
+	case i != queueOfRenewals && length >= maxQueued*r.limits[slot]:
+		return false
+	default:
+		f.enter(&r.queues[i])
+	}
+	return true
+}
+
+// enter puts a run at the end of a queue, and leaveQueue takes it out of the one
+// that it is in. They are called under runs.mu.
+func (f *flight) enter(q *list.List) { f.queue, f.place = q, q.PushBack(f) }
+
+func (f *flight) leaveQueue() {
+	if f.queue != nil {
+		f.queue.Remove(f.place)
+		f.queue, f.place = nil, nil
+	}
+}
+
+// hasStarted reports whether the run has, or had, a slot.
+func (f *flight) hasStarted() bool {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f.started
+}
+
+// isLooking reports whether the run asks the Store, or has done so.
+func (f *flight) isLooking() bool {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f.counted || f.ended.Load()
+}
+
+// replaces returns the page that the run is to replace, if any.
+func (f *flight) replaces() *page {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f.old
 }
 
 // tags returns the tags that the page will have, as far as one can know.
@@ -312,60 +576,107 @@ func (f *flight) tags() []string {
 	return f.route.Tags
 }
 
-// tooOld reports whether what the run is about to say was invalidated since it
+// isOutdated reports whether what the run is about to say was invalidated since it
 // began, as far as one can know. It is called under runs.mu.
-func (f *flight) tooOld() bool {
+func (f *flight) isOutdated() bool {
 	return f.started && f.site.cache.invalidated(&f.ticket, &f.key, f.tags())
 }
 
-// start begins a run. It is called under runs.mu.
-func (s *Site) start(f *flight, slot bool) {
+// stamp gives a run the ticket of this moment. It is called under runs.mu.
+func (s *Site) stamp(f *flight) {
 	r := &s.runs
 	r.fence++
-	r.active++
-	if slot {
-		r.background++
-	}
-	r.paths[canonicalPath(f.key.path)]++
-	f.started, f.slot = true, slot
 	f.ticket = s.cache.now()
 	f.ticket.fence = r.fence
-	if s.second != nil {
-		f.looked = make(chan struct{})
+	if !f.counted {
+		f.counted = true
+		r.active++
 	}
+}
+
+// start begins a run. It is called under runs.mu.
+func (s *Site) start(f *flight, slot slot) {
+	s.stamp(f)
+	f.started, f.slot = true, slot
+	s.runs.taken[slot]++
 	go f.run()
 }
 
-// next starts what is first in line, while there are slots. It is called under
-// runs.mu.
+// next starts what has waited longest for the slots that are free. It is called
+// under runs.mu.
 func (s *Site) next() {
 	r := &s.runs
-	for len(r.line) > 0 && r.background < r.limit {
-		f := r.line[0]
-		r.line[0], r.line = nil, r.line[1:]
-		if f.stranger {
-			r.strangers--
-		}
-		if !f.started { // else a visitor could not wait
-			s.start(f, true)
+	for i := range r.queues {
+		for q, slot := &r.queues[i], slotOf[i]; q.Len() > 0 && r.taken[slot] < r.limits[slot]; {
+			f := q.Front().Value.(*flight)
+			f.leaveQueue()
+			s.start(f, slot)
 		}
 	}
+}
+
+// free gives the slot of a run to the next: when the handler has returned, and not
+// before, unless it does not keep its deadline.
+func (f *flight) free() {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken[f.slot]--
+	r.taken[noSlot]++
+	f.slot = noSlot
+	f.site.next()
+}
+
+// lookFirst asks the Store for the page before the run needs a slot: what is stored
+// is not to wait behind what is not. It is called under runs.mu.
+func (s *Site) lookFirst(f *flight) {
+	r := &s.runs
+	r.looking++
+	f.looking = true
+	s.stamp(f)
+	go func() {
+		s.second.meet()
+		first := look{reconnects: s.cache.returns.Load()}
+		var ended bool
+		ended, first.err = f.look(s.storeKey(&f.key))
+		f.looked()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.looking--
+		f.looking, f.first = false, &first
+		switch {
+		case ended:
+		case r.closed, !f.isAwaited() && !f.kept:
+			s.drop(f, outcome{again: true})
+		case f.inside:
+			s.start(f, noSlot)
+		case !s.dispatch(f):
+			s.drop(f, outcome{busy: true})
+		}
+	}()
+}
+
+// A look is what has come of the first question to the Store.
+type look struct {
+	err        error
+	reconnects uint64 // how often the Store had come back before
 }
 
 // run looks into the Store, where there is one, and calls the handler. Whatever
 // that does, the run ends: with its response, its panic, its Goexit, or at its
 // deadline.
 func (f *flight) run() {
-	if f.site.second != nil && f.lookUp() {
+	free := sync.OnceFunc(f.free)
+	defer free()
+	if f.site.second != nil && f.lookUp() || !f.call() {
 		return
 	}
-	f.begin = time.Now()
-	f.ctx = newDeadlineContext(f.begin.Add(f.route.Timeout))
-	rec := &recorder{f: f, header: make(http.Header), length: -1}
+	rec := &recorder{f: f, header: make(http.Header), length: -1, free: free}
 	rec.timer = time.AfterFunc(f.route.Timeout, func() {
 		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout}) // before the handler can end in a hurry
 		f.ctx.cancel(context.DeadlineExceeded)
 		rec.abort(errTimeout)
+		free()
 	})
 	returned := false
 	defer func() {
@@ -398,39 +709,67 @@ func (f *flight) run() {
 	returned = true
 }
 
+// call notes that the handler is about to be called, and reports false where nobody
+// waits for that any more.
+func (f *flight) call() bool {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f.begin = time.Now()
+	f.ctx = newDeadlineContext(f.begin.Add(f.route.Timeout))
+	return !f.ended.Load()
+}
+
+// look asks the Store for the page. It reports whether the run has ended with that:
+// what another instance has made is as good as one's own.
+func (f *flight) look(key string) (ended bool, err error) {
+	s := f.site
+	judged := s.cache.judged()
+	rec, effect, err := s.second.Get(context.Background(), key)
+	if err == nil && f.take(key, rec, effect, judged) {
+		return true, nil
+	}
+	if f.route.PrerenderedOnly && !s.cache.admits(f.key.path) {
+		f.end(outcome{none: true})
+		return true, nil
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return false, err
+}
+
 // patience is how long a visitor waits for a page that another instance is
-// generating, before it is generated for him.
+// generating, before it is generated for them.
 const patience = 2 * time.Second
 
 // lookUp asks the Store for the page, and then for the permission to generate it.
-// It reports whether the run has ended with that: what another instance has made
-// is as good as one's own. The trouble of the Store costs time, and nothing else.
+// It reports whether the run has ended with that. The trouble of the Store costs
+// time, and nothing else.
 func (f *flight) lookUp() (ended bool) {
 	s, ctx, key := f.site, context.Background(), f.site.storeKey(&f.key)
-	looked := sync.OnceFunc(func() { close(f.looked) })
-	defer looked()
+	defer f.looked()
 	s.second.meet()
 	begin, returns := time.Now(), s.cache.returns.Load()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		judged := s.cache.judged()
-		rec, effect, err := s.second.Get(ctx, key)
-		if err == nil && f.take(key, rec, effect, judged) {
+		var err error
+		if f.first != nil {
+			err, returns, f.first = f.first.err, f.first.reconnects, nil
+		} else if ended, err = f.look(key); ended {
 			return true
 		}
-		looked()
+		f.looked()
 		switch {
-		case f.route.PrerenderedOnly && !s.cache.admits(f.key.path):
-			f.end(outcome{none: true})
+		case f.ended.Load(): // nobody waits any more
+			if f.lease.Leader {
+				s.second.End(ctx, key, f.lease)
+			}
 			return true
 		case f.lease.Leader: // and has looked again since: the last leader might have ended in between
 			return f.waiting && f.yield() // it has no slot to generate in
-		case err != nil && !errors.Is(err, store.ErrNotFound):
+		case err != nil:
 			f.goBlind(returns)
 			return false
-		}
-		if f.ousted != nil { // whose result is too old already
-			s.second.End(ctx, key, f.ousted.permit())
-			f.ousted = nil
 		}
 		clock := s.cache.clock.Load()
 		t, err := s.second.Begin(ctx, key, f.leaseTTL())
@@ -496,13 +835,13 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	r := &s.runs
 	r.mu.Lock()
 	f.old = p
-	awaited := f.awaited
+	stale := f.visitors > 0 && !f.renews // whether a stale page will do
 	r.mu.Unlock()
 	switch p.view(max(told, s.cache.effect(p)), time.Now()).state {
 	case Fresh:
 	case Stale:
-		if !awaited {
-			return false // so it is time for a new one
+		if !stale {
+			return false
 		}
 	default:
 		return false
@@ -548,12 +887,13 @@ func (f *flight) stepBack() bool {
 	s, r := f.site, &f.site.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if f.slot && !f.awaited {
-		if r.waiting == r.limit {
+	if (f.slot == forRenewal || f.slot == forUnknown) && !f.isAwaited() {
+		if r.waiting == r.limits[forRenewal] {
 			return false
 		}
-		f.slot, f.waiting = false, true
-		r.background--
+		r.taken[f.slot]--
+		r.taken[noSlot]++
+		f.slot, f.waiting = noSlot, true
 		r.waiting++
 		s.next()
 	}
@@ -568,18 +908,15 @@ const away = 100 * time.Millisecond
 func (f *flight) yield() bool {
 	r := &f.site.runs
 	r.mu.Lock()
-	if f.awaited {
-		r.mu.Unlock()
+	defer r.mu.Unlock()
+	if f.isAwaited() {
 		return false
-	}
-	if r.flights[f.key] == f {
-		delete(r.flights, f.key)
 	}
 	if f.old != nil {
 		f.old.away.Store(time.Now().Add(away).UnixNano())
 	}
-	r.mu.Unlock()
-	return f.end(outcome{none: true})
+	f.site.drop(f, outcome{none: true})
+	return true
 }
 
 // putBehind gives the Store what has come of the run, after the visitors have it,
@@ -593,9 +930,9 @@ func (f *flight) putBehind() {
 		r.rest()
 	}()
 	<-f.done
-	key, out := s.storeKey(&f.key), &f.outcome
+	key, out, lease := s.storeKey(&f.key), &f.outcome, f.permit()
 	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.ticket.blind == 0 {
-		err := s.second.Put(ctx, key, f.lease, p.record(key))
+		err := s.second.Put(ctx, key, lease, p.record(key))
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
 		}
@@ -603,10 +940,10 @@ func (f *flight) putBehind() {
 			s.warn(f.route, refusal{"is too large for the Store", "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.path)
 		}
 	}
-	if f.lease.Leader {
-		s.second.End(ctx, key, f.lease)
+	if lease.Leader {
+		s.second.End(ctx, key, lease)
 	}
-	if p := out.page; p != nil && p.pass != (refusal{}) && !f.old.unknown() {
+	if p := out.page; p != nil && p.private && !f.old.unknown() {
 		s.tellStore(store.Gone, f.key.exactTag()) // it is not for everybody any more
 	}
 }
@@ -618,23 +955,30 @@ func (f *flight) end(out outcome) bool {
 	if f.ended.Swap(true) {
 		return false
 	}
+	s, r := f.site, &f.site.runs
 	defer close(f.done)
-	defer f.land()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.land(f)
+	}()
 	if out.loaded || out.none {
 		f.outcome = out
 		return true
 	}
-	s := f.site
 	took := time.Since(f.begin)
 	var evicted []*page
-	if p := out.page; p != nil {
+	old := s.cache.peek(&f.key)
+	if p := out.page; p != nil && p.pass != (refusal{}) && !p.private && s.cache.setAside(old, p) {
+		p.took = took // and old stands by
+	} else if p != nil {
 		p.took = took
 		evicted, out.stored = s.cache.put(p, f.byName)
-	} else if p := s.cache.peek(&f.key); p != nil && p.ticket.fence <= f.ticket.fence {
-		p.fail(out.err, f.ticket)
-	} else if p == nil && f.route.Placeholder != nil {
+	} else if old != nil && old.ticket.fence <= f.ticket.fence {
+		old.fail(out.err, f.ticket, out.retryAfter)
+	} else if old == nil && f.route.Placeholder != nil {
 		p = f.passMark(refusal{why: "could not be generated"})
-		p.fail(out.err, f.ticket)
+		p.fail(out.err, f.ticket, 0)
 		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
 	}
 	f.outcome = out
@@ -642,32 +986,52 @@ func (f *flight) end(out outcome) bool {
 	return true
 }
 
-// land makes room for the next run.
-func (f *flight) land() {
-	s, r := f.site, &f.site.runs
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f.ousted = nil // or runs that oust each other would keep all of their pages
-	if r.flights[f.key] == f {
-		delete(r.flights, f.key)
-	}
+// land makes room for the run behind this one. It is called under runs.mu.
+func (s *Site) land(f *flight) {
+	r := &s.runs
+	f.leaveQueue()
 	path := canonicalPath(f.key.path)
 	if r.paths[path]--; r.paths[path] == 0 {
 		delete(r.paths, path)
 	}
+	if first := r.flights[f.key]; first == f {
+		delete(r.flights, f.key)
+		if next := f.successor; next != nil {
+			r.flights[f.key] = next
+			next.old = s.cache.peek(&f.key)
+			s.advance(next)
+		}
+	} else if first != nil && first.successor == f {
+		first.successor = nil
+	}
+	f.successor = nil
 	if f.waiting {
+		f.waiting = false
 		r.waiting--
 	}
-	if f.slot {
-		r.background--
-		s.next()
-	}
-	if s.second != nil {
+	if s.second != nil && f.started {
 		r.behind++
 		go f.putBehind()
 	}
-	r.active--
+	if f.counted {
+		f.counted = false
+		r.active--
+	}
 	r.rest()
+}
+
+// advance begins the run behind another, which has ended. It is called under
+// runs.mu.
+func (s *Site) advance(f *flight) {
+	r := &s.runs
+	switch {
+	case r.closed, !f.isAwaited() && !f.kept:
+		s.drop(f, outcome{again: true})
+	case f.inside:
+		s.start(f, noSlot)
+	case !s.dispatch(f):
+		f.enter(&r.queues[f.queueIndex()]) // there are no more of these than of those that run
+	}
 }
 
 // rest says so where the site is shut down and nothing is under way. It is called
@@ -722,12 +1086,11 @@ func (s *Site) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	if !r.closed {
 		r.closed = true
-		for _, f := range r.line {
-			if !f.started && r.flights[f.key] == f {
-				delete(r.flights, f.key)
+		for i := range r.queues {
+			for q := &r.queues[i]; q.Len() > 0; {
+				s.drop(q.Front().Value.(*flight), outcome{again: true})
 			}
 		}
-		r.line = nil
 		r.rest()
 	}
 	r.mu.Unlock()
@@ -745,27 +1108,31 @@ func (s *Site) Shutdown(ctx context.Context) error {
 // generate waits until a fresh page is stored. All that was invalidated before is
 // known by the page's key.
 func (s *Site) generate(ctx context.Context, req pageRequest) error {
+	inside := isInside(ctx)
 	for ctx.Err() == nil {
 		p, effect := s.cache.get(&req.key, nil)
 		if p.view(effect, time.Now()).state == Fresh {
 			return nil
 		}
-		f, _ := s.join(req, p, &waiter{byName: true})
-		if f == nil {
-			if s.runs.isClosed() {
-				return errClosed
-			}
+		w := &waiter{byName: true, inside: inside}
+		f, how := s.join(req, p, w)
+		switch {
+		case how == closed:
+			return errClosed
+		case f == nil:
 			continue
 		}
 		select {
 		case <-f.done:
+			w.leave()
 		case <-ctx.Done():
+			w.leave()
 			return ctx.Err()
 		}
-		switch out := f.outcome; {
+		switch out := &f.outcome; {
 		case out.err != nil:
 			return out.err
-		case out.loaded, out.none:
+		case out.loaded, out.none, out.again, out.busy:
 		case out.page.pass != (refusal{}):
 			return &notStoredError{out.page.pass}
 		default:
@@ -796,7 +1163,7 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 	}
 	return func(yield func(string, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		results := make(chan result, s.runs.limit)
+		results := make(chan result, s.runs.limits[forRenewal])
 		busy := 0
 		defer func() {
 			cancel()
@@ -810,7 +1177,7 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 			return yield(r.path, r.err)
 		}
 		for path := range paths {
-			if busy == s.runs.limit && !next() {
+			if busy == s.runs.limits[forRenewal] && !next() {
 				return
 			}
 			if ctx.Err() != nil {
@@ -878,17 +1245,21 @@ type recorder struct {
 	header      http.Header // the handler's
 	conditional bool        // whether the request carries the validators of f.old
 	timer       *time.Timer // the deadline
+	free        func()      // gives the slot back
 
-	mu     sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing
-	closed error       // what later writes get, once the response's fate is sealed
-	status int         // zero until the final header is written
-	sent   http.Header // as it was then
-	length int64       // the declared Content-Length, or -1
-	fate   fate
-	body   *bytes.Buffer
-	size   int64 // of the body so far
-	lied   bool  // whether more was written than declared
-	pipe   *io.PipeWriter
+	mu        sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing
+	closed    error       // what later writes get, once the response's fate is sealed
+	status    int         // zero until the final header is written
+	sent      http.Header // as it was then
+	length    int64       // the declared Content-Length, or -1
+	fate      fate
+	body      *bytes.Buffer
+	size      int64 // of the body so far
+	lied      bool  // whether more was written than declared
+	late      int   // the status of a failure that comes after the header, or zero
+	pipe      *io.PipeWriter
+	overflows *stream // what is about to be handed over
+	broken    error   // what has ended the response before the handler has
 }
 
 // A fate is what becomes of a response.
@@ -912,10 +1283,14 @@ type stream struct {
 	tags   []string
 	ctx    *deadlineContext // of the run
 	alive  func()           // puts the deadline off
+
+	writer  *io.PipeWriter // of rest
+	release func()         // says that begin is not held any more
 }
 
 // close ends the stream, and the run with it.
 func (st *stream) close() {
+	st.release()
 	st.rest.CloseWithError(errLate)
 	st.ctx.cancel(context.Canceled)
 }
@@ -962,6 +1337,9 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // writeHeader takes the final header, if it is the first, and says why the
 // response may not be stored, if so. It is called under r.mu.
 func (r *recorder) writeHeader(status int) (why refusal) {
+	if r.status != 0 && r.late == 0 && r.f.route.isFailure(status, r.header) {
+		r.late = status // a template that breaks in the middle, a recovery inside of the site
+	}
 	if r.status != 0 || r.closed != nil {
 		return refusal{}
 	}
@@ -971,7 +1349,7 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 		r.length = n
 	}
 	switch {
-	case status >= 500 || status == http.StatusTooManyRequests:
+	case r.f.route.isFailure(status, r.sent):
 		r.fate = isFailure
 		return refusal{}
 	case status == http.StatusNotModified && r.conditional:
@@ -985,11 +1363,23 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 	return why
 }
 
+// isFailure reports whether an answer says that the handler could not make the
+// page.
+func (rt *route) isFailure(status int, h http.Header) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500 || rt.Failure != nil && rt.Failure(status, h)
+}
+
 // pass ends the run with a pass mark where there is a reason to. It is called
 // without r.mu.
 func (r *recorder) pass(why refusal) {
 	if why != (refusal{}) {
-		r.f.end(outcome{page: r.f.passMark(why)})
+		mark := r.f.passMark(why)
+		mark.private = isPrivate(r.status, r.sent)
+		r.f.end(outcome{page: mark})
 		r.mu.Lock()
 		streaming := r.pipe != nil
 		r.mu.Unlock()
@@ -1005,8 +1395,12 @@ func (r *recorder) Write(b []byte) (n int, err error) {
 	if why == (refusal{}) {
 		n, why, err = r.write(b)
 	}
-	pipe := r.pipe
+	pipe, st := r.pipe, r.overflows
+	r.overflows = nil
 	r.mu.Unlock()
+	if st != nil {
+		pipe = r.handOver(st)
+	}
 	r.pass(why)
 	switch {
 	case pipe != nil && err == nil:
@@ -1047,28 +1441,55 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 	return len(b), why, nil
 }
 
-// overflow hands what is too large to be stored to one of those who wait, if
-// there is one, as a stream. It is called under r.mu.
+// overflow makes a stream of what is too large to be stored. What its reader has
+// not taken yet is held in memory, which is bounded for all of them together:
+// beyond that there is none. It is called under r.mu.
 func (r *recorder) overflow() {
+	s, held := r.f.site, int64(0)
+	if r.body != nil {
+		held = int64(r.body.Cap())
+	}
+	body := r.body
+	r.body = nil
+	if s.streaming.Add(held) > s.maxStreaming && held > 0 {
+		s.streaming.Add(-held)
+		return
+	}
 	reader, writer := io.Pipe()
-	st := &stream{
+	r.overflows = &stream{
 		status: r.status, header: r.sent, rest: reader, ticket: r.f.ticket, route: r.f.route, tags: tagsOf(r.f.route, r.sent),
 		ctx: r.f.ctx, alive: func() { r.timer.Reset(r.f.route.Timeout) },
+		writer: writer, release: sync.OnceFunc(func() { s.streaming.Add(-held) }),
 	}
-	if r.body != nil {
-		st.begin = bytes.Clone(r.body.Bytes())
+	if body != nil {
+		r.overflows.begin = body.Bytes()
 	}
+}
+
+// handOver hands a stream to one of those who wait, if there is one. It is called
+// without r.mu: that takes as long as they take. The run's slot goes to the next:
+// from now on it is that visitor who keeps the handler busy.
+func (r *recorder) handOver(st *stream) *io.PipeWriter {
 	for r.f.takers.Load() > 0 {
 		select {
 		case r.f.offer <- st:
+			r.free()
 			r.f.ctx.open.Store(true)
-			r.pipe = writer
-			return
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.pipe = st.writer
+			if r.broken != nil {
+				r.pipe.CloseWithError(r.broken)
+			}
+			return r.pipe
 		case <-r.f.left:
+			continue
 		case <-r.f.ctx.Done():
-			return
 		}
+		break
 	}
+	st.release()
+	return nil
 }
 
 // abort ends the response before the handler has: what it writes from now on is
@@ -1076,6 +1497,7 @@ func (r *recorder) overflow() {
 func (r *recorder) abort(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.broken = err
 	if r.closed == nil {
 		r.closed = errLate
 	}
@@ -1106,6 +1528,10 @@ func (r *recorder) finish() {
 	}
 	fail := outcome{status: http.StatusBadGateway}
 	switch {
+	case r.late != 0:
+		fail.status = r.late
+		fail.err = fmt.Errorf("%w, after it had begun to answer %d", &statusError{r.late}, r.status)
+		fail.retryAfter = retryAfter(r.header)
 	case r.lied:
 		fail.err = errLong
 	case r.length >= 0 && r.size < r.length && bodyAllowed(r.status):
@@ -1113,6 +1539,7 @@ func (r *recorder) finish() {
 	case r.fate == isFailure:
 		fail.status = r.status
 		fail.err = &statusError{r.status}
+		fail.retryAfter = retryAfter(r.sent)
 		if r.size <= r.f.site.limit {
 			fail.answer = &answer{passedOn(r.sent, body), bytes.Clone(body)}
 		}
@@ -1124,6 +1551,16 @@ func (r *recorder) finish() {
 		return
 	}
 	r.f.end(fail)
+}
+
+// retryAfter returns how long a failing handler asks to be left alone (RFC 9110,
+// section 10.2.3), or zero.
+func retryAfter(h http.Header) time.Duration {
+	v := h.Get("Retry-After")
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, time.Until(at))
+	}
+	return parseSeconds(v)
 }
 
 // A statusError is an error response of the handler.

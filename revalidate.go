@@ -159,7 +159,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 
 	errs := make([]error, len(wanted), len(wanted)+1)
 	var all sync.WaitGroup
-	slots := make(chan struct{}, s.runs.limit)
+	slots := make(chan struct{}, s.runs.limits[forRenewal])
 	for i, req := range wanted {
 		slots <- struct{}{}
 		all.Go(func() {

@@ -250,65 +250,6 @@ func TestPanicAfterChange(t *testing.T) {
 	}
 }
 
-// While the last attempt has failed nobody waits, whichever run was the last to say so.
-func TestLateFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		healthy := true
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			switch {
-			case healthy:
-				fmt.Fprint(w, "page")
-			case n == 2:
-				time.Sleep(10 * time.Second)
-				w.WriteHeader(500)
-			default:
-				w.WriteHeader(500)
-			}
-		}}
-		site := isr.Wrap(c, isr.Options{Default: isr.Route{TTL: time.Second}})
-		get(site, "/")
-		healthy = false
-		time.Sleep(time.Second)
-		get(site, "/") // begins the run that takes long to fail
-		synctest.Wait()
-		if err := site.Revalidate(t.Context(), "/"); err == nil {
-			t.Error("no error")
-		}
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=-10; detail=stale" {
-			t.Errorf("Cache-Status %q", got)
-		}
-		synctest.Wait()
-	})
-}
-
-// Who has waited for a run that failed gets a fresh page as such, if there is one by
-// then.
-func TestFreshInsteadOfFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		gate := make(chan bool)
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			if n == 1 {
-				<-gate
-				w.WriteHeader(500)
-			}
-		}}
-		site := isr.Wrap(c, isr.Options{Origin: "http://example.com"})
-		var res *http.Response
-		go func() { res = get(site, "/") }()
-		synctest.Wait()
-		if err := site.Revalidate(t.Context(), "/"); err != nil {
-			t.Fatal(err)
-		}
-		close(gate)
-		synctest.Wait()
-		if got := res.Header.Get("Cache-Status"); got != "isr; hit" || res.StatusCode != 200 {
-			t.Errorf("%d %q", res.StatusCode, got)
-		}
-	})
-}
-
 // A path that is not stored is generated where its host is known.
 func TestRevalidateUnknown(t *testing.T) {
 	for _, test := range []struct {
@@ -405,19 +346,18 @@ func TestFence(t *testing.T) {
 	for name, test := range map[string]struct {
 		invalidate func(*isr.Site) error
 		regenerate bool // whether it waits for a run of its own
-		known      bool // whether one can know at once that the run under way is too old
 	}{
-		"Revalidate":             {func(s *isr.Site) error { return s.Revalidate(ctx, "/") }, true, true},
-		"RevalidateTag":          {func(s *isr.Site) error { return s.RevalidateTag(ctx, "t") }, false, true},
-		"Purge":                  {func(s *isr.Site) error { return s.Purge(ctx, "/") }, false, true},
-		"PurgeTag":               {func(s *isr.Site) error { return s.PurgeTag(ctx, "t") }, false, true},
-		"a tag of the handler's": {func(s *isr.Site) error { return s.PurgeTag(ctx, "found-on-the-way") }, false, false},
+		"Revalidate":             {func(s *isr.Site) error { return s.Revalidate(ctx, "/") }, true},
+		"RevalidateTag":          {func(s *isr.Site) error { return s.RevalidateTag(ctx, "t") }, false},
+		"Purge":                  {func(s *isr.Site) error { return s.Purge(ctx, "/") }, false},
+		"PurgeTag":               {func(s *isr.Site) error { return s.PurgeTag(ctx, "t") }, false},
+		"a tag of the handler's": {func(s *isr.Site) error { return s.PurgeTag(ctx, "found-on-the-way") }, false},
 		"POST": {func(s *isr.Site) error {
 			if got := do(s, "POST", "/").StatusCode; got != 204 {
 				return fmt.Errorf("status %d", got)
 			}
 			return nil
-		}, false, true},
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -445,20 +385,15 @@ func TestFence(t *testing.T) {
 				synctest.Wait()
 				all.Go(func() { after = body(site, "/") })
 				synctest.Wait()
-				if test.known {
-					// The newer one ends first; the older one must not replace it.
-					second := <-g.gates
-					close(second)
-					synctest.Wait()
-					if after != "data 100" {
-						t.Errorf("who asked after got %q", after)
-					}
-					close(first)
-				} else {
-					close(first)
-					synctest.Wait()
-					close(<-g.gates)
+				if n := len(g.gates); n != 0 {
+					t.Errorf("%d runs at once", n+1)
 				}
+				close(first)
+				synctest.Wait()
+				if before != "data 0" || after != "" {
+					t.Errorf("who asked before got %q, who asked after %q already", before, after)
+				}
+				close(<-g.gates)
 				all.Wait()
 				if before != "data 0" || after != "data 100" {
 					t.Errorf("who asked before got %q, who asked after %q", before, after)

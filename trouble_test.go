@@ -302,7 +302,7 @@ func TestStoreDownIsToldOnce(t *testing.T) {
 func TestCallsAreCapped(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		st := &moody{Store: memory.New()}
-		in := fleet(t, st, isr.Options{})
+		in := fleet(t, st, isr.Options{MaxGenerations: 2000})
 		var c cms
 		site := in.start(&c)
 		st.feels(hung(t))
