@@ -621,66 +621,6 @@ func TestFailureBeforeChange(t *testing.T) {
 	}
 }
 
-// A run that fails speaks of its own time: a page that was made after it began is
-// not one that could not be renewed.
-func TestFailureOfOlderRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		gate := make(chan bool)
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			if n == 1 {
-				<-gate
-				w.WriteHeader(500)
-			}
-		}}
-		site := isr.Wrap(c, isr.Options{Origin: "http://example.com"})
-		go get(site, "/")
-		synctest.Wait()
-		if err := site.Revalidate(t.Context(), "/"); err != nil {
-			t.Fatal(err)
-		}
-		close(gate)
-		synctest.Wait()
-		if p := pages(site)["/"]; p.Failures != 0 || p.State != isr.Fresh {
-			t.Errorf("%v, %d failures", p.State, p.Failures)
-		}
-	})
-}
-
-// A run that another has taken the place of is still one to be fenced off.
-func TestChangeDuringDetachedRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fails := false
-		var old string
-		gate := make(chan bool)
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			switch {
-			case r.Method == http.MethodPost:
-			case n == 1:
-				<-gate
-				fmt.Fprint(w, "read before the POST")
-			case fails:
-				w.WriteHeader(500)
-			}
-		}}
-		site := isr.Wrap(c, isr.Options{Default: isr.Route{Timeout: time.Minute, Tags: []string{"t"}}})
-		go func() { old = body(site, "/") }()
-		synctest.Wait()
-		fails = true
-		site.RevalidateTag(t.Context(), "t") // the next visitor gets a run of his own
-		get(site, "/")                       // which fails: nothing is stored, and nothing in the first one's place
-		do(site, "POST", "/")
-		close(gate)
-		synctest.Wait()
-		if old != "read before the POST" {
-			t.Errorf("the first visitor got %q", old)
-		}
-		fails = false
-		if got := body(site, "/"); got != "" {
-			t.Errorf("the author got %q", got)
-		}
-	})
-}
-
 // A caller who has gone does not start what he cannot wait for.
 func TestRevalidateGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
