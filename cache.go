@@ -615,6 +615,7 @@ type page struct {
 	private     bool    // for a pass mark: whether that is because it is not for everybody
 	generated   time.Time
 	took        time.Duration
+	upstream    time.Duration // the Age that it came with, by which generated is earlier
 	lifetime    lifetime
 	tags        []string
 	validators  validators
@@ -633,7 +634,7 @@ type page struct {
 	hits    atomic.Uint64
 	touched atomic.Int64            // the second of the last move to the front of the list
 	verdict atomic.Uint64           // clock<<2 | effect: the last look at the invalidations
-	revoked atomic.Int64            // Unix time in ns of the invalidation that it was first seen to be stale by
+	revoked atomic.Int64            // Unix time in ns of the invalidation that it was first seen to be stale by, not before its generation began
 	away    atomic.Int64            // Unix time in ns until which it is left to another instance
 	trouble atomic.Pointer[trouble] // the failures since
 	aside   atomic.Pointer[page]    // a pass mark that holds while this page only stands by for errors
@@ -659,6 +660,11 @@ func (p *page) newerThan(old *page) bool {
 	}
 	return p.order.Compare(old.order) > 0
 }
+
+// began returns when the generation began. What was invalidated before that does
+// not concern the page, so that it is also when a page counts as stale from whose
+// invalidation has no known time.
+func (p *page) began() time.Time { return p.generated.Add(p.upstream - p.took) }
 
 // trouble is what came of the attempts to renew a page.
 type trouble struct {
@@ -1269,6 +1275,9 @@ func (f *fence) effect(p *page) store.Effect {
 		p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
 	}
 	if strongest != store.None {
+		if began := p.began(); at.Before(began) {
+			at = began
+		}
 		p.revoked.CompareAndSwap(0, max(1, at.UnixNano()))
 	}
 	p.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
@@ -1406,13 +1415,19 @@ const maxReplayTime = 2 * time.Second
 func (s *Site) follow(ctx context.Context) {
 	defer close(s.second.ended)
 	begin, replayed, pause := time.Now(), false, time.Second
+	contact := begin // the last
 	var next time.Time
 	s.second.Follow(ctx,
 		func(c store.Changes) {
-			var at time.Time // what is from before the Site was there: long ago
-			if replayed {
-				at = time.Now()
+			now := time.Now()
+			at := now
+			switch {
+			case !replayed || c.Reset:
+				at = time.Time{} // what is from before the Site was there, or its order: unknown
+			case now.Sub(contact) > maxReplayTime:
+				at = contact // the Store was away, and it can have been right after that
 			}
+			contact = now
 			s.cache.apply(at, c)
 			s.second.meets.Do(func() { close(s.second.met) })
 			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
@@ -1489,7 +1504,7 @@ func (p *page) record(key string) *store.Record {
 
 // pageFormat is the number of the encoding that encode makes. The checksum comes
 // after it: not every Store notices when it damages what it keeps.
-const pageFormat = 1
+const pageFormat = 2
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -1509,7 +1524,7 @@ func (p *page) encode(key string) []byte {
 	b = appendString(b, key)
 	b = appendString(b, p.pattern)
 	for _, n := range [...]int64{
-		int64(p.status), p.generated.UnixNano(), int64(p.took),
+		int64(p.status), p.generated.UnixNano(), int64(p.took), int64(p.upstream),
 		int64(p.lifetime.ttl), int64(p.lifetime.staleWhileRevalidate), int64(p.lifetime.staleIfError),
 	} {
 		b = binary.AppendVarint(b, n)
@@ -1573,7 +1588,7 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 	}
 	p := &page{
 		key: req.key.clone(), route: req.route, pattern: string(d.bytes()),
-		status: int(d.number()), generated: time.Unix(0, d.number()), took: time.Duration(d.number()),
+		status: int(d.number()), generated: time.Unix(0, d.number()), took: time.Duration(d.number()), upstream: time.Duration(d.number()),
 		lifetime: lifetime{time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())},
 	}
 	for n := d.count(); n > 0; n-- {

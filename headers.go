@@ -431,7 +431,8 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 	if p.lifetime, explicit = f.route.lifetime(status, h, d); explicit && age != "" {
 		// An upstream cache had it for a while. Its time counts where the lifetime
 		// is the upstream's, too (RFC 9111, section 4.2.3).
-		p.generated = p.generated.Add(-parseSeconds(age))
+		p.upstream = parseSeconds(age)
+		p.generated = p.generated.Add(-p.upstream)
 	}
 	etag := h.Get("Etag")
 	if isETag(etag) {

@@ -203,18 +203,80 @@ func TestInvalidationsOutliveARestart(t *testing.T) {
 	}
 }
 
-// What is stale, but may not be shown stale for ever, is not shown after a restart:
-// nobody knows since when it is stale.
-func TestStaleBeforeTheRestart(t *testing.T) {
+// The bounds of what was invalidated hold after a restart: no instance knows when that
+// was, but it was not before the page's own generation began.
+func TestBoundsAfterARestart(t *testing.T) {
+	for name, test := range map[string]struct {
+		route isr.Route
+		age   string        // from upstream
+		after time.Duration // from the generation to the restart
+		want  string
+	}{
+		"within StaleWhileRevalidate": {isr.Route{StaleWhileRevalidate: time.Minute}, "", 58 * time.Second, "200 isr; hit; ttl=-59; detail=stale"},
+		"past StaleWhileRevalidate":   {isr.Route{StaleWhileRevalidate: time.Minute, StaleIfError: -1}, "", 61 * time.Second, "500 isr; fwd=stale; fwd-status=500"},
+		"within StaleIfError":         {isr.Route{StaleWhileRevalidate: -1, StaleIfError: time.Hour}, "", 50 * time.Minute, "200 isr; fwd=stale; fwd-status=500; detail=stale-if-error"},
+		"past StaleIfError":           {isr.Route{StaleWhileRevalidate: -1, StaleIfError: time.Hour}, "", 61 * time.Minute, "500 isr; fwd=stale; fwd-status=500"},
+		"older upstream":              {isr.Route{StaleWhileRevalidate: time.Minute}, "3000", 58 * time.Second, "200 isr; hit; ttl=-59; detail=stale"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				test.route.Tags = []string{"all"}
+				in := fleet(t, memory.New(), isr.Options{Default: test.route})
+				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if n > 1 {
+						w.WriteHeader(http.StatusInternalServerError)
+						return
+					}
+					if test.age != "" {
+						w.Header().Set("Cache-Control", "s-maxage=3600, stale-while-revalidate=60")
+						w.Header().Set("Age", test.age)
+					}
+					time.Sleep(time.Second)
+				}}
+				first := in.start(&c)
+				get(first, "/")
+				time.Sleep(test.after)
+				if err := first.RevalidateTag(t.Context(), "all"); err != nil {
+					t.Fatal(err)
+				}
+				res := get(in.start(&c), "/")
+				if got := fmt.Sprint(res.StatusCode, " ", res.Header.Get("Cache-Status")); got != test.want {
+					t.Errorf("got %q, want %q", got, test.want)
+				}
+			})
+		})
+	}
+}
+
+// What is heard only when the Store is back may have been invalidated right after it
+// went away, and counts as stale since then.
+func TestInvalidatedWhileTheStoreWasAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
-			TTL: time.Hour, StaleWhileRevalidate: time.Minute, Tags: []string{"all"},
-		}})
-		var c cms
-		first := in.start(&c)
-		body(first, "/")
-		first.RevalidateTag(t.Context(), "all")
-		walk(t, in.start(&c), &c, "/", step{body: "page 2", cache: "isr; fwd=stale; stored", age: "0", calls: 2})
+		st := &moody{Store: memory.New()}
+		in := fleet(t, st, isr.Options{Default: isr.Route{StaleWhileRevalidate: time.Minute, StaleIfError: time.Hour}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if n > 1 {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}}
+		one := in.start(&c)
+		get(one, "/")
+		time.Sleep(3 * time.Hour)
+		st.feels(down)
+		time.Sleep(50 * time.Minute)
+		if _, err := st.Store.Invalidate(t.Context(), store.Stale, "\x00/"); err != nil {
+			t.Fatal(err)
+		}
+		st.feels(nil)
+		time.Sleep(5 * time.Second)
+		res := get(one, "/")
+		if got, want := res.Header.Get("Cache-Status"), "isr; fwd=stale; fwd-status=500; detail=stale-if-error"; got != want {
+			t.Errorf("50 minutes later: %q, want %q", got, want)
+		}
+		time.Sleep(10 * time.Minute)
+		if res := get(one, "/"); res.StatusCode != http.StatusInternalServerError {
+			t.Errorf("an hour later: %d, %q", res.StatusCode, res.Header.Get("Cache-Status"))
+		}
 	})
 }
 
