@@ -1343,7 +1343,7 @@ func checkTag(tag string) error {
 // A second is the second level of the cache: the Store behind its guard.
 type second struct {
 	*guard.Guard
-	prefix string // of keys: the build's name
+	prefix string // of keys: the names of program and build
 	end    context.CancelFunc
 	ended  chan struct{} // closed when nothing is followed any more
 	met    chan struct{} // closed when the first contact was made, or has failed
@@ -1378,21 +1378,31 @@ const maxMeetTime = 100 * time.Millisecond
 
 // open makes a Store the second level.
 func (s *Site) open(st store.Store, version string) {
-	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
-		version = revision(info.Settings)
+	var program string
+	if info, ok := debug.ReadBuildInfo(); ok {
+		program = info.Path
+		if version == "" {
+			version = revision(info.Settings)
+		}
 	}
 	if version == "" && s.log != nil {
 		s.log.Warn("isr: nothing tells the pages of this build from those of others in the Store",
 			"remedy", "set Options.Version, or build where the Go command finds the VCS")
 	}
 	ctx, end := context.WithCancel(context.Background())
-	second := &second{prefix: version, end: end, ended: make(chan struct{}), met: make(chan struct{})}
+	second := &second{prefix: prefix(program, version), end: end, ended: make(chan struct{}), met: make(chan struct{})}
 	second.Guard = guard.New(st, func(err error) {
 		second.meets.Do(func() { close(second.met) })
 		s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)})
 	})
 	s.second = second
 	go s.follow(ctx)
+}
+
+// prefix returns what the keys of a program's build in the Store begin with. All
+// programs of a repository have one revision.
+func prefix(program, version string) string {
+	return string(appendString(appendString(nil, program), version))
 }
 
 // revision returns the VCS revision of a build, or nothing where that does not tell
@@ -1469,9 +1479,15 @@ func (s *Site) payDebts(ctx context.Context) bool {
 }
 
 // storeKey returns the key of a page in the Store. Host and scheme are always part of
-// it: others may use the same Store.
+// it, and so is where they are from: others may use the same Store, and a Host that a
+// visitor has sent is no Options.Origin.
 func (s *Site) storeKey(k *key) string {
-	b := appendString(nil, s.second.prefix)
+	b := []byte(s.second.prefix)
+	if s.origin.host != "" {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
 	b = appendString(b, cmp.Or(k.scheme, s.origin.scheme))
 	b = appendString(b, cmp.Or(k.host, s.origin.host))
 	b = appendString(b, k.path)

@@ -91,6 +91,18 @@ func TestRevision(t *testing.T) {
 	}
 }
 
+// Programs and builds that differ have keys that do, wherever the one name ends and
+// the other begins.
+func TestPrefix(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, names := range [][2]string{{"example.com/wiki", "1"}, {"example.com/shop", "1"}, {"example.com/shop", "12"}, {"example.com/shop1", "2"}, {"", ""}} {
+		seen[prefix(names[0], names[1])] = true
+	}
+	if len(seen) != 5 {
+		t.Errorf("%d of 5 differ: %v", len(seen), seen)
+	}
+}
+
 // samplePage returns a page as a handler made it.
 func samplePage(site *Site) *page {
 	site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/a?b=c", nil))

@@ -129,7 +129,8 @@ type Options struct {
 	// Version names this build's pages in the Store, so that one build is never
 	// served what another has made. Tags and paths are the same for all. Empty
 	// means the VCS revision that the Go command has noted in the binary, if any;
-	// builds of files that were not committed share that of the last commit.
+	// builds of files that were not committed share that of the last commit. Programs
+	// with different main packages share no page, whatever their Version.
 	Version string
 
 	// Logger receives one line for each outcome: hits, stale hits, misses and

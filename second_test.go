@@ -588,6 +588,27 @@ func TestOriginsShareAStore(t *testing.T) {
 	})
 }
 
+// A Host that a visitor sends to a site without an Origin names no page of the site
+// whose Origin that is.
+func TestHostOfAVisitorIsNoOrigin(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Version: "1"})
+		named := func(name string) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name) })
+		}
+		open := in.start(named("open"))
+		in.opts.Origin = "http://example.com"
+		fixed := in.start(named("fixed"))
+		for _, site := range []*isr.Site{open, fixed, open} { // in both directions
+			want := map[*isr.Site]string{open: "open", fixed: "fixed"}[site]
+			if got := body(site, "/"); got != want {
+				t.Errorf("got the page of %q, want that of %q", got, want)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
 // When a page becomes private, it goes at once, in every instance.
 func TestFleetForgetsWhatBecomesPrivate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
