@@ -1350,6 +1350,7 @@ type second struct {
 	meets  sync.Once
 
 	strangers bucket
+	tellers   chan struct{} // slots of tellStore
 }
 
 // stop ends the following.
@@ -1390,7 +1391,7 @@ func (s *Site) open(st store.Store, version string) {
 			"remedy", "set Options.Version, or build where the Go command finds the VCS")
 	}
 	ctx, end := context.WithCancel(context.Background())
-	second := &second{prefix: prefix(program, version), end: end, ended: make(chan struct{}), met: make(chan struct{})}
+	second := &second{prefix: prefix(program, version), end: end, ended: make(chan struct{}), met: make(chan struct{}), tellers: make(chan struct{}, maxTellers)}
 	second.Guard = guard.New(st, func(err error) {
 		second.meets.Do(func() { close(second.met) })
 		s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)})
@@ -1448,10 +1449,7 @@ func (s *Site) follow(ctx context.Context) {
 			}
 		},
 		func() {
-			if s.second.Down() { // it answers, but it is not trusted yet
-				return
-			}
-			if s.cache.blinded.Swap(false) {
+			if !s.second.Down() && s.cache.blinded.Swap(false) { // else it answers, but is not trusted yet
 				s.cache.returned()
 			}
 			if now := time.Now(); now.After(next) {
@@ -1468,15 +1466,21 @@ func (s *Site) follow(ctx context.Context) {
 // has now.
 func (s *Site) payDebts(ctx context.Context) bool {
 	debts, asked := s.cache.debts()
-	for effect, tags := range debts {
-		v, err := s.second.Invalidate(ctx, effect, tags...)
-		if err != nil {
-			return false
+	for effect, all := range debts {
+		for tags := range slices.Chunk(all, maxInvalidated) {
+			v, err := s.second.Invalidate(ctx, effect, tags...)
+			if err != nil {
+				return false
+			}
+			s.cache.settle(effect, v, asked, tags...)
 		}
-		s.cache.settle(effect, v, asked, tags...)
 	}
 	return true
 }
+
+// maxInvalidated is of how many tags the Store is told at a time where it has missed
+// some.
+const maxInvalidated = 1000
 
 // storeKey returns the key of a page in the Store. Host and scheme are always part of
 // it, and so is where they are from: others may use the same Store, and a Host that a

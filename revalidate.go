@@ -258,16 +258,24 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 
 // tellStore is invalidate for those who cannot wait for the Store, or not for
 // long: it holds here at once. The channel is closed when the Store has been told,
-// or has failed.
+// or has failed; or where too many are telling it, and it is told with the next debts.
 func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
 	s.cache.invalidate(effect, paying, tags...)
 	asked, told := s.cache.clock.Load(), make(chan struct{})
+	select {
+	case s.second.tellers <- struct{}{}:
+	default:
+		s.cache.fallDue(tags)
+		close(told)
+		return told
+	}
 	r := &s.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.behind++
 	go func() {
 		defer func() {
+			<-s.second.tellers
 			close(told)
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -282,6 +290,10 @@ func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
 	}()
 	return told
 }
+
+// maxTellers is how many calls to the Store at a time are on behalf of visitors: who
+// purges has the rest.
+const maxTellers = 32
 
 // changed expires the pages at a path that a visitor has changed (RFC 9111,
 // section 4.4), and reports whether there may be any. Where nothing is stored and

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/isr-go/isr/store"
@@ -29,39 +30,49 @@ const maxCalls = 256
 // maxFailures is after how many failures in a row the store counts as down.
 const maxFailures = 3
 
+// ErrBusy says that a call did not come to its turn, or came to it too late, though
+// the store does answer: too many are under way. That is no failure of the store. It
+// is an ErrUnavailable.
+var ErrBusy = fmt.Errorf("%w: too many calls at a time", store.ErrUnavailable)
+
 // A Guard stands before a store. While that is down every call fails at once with
-// store.ErrUnavailable, until Follow has found contact again. A Guard is safe for
-// concurrent use.
+// store.ErrUnavailable, until Follow has found contact again. Whether it takes
+// invalidations is judged apart from all else: those who look up or write are many,
+// and may ask for more than it can do in time. A Guard is safe for concurrent use.
 type Guard struct {
 	store  store.Store
 	failed func(error) // told of each failure but those while it is down
+	start  time.Time
 
-	lookUps, writes, invalidations chan struct{} // slots
+	pages, tags                             breaker
+	lookUps, writes, invalidations, changes lane
+}
 
-	mu       sync.Mutex
-	failures int       // in a row; guarded by mu, as all below
-	down     bool      // whether the breaker is open
-	since    time.Time // when that changed last
-	hold     time.Duration
+// A lane holds the calls of one kind.
+type lane struct {
+	breaker  *breaker
+	slots    chan struct{}
+	returned atomic.Int64 // when the store last returned within a call's time, as time since Guard.start
+}
+
+func (l *lane) init(b *breaker, calls int) {
+	l.breaker, l.slots = b, make(chan struct{}, calls)
+	l.returned.Store(-1)
 }
 
 // New returns a Guard before s. It tells failed of each call that failed, until the
 // store counts as down.
 func New(s store.Store, failed func(error)) *Guard {
-	return &Guard{
-		store: s, failed: failed,
-		lookUps:       make(chan struct{}, maxCalls),
-		writes:        make(chan struct{}, maxCalls),
-		invalidations: make(chan struct{}, maxCalls),
-	}
+	g := &Guard{store: s, failed: failed, start: time.Now()}
+	g.lookUps.init(&g.pages, maxCalls)
+	g.writes.init(&g.pages, maxCalls)
+	g.invalidations.init(&g.tags, maxCalls)
+	g.changes.init(&g.pages, 2) // one that hangs does not keep the next from trying
+	return g
 }
 
-// Down reports whether the store counts as down.
-func (g *Guard) Down() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.down
-}
+// Down reports whether the store counts as down for all but invalidations.
+func (g *Guard) Down() bool { return g.pages.isOpen() }
 
 // Get is that of the store. Visitors wait for it, so it has 100 ms.
 func (g *Guard) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
@@ -69,7 +80,7 @@ func (g *Guard) Get(ctx context.Context, key string) (*store.Record, store.Effec
 		rec    *store.Record
 		effect store.Effect
 	}
-	out, err := call(ctx, g, "get", g.lookUps, lookUpTime, func(ctx context.Context) (found, error) {
+	out, err := call(ctx, g, "get", &g.lookUps, lookUpTime, func(ctx context.Context) (found, error) {
 		rec, effect, err := g.store.Get(ctx, key)
 		if err == nil && rec == nil {
 			err = store.ErrNotFound // as it should have said
@@ -85,7 +96,7 @@ func (g *Guard) Get(ctx context.Context, key string) (*store.Record, store.Effec
 // Begin is that of the store. Visitors wait for it, so it has 100 ms; a lease that
 // comes later is given back.
 func (g *Guard) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	return call(ctx, g, "begin", g.lookUps, lookUpTime, func(ctx context.Context) (store.Ticket, error) {
+	return call(ctx, g, "begin", &g.lookUps, lookUpTime, func(ctx context.Context) (store.Ticket, error) {
 		return g.store.Begin(ctx, key, ttl)
 	}, func(t store.Ticket) {
 		if t.Leader {
@@ -96,7 +107,7 @@ func (g *Guard) Begin(ctx context.Context, key string, ttl time.Duration) (store
 
 // Put is that of the store. It has 500 ms.
 func (g *Guard) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
-	_, err := call(ctx, g, "put", g.writes, putTime, func(ctx context.Context) (struct{}, error) {
+	_, err := call(ctx, g, "put", &g.writes, putTime, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, g.store.Put(ctx, key, t, rec)
 	}, nil)
 	return err
@@ -104,7 +115,7 @@ func (g *Guard) Put(ctx context.Context, key string, t store.Ticket, rec *store.
 
 // End is that of the store. It has 500 ms.
 func (g *Guard) End(ctx context.Context, key string, t store.Ticket) error {
-	_, err := call(ctx, g, "end", g.writes, putTime, func(ctx context.Context) (struct{}, error) {
+	_, err := call(ctx, g, "end", &g.writes, putTime, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, g.store.End(ctx, key, t)
 	}, nil)
 	return err
@@ -112,7 +123,7 @@ func (g *Guard) End(ctx context.Context, key string, t store.Ticket) error {
 
 // Invalidate is that of the store. It has two seconds.
 func (g *Guard) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
-	return call(ctx, g, "invalidate", g.invalidations, invalidateTime, func(ctx context.Context) (store.Version, error) {
+	return call(ctx, g, "invalidate", &g.invalidations, invalidateTime, func(ctx context.Context) (store.Version, error) {
 		return g.store.Invalidate(ctx, effect, tags...)
 	}, nil)
 }
@@ -120,23 +131,33 @@ func (g *Guard) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 // call calls the store on a goroutine of its own, and returns at the deadline
 // whatever the store does. A result that comes later goes to late, if that is not
 // nil.
-func call[T any](ctx context.Context, g *Guard, op string, slots chan struct{}, limit time.Duration,
+func call[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Duration,
 	f func(context.Context) (T, error), late func(T)) (out T, err error) {
-	if g.Down() {
+	if l.breaker.isOpen() {
 		return out, fmt.Errorf("%s: %w", op, store.ErrUnavailable)
 	}
-	return try(ctx, g, op, slots, limit, f, late)
+	return try(ctx, g, op, l, limit, f, late)
 }
 
 // try is call, whether the store is down or not.
-func try[T any](ctx context.Context, g *Guard, op string, slots chan struct{}, limit time.Duration,
+func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Duration,
 	f func(context.Context) (T, error), late func(T)) (out T, err error) {
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	begin, waited := time.Since(g.start), false
 	select {
-	case slots <- struct{}{}:
-	case <-within.Done():
-		return out, g.judge(ctx, op, within.Err())
+	case l.slots <- struct{}{}:
+	default:
+		waited = true
+		select {
+		case l.slots <- struct{}{}:
+		case <-within.Done():
+			err := within.Err()
+			if l.returned.Load() >= int64(begin) {
+				err = ErrBusy
+			} // else those who have the slots all hang
+			return out, g.judge(ctx, l, op, err)
+		}
 	}
 	type result struct {
 		out T
@@ -144,7 +165,7 @@ func try[T any](ctx context.Context, g *Guard, op string, slots chan struct{}, l
 	}
 	done, gone := make(chan result), make(chan struct{})
 	go func() {
-		defer func() { <-slots }()
+		defer func() { <-l.slots }()
 		var r result
 		func() {
 			defer func() {
@@ -156,6 +177,9 @@ func try[T any](ctx context.Context, g *Guard, op string, slots chan struct{}, l
 				r.out, r.err = f(within)
 			}
 		}()
+		if within.Err() == nil {
+			l.returned.Store(int64(time.Since(g.start)))
+		}
 		select {
 		case done <- r:
 		case <-gone:
@@ -166,60 +190,102 @@ func try[T any](ctx context.Context, g *Guard, op string, slots chan struct{}, l
 	}()
 	select {
 	case r := <-done:
-		return r.out, g.judge(ctx, op, r.err)
+		out, err = r.out, r.err
 	case <-within.Done():
 		close(gone)
-		return out, g.judge(ctx, op, within.Err())
+		err = within.Err()
 	}
+	if waited && within.Err() != nil && errors.Is(err, within.Err()) {
+		err = ErrBusy // the store had but a part of the time
+	}
+	return out, g.judge(ctx, l, op, err)
 }
 
 // judge notes what came of a call, for the breaker, and returns its error.
-func (g *Guard) judge(ctx context.Context, op string, err error) error {
+func (g *Guard) judge(ctx context.Context, l *lane, op string, err error) error {
+	b := l.breaker
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrSuperseded), errors.Is(err, store.ErrTooLarge):
-		g.mu.Lock()
-		g.failures = 0
-		g.mu.Unlock()
+		b.succeed()
 		return err
 	case ctx.Err() != nil: // the caller's doing
 		return fmt.Errorf("%s: %w", op, ctx.Err())
+	case errors.Is(err, ErrBusy):
+		return fmt.Errorf("%s: %w", op, err)
 	}
 	err = fmt.Errorf("%s: %w", op, err)
-	g.mu.Lock()
-	known := g.down
-	if g.failures++; g.failures >= maxFailures && !known {
-		g.open()
+	was, is := b.fail()
+	if is && !was {
 		err = fmt.Errorf("%w; going on without the Store until it answers again", err)
 	}
-	g.mu.Unlock()
-	if !known {
+	if !was {
 		g.failed(err)
 	}
 	return err
 }
 
-// Whoever is soon down again after he was back is trusted later each time.
+// A breaker opens after maxFailures failures in a row, and is closed by Follow.
+type breaker struct {
+	mu       sync.Mutex
+	failures int // in a row; guarded by mu, as all below
+	open     bool
+	since    time.Time // when that changed last
+	cooldown time.Duration
+}
+
+func (b *breaker) isOpen() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
+}
+
+func (b *breaker) succeed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failures = 0
+}
+
+// A store that fails within flapWindow of its recovery is left alone for twice as
+// long as the last time.
 const (
-	relapse = 10 * time.Second
-	maxHold = 30 * time.Second
+	flapWindow  = 10 * time.Second
+	maxCooldown = 30 * time.Second
 )
 
-// open opens the breaker. It is called under g.mu.
-func (g *Guard) open() {
-	now := time.Now()
-	if !g.since.IsZero() && now.Sub(g.since) < relapse {
-		g.hold = min(maxHold, max(time.Second, 2*g.hold))
-	} else {
-		g.hold = 0
+// fail notes a failure, and reports whether the breaker was open before and is now.
+func (b *breaker) fail() (was, is bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures++; b.failures < maxFailures || b.open {
+		return b.open, b.open
 	}
-	g.down, g.since = true, now
+	now := time.Now()
+	if !b.since.IsZero() && now.Sub(b.since) < flapWindow {
+		b.cooldown = min(maxCooldown, max(time.Second, 2*b.cooldown))
+	} else {
+		b.cooldown = 0
+	}
+	b.open, b.since = true, now
+	return false, true
+}
+
+// contact closes the breaker, if it has been open for long enough, and reports
+// whether it has.
+func (b *breaker) contact() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.open || time.Since(b.since) < b.cooldown {
+		return false
+	}
+	b.open, b.failures, b.since = false, 0, time.Now()
+	return true
 }
 
 // Pauses of Follow.
 const (
 	minPause = 100 * time.Millisecond // after a failure; doubled with each
 	maxPause = time.Second
-	breath   = 20 * time.Millisecond // of a store that answers at once, and says nothing new
+	idlePoll = 20 * time.Millisecond // of a store that answers at once, and says nothing new
 )
 
 // Follow tells apply of what is invalidated in the store, from the beginning of
@@ -229,10 +295,9 @@ const (
 func (g *Guard) Follow(ctx context.Context, apply func(store.Changes), restored, contact func()) {
 	var cursor store.Version
 	pause := minPause
-	slots := make(chan struct{}, 2) // one that hangs does not keep the next from trying
 	for ctx.Err() == nil {
 		begin := time.Now()
-		c, err := try(ctx, g, "changes", slots, changesTime, func(ctx context.Context) (store.Changes, error) {
+		c, err := try(ctx, g, "changes", &g.changes, changesTime, func(ctx context.Context) (store.Changes, error) {
 			return g.store.Changes(ctx, cursor)
 		}, nil)
 		if err != nil {
@@ -251,27 +316,15 @@ func (g *Guard) Follow(ctx context.Context, apply func(store.Changes), restored,
 		if moved || c.Reset {
 			cursor = c.Upto
 		}
-		if g.mayClose() {
-			g.close()
+		g.tags.contact()
+		if g.pages.contact() {
 			restored()
 		}
 		contact()
-		if !moved && time.Since(begin) < breath {
-			sleep(ctx, breath)
+		if !moved && time.Since(begin) < idlePoll {
+			sleep(ctx, idlePoll)
 		}
 	}
-}
-
-func (g *Guard) mayClose() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.down && time.Since(g.since) >= g.hold
-}
-
-func (g *Guard) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.down, g.failures, g.since = false, 0, time.Now()
 }
 
 // sleep sleeps, until ctx is done.

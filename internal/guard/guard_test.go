@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -187,6 +188,78 @@ func TestLateLease(t *testing.T) {
 			t.Errorf("given back: %v", got)
 		}
 	})
+}
+
+// More calls than a store that is well can answer in time are told so, and nothing is
+// held against it. Where it answers none of them, that is its failure.
+func TestBurst(t *testing.T) {
+	for name, test := range map[string]struct {
+		takes time.Duration
+		down  bool
+	}{
+		"fast":     {time.Millisecond, false},
+		"slow":     {60 * time.Millisecond, false},
+		"just":     {99 * time.Millisecond, false},
+		"too slow": {101 * time.Millisecond, true},
+		"it hangs": {time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := stub{
+					get: func(context.Context) (*store.Record, store.Effect, error) {
+						time.Sleep(test.takes)
+						return &store.Record{}, 0, nil
+					},
+					purge: func(context.Context) (store.Version, error) { return 1, nil },
+				}
+				var failed atomic.Int64
+				g := guard.New(&st, func(error) { failed.Add(1) })
+				var all sync.WaitGroup
+				var well, busy atomic.Int64
+				for range 3000 {
+					all.Go(func() {
+						switch _, _, err := g.Get(t.Context(), ""); {
+						case err == nil:
+							well.Add(1)
+						case errors.Is(err, guard.ErrBusy) && errors.Is(err, store.ErrUnavailable):
+							busy.Add(1)
+						}
+					})
+				}
+				begin := time.Now()
+				all.Wait()
+				if took := time.Since(begin); took > 100*time.Millisecond {
+					t.Errorf("it took %v", took)
+				}
+				if test.down != g.Down() || test.down != (failed.Load() > 0) || !test.down && well.Load()+busy.Load() != 3000 {
+					t.Errorf("down: %v, %d failures, %d answers, %d busy", g.Down(), failed.Load(), well.Load(), busy.Load())
+				}
+				if _, err := g.Invalidate(t.Context(), store.Gone, ""); err != nil {
+					t.Errorf("Invalidate: %v", err)
+				}
+				time.Sleep(2 * time.Hour) // until it has come back from all calls
+			})
+		})
+	}
+}
+
+// What a store makes of invalidations says nothing of the rest, and the other way
+// round.
+func TestBreakersAreApart(t *testing.T) {
+	broken := errors.New("broken")
+	st := stub{
+		get:   func(context.Context) (*store.Record, store.Effect, error) { return &store.Record{}, 0, nil },
+		purge: func(context.Context) (store.Version, error) { return 0, broken },
+	}
+	g := guard.New(&st, func(error) {})
+	for i := range 5 {
+		if _, err := g.Invalidate(t.Context(), store.Gone, ""); errors.Is(err, store.ErrUnavailable) != (i >= 3) {
+			t.Errorf("Invalidate: %v", err)
+		}
+	}
+	if _, _, err := g.Get(t.Context(), ""); err != nil || g.Down() {
+		t.Errorf("Get: %v", err)
+	}
 }
 
 // A relapse is one soon after the store was back, however long it had been away; a
