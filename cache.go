@@ -630,6 +630,7 @@ type page struct {
 	// Guarded by cache.mu.
 	next, prev *page // on the same shelf
 	often      bool  // in which of the two lists it is
+	recent     hourly
 
 	hits    atomic.Uint64
 	touched atomic.Int64            // the second of the last move to the front of the list
@@ -892,6 +893,7 @@ func (c *cache) touch(p *page, now time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	p.recent.note(p.hits.Load()-1, second)
 	if _, ok := c.often.Get(p.key); ok {
 		return
 	}
@@ -899,6 +901,51 @@ func (c *cache) touch(p *page, now time.Time) {
 		c.once.Remove(p.key)
 		c.promote(p)
 	}
+}
+
+// hourly counts how often a page was asked for within about the last hour: what
+// touch, once a second, finds of its hits.
+type hourly struct {
+	begin  int64  // of an hour, as a Unix time
+	hits   uint64 // before that hour
+	before uint64 // in the hour before that hour
+}
+
+const hour = int64(time.Hour / time.Second)
+
+// note takes account of the hits at some moment.
+func (h *hourly) note(hits uint64, now int64) {
+	switch passed := now - h.begin; {
+	case passed < hour:
+		return
+	case passed < 2*hour:
+		h.before = hits - h.hits
+	default:
+		h.before = 0
+	}
+	h.begin, h.hits = now, hits
+}
+
+// count returns about how many of the hits are of the hour before a moment.
+func (h *hourly) count(hits uint64, now int64) uint64 {
+	switch passed := max(0, now-h.begin); {
+	case passed < hour:
+		return hits - h.hits + h.before*uint64(hour-passed)/uint64(hour)
+	case passed < 2*hour:
+		return (hits - h.hits) * uint64(2*hour-passed) / uint64(hour)
+	}
+	return 0
+}
+
+// recentHits returns how often pages were asked for within about the last hour.
+func (c *cache) recentHits(pages []*page, now time.Time) map[*page]uint64 {
+	counts := make(map[*page]uint64, len(pages))
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, p := range pages {
+		counts[p] = p.recent.count(p.hits.Load(), now.Unix())
+	}
+	return counts
 }
 
 // promote adds a page to the list often. It is called under c.mu.
@@ -929,6 +976,7 @@ func (c *cache) put(p *page, byName bool) (evicted []*page, ok bool) {
 		byName = byName || old.often
 		p.hits.Store(old.hits.Load())
 		p.touched.Store(old.touched.Load())
+		p.recent = old.recent
 		c.drop(old)
 	}
 	if p.size > c.maxBytes {

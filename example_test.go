@@ -116,7 +116,7 @@ func ExampleRevalidateHandler() {
 	show(site, "/shoes")
 	// Output:
 	// 200 10 € (isr; fwd=uri-miss; stored)
-	// 200 {"revalidated":true}
+	// 200 {"revalidated":true,"pages":{"/shoes":1}}
 	// 200 8 € (isr; hit)
 }
 

@@ -413,7 +413,7 @@ func (f *flight) passMark(why refusal) *page {
 // a page with its places in a list, the index and a shelf; by a representation
 // with its stamp; and by a header line in its values and its stamp.
 const (
-	pageOverhead           = 930
+	pageOverhead           = 1060
 	representationOverhead = 290
 	lineOverhead           = 2 * 16
 )

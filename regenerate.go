@@ -249,11 +249,13 @@ type outcome struct {
 
 	err        error
 	retryAfter time.Duration // with err: how long the handler wants to be left alone
-	status     int           // with err: what those who wait get, unless raise says otherwise
+	status     int           // with err: what those who wait get, unless raise says otherwise; with a pass mark: the handler's
 	answer     *answer       // with err: the handler's own response, if it gave one
 	panic      any           // with err: what the handler panicked with
 	stack      []byte        // with panic: where, for the log
 	goexit     bool          // with err: whether it called runtime.Goexit
+
+	location string // with a pass mark: the handler's
 }
 
 // An answer is a response that is passed on and not stored.
@@ -1134,7 +1136,7 @@ func (s *Site) generate(ctx context.Context, req pageRequest) error {
 			return out.err
 		case out.loaded, out.none, out.again, out.busy:
 		case out.page.pass != (refusal{}):
-			return &notStoredError{out.page.pass}
+			return &notStoredError{out.page.pass, out.status, out.location}
 		default:
 			return nil
 		}
@@ -1143,7 +1145,11 @@ func (s *Site) generate(ctx context.Context, req pageRequest) error {
 }
 
 // A notStoredError says that a page is generated for each visitor anew.
-type notStoredError struct{ why refusal }
+type notStoredError struct {
+	why      refusal
+	status   int    // of the response; zero where it has not come to that
+	location string // its Location
+}
 
 func (e *notStoredError) Error() string { return "not stored: it " + e.why.String() }
 
@@ -1377,9 +1383,12 @@ func (rt *route) isFailure(status int, h http.Header) bool {
 // without r.mu.
 func (r *recorder) pass(why refusal) {
 	if why != (refusal{}) {
+		r.mu.Lock()
 		mark := r.f.passMark(why)
 		mark.private = isPrivate(r.status, r.sent)
-		r.f.end(outcome{page: mark})
+		out := outcome{page: mark, status: r.status, location: r.sent.Get("Location")}
+		r.mu.Unlock()
+		r.f.end(out)
 		r.mu.Lock()
 		streaming := r.pipe != nil
 		r.mu.Unlock()

@@ -3,6 +3,7 @@ package isr
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -89,6 +90,11 @@ func (t *target) tag() string {
 	return pathTag(b)
 }
 
+// event says what has become of the target.
+func (t *target) event(kind Kind) Event {
+	return Event{Kind: kind, Path: t.path, Route: t.route.pattern}
+}
+
 func tagsOfTargets(targets []target) []string {
 	tags := make([]string, len(targets))
 	for i := range targets {
@@ -116,17 +122,45 @@ func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
 	return pageRequest{key: key{scheme: t.scheme, host: t.host, path: t.path, query: t.query, varied: varied}, route: t.route}, true
 }
 
+// stored returns what is stored of the target, but for what is purged.
+func (s *Site) stored(t *target) []*page {
+	return slices.DeleteFunc(s.pages(t), func(p *page) bool { return s.cache.effect(p) == store.Gone })
+}
+
+// maxVariants is how many variants of a path, beside the plain page, Revalidate
+// generates: strangers can think of any number of queries and hosts.
+const maxVariants = 16
+
+// mostWanted returns the plain page of a target, if it is among some, and those of
+// the others that were asked for most within the last hour.
+func (s *Site) mostWanted(t *target, pages []*page) (plain *page, others []*page) {
+	counts := s.cache.recentHits(pages, time.Now())
+	slices.SortStableFunc(pages, func(a, b *page) int { return cmp.Compare(counts[b], counts[a]) })
+	varied := t.route.narrow(&http.Request{Header: http.Header{}})
+	if i := slices.IndexFunc(pages, func(p *page) bool { return p.key.query == t.query && p.key.varied == varied }); i >= 0 {
+		plain = pages[i]
+		pages = slices.Delete(pages, i, i+1)
+	}
+	return plain, pages[:min(len(pages), maxVariants)]
+}
+
 // Revalidate renews the pages at the given paths. It expires them, so that from
 // now on nobody gets the old ones as long as new ones can be had, and generates
 // at once those that are stored, and the one that is not where its host is
-// known, MaxRegenerations at a time. It waits for them, at most until ctx is done;
+// known, MaxRegenerations at a time. Of a path that is stored in many variants these
+// are the one without query and headers, and the 16 others that were asked for most
+// within the last hour; the rest are generated when they are next asked for. Where a
+// page turns out to be a redirect to the same path with or without the slash at its
+// end, that path is renewed, too.
+//
+// Revalidate waits for the pages that it generates, at most until ctx is done;
 // what has begun goes on without it, and what has not is made when it is next asked
 // for. A nil error means that every visitor gets a page whose data was read after
 // the call. Otherwise the last good page stays up, and the error says what failed.
 //
 // A path begins with "/" and is matched as the page's key is. Without a query it
 // stands for every stored variant: host, query, headers. A whole URL names the
-// host and scheme, too. If one of the paths is none, nothing is changed.
+// host and scheme, too. If any path is invalid, nothing changes.
 //
 // Next.js calls this revalidatePath.
 func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
@@ -134,44 +168,117 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 	if err != nil {
 		return err
 	}
-	untold := s.invalidate(ctx, store.Expired, tagsOfTargets(targets)...)
+	return s.revalidate(ctx, targets)
+}
 
-	var wanted []pageRequest
-	seen := make(map[key]bool)
-	want := func(req pageRequest) {
-		if !seen[req.key] {
-			seen[req.key] = true
-			wanted = append(wanted, req)
+// A renewal is a page that Revalidate generates.
+type renewal struct {
+	pageRequest
+	target *target
+	stored bool // whether anything was, under the target
+	err    error
+}
+
+// revalidate is Revalidate of targets.
+func (s *Site) revalidate(ctx context.Context, targets []target) error {
+	renewals, untold := s.expire(ctx, targets)
+	err := s.renew(ctx, renewals)
+	var moved []target
+	for _, r := range renewals {
+		if t, ok := s.movedTo(r); ok {
+			moved = append(moved, t)
 		}
 	}
+	if len(moved) > 0 {
+		more, stillUntold := s.expire(ctx, moved)
+		err = errors.Join(err, s.renew(ctx, more), stillUntold)
+	}
+	return errors.Join(err, untold)
+}
+
+// expire expires what is stored at the targets, and returns what is to be generated
+// now: the plain pages first.
+func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewal, err error) {
+	err = s.invalidate(ctx, store.Expired, tagsOfTargets(targets)...)
+	seen := make(map[key]bool)
+	var others []*renewal
 	for i := range targets {
 		t := &targets[i]
-		s.report(Event{Kind: Revalidated, Path: t.path, Route: t.route.pattern})
+		s.report(t.event(Revalidated))
 		s.admit(t)
-		stored := s.pages(t)
-		for _, p := range stored {
-			want(pageRequest{p.key, p.route, p.pattern})
+		add := func(list *[]*renewal, req pageRequest, stored bool) {
+			if !seen[req.key] {
+				seen[req.key] = true
+				*list = append(*list, &renewal{pageRequest: req, target: t, stored: stored})
+			}
 		}
+		stored := s.stored(t)
 		if req, ok := s.pageOf(*t); ok && len(stored) == 0 && !s.bypasses(req) {
-			want(req)
+			add(&renewals, req, false)
+		}
+		plain, more := s.mostWanted(t, stored)
+		if plain != nil {
+			add(&renewals, pageRequest{plain.key, plain.route, plain.pattern}, true)
+		}
+		for _, p := range more {
+			add(&others, pageRequest{p.key, p.route, p.pattern}, true)
 		}
 	}
+	return append(renewals, others...), err
+}
 
-	errs := make([]error, len(wanted), len(wanted)+1)
+// renew generates pages, MaxRegenerations at a time, in this order.
+func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
+	errs := make([]error, len(renewals))
 	var all sync.WaitGroup
 	slots := make(chan struct{}, s.runs.limits[forRenewal])
-	for i, req := range wanted {
+	for i, r := range renewals {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			err := s.generate(ctx, req)
-			if notStored := (*notStoredError)(nil); err != nil && !errors.As(err, &notStored) {
-				errs[i] = fmt.Errorf("isr: revalidate %s: %w", req.key.path, err)
+			r.err = s.generate(ctx, r.pageRequest)
+			if notStored := (*notStoredError)(nil); r.err != nil && !errors.As(r.err, &notStored) {
+				errs[i] = fmt.Errorf("isr: revalidate %s: %w", r.key.path, r.err)
 			}
 		})
 	}
 	all.Wait()
-	return errors.Join(append(errs, untold)...)
+	return errors.Join(errs...)
+}
+
+// movedTo says at which path the page is that a renewal was meant for, where it has
+// come of it that this differs by the slash at the end. Who names a path that is not
+// stored and has no page learns so from the log.
+func (s *Site) movedTo(r *renewal) (t target, ok bool) {
+	status, location := 0, ""
+	if notStored := (*notStoredError)(nil); errors.As(r.err, &notStored) {
+		status, location = notStored.status, notStored.location
+	} else if p := s.cache.peek(&r.key); r.err == nil && !p.unknown() {
+		h, _ := p.plain.snapshot()
+		status, location = p.status, h.Get("Location")
+	}
+	redirects := status >= 300 && status < 400
+	if gone := status == http.StatusNotFound || status == http.StatusGone; s.log != nil && !r.stored && (redirects || gone) {
+		s.log.Warn("isr: a path was revalidated that was not stored and has no page",
+			"path", r.key.path, "route", r.route.pattern, "status", status)
+	}
+	if !redirects || location == "" {
+		return t, false
+	}
+	from := urlOf(r.key.path, "")
+	from.Scheme, from.Host = cmp.Or(r.key.scheme, s.origin.scheme), cmp.Or(r.key.host, s.origin.host)
+	to, err := from.Parse(location)
+	if err != nil || to.Scheme != from.Scheme || cleanHost(to.Scheme, to.Host) != from.Host {
+		return t, false
+	}
+	path, err := cleanPath(to.EscapedPath())
+	if err != nil || path != r.key.path+"/" && path+"/" != r.key.path || path == "" {
+		return t, false
+	}
+	t = *r.target
+	t.scheme, t.host, t.path = r.key.scheme, r.key.host, path
+	t.route = s.lookup(t.host, urlOf(path, ""))
+	return t, true
 }
 
 // bypasses reports whether the page would never be stored because of its route.
@@ -224,12 +331,17 @@ func (s *Site) Purge(ctx context.Context, paths ...string) error {
 	if err != nil {
 		return err
 	}
-	err = s.invalidate(ctx, store.Gone, tagsOfTargets(targets)...)
+	return s.purge(ctx, targets)
+}
+
+// purge is Purge of targets.
+func (s *Site) purge(ctx context.Context, targets []target) error {
+	err := s.invalidate(ctx, store.Gone, tagsOfTargets(targets)...)
 	for i := range targets {
 		for _, p := range s.pages(&targets[i]) {
 			s.cache.get(&p.key, nil) // which forgets what is gone
 		}
-		s.report(Event{Kind: Purged, Path: targets[i].path, Route: targets[i].route.pattern})
+		s.report(targets[i].event(Purged))
 	}
 	return err
 }
@@ -462,13 +574,17 @@ const maxRevalidateBytes = 1 << 20
 // A POST revalidates; so does a GET, for webhooks that can do no other; a DELETE
 // purges. What is concerned is named by path and tag, each repeatable, in the
 // query or in a form, or as JSON: {"paths": ["/blog/1"], "tags": ["blog"]}, at
-// most 1 MiB. The secret comes as "Authorization: Bearer …" or as ?secret=…; the
-// former does not end up in access logs.
+// most 1 MiB. Where the query names something, a body of another shape is ignored:
+// a CMS may send what it likes. The secret comes as "Authorization: Bearer …" or as
+// ?secret=…; the former does not end up in access logs. Of each there may be one.
 //
-// The answers are JSON and no-store: 200 {"revalidated":true} when every page is
-// renewed (those with a tag when they are next asked for), 401 for a wrong secret,
+// The answers are JSON and no-store: 200 {"revalidated":true,"pages":{"/blog/1":1}}
+// when every page is renewed (those with a tag when they are next asked for), with
+// how many were stored here under each path that was named; 401 for a wrong secret,
 // 400 where nothing or nonsense is named, 405, 413, and 500 where a page could
-// not be generated; then the last good one stays up, and the Logger knows why.
+// not be generated; then the last good one stays up, and the Logger knows why. It
+// also knows, at Warn, of a path that was not stored and has no page, but a redirect
+// or a 404.
 func RevalidateHandler(site *Site, secret string) http.Handler {
 	if site == nil {
 		panic("isr: RevalidateHandler: nil site")
@@ -489,57 +605,77 @@ func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet, http.MethodPost, http.MethodDelete:
 	default:
 		w.Header().Set("Allow", "DELETE, GET, POST")
-		answerJSON(w, http.StatusMethodNotAllowed, "message", "Method not allowed")
+		answerJSON(w, http.StatusMethodNotAllowed, message{"Method not allowed"})
 		return
 	}
 	if !h.authorized(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		answerJSON(w, http.StatusUnauthorized, "message", "Invalid token")
+		answerJSON(w, http.StatusUnauthorized, message{"Invalid token"})
 		return
 	}
 	paths, tags, err := namesIn(w, r)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		answerJSON(w, http.StatusRequestEntityTooLarge, "message", fmt.Sprintf("Body is larger than %d bytes", maxRevalidateBytes))
+		answerJSON(w, http.StatusRequestEntityTooLarge, message{fmt.Sprintf("Body is larger than %d bytes", maxRevalidateBytes)})
 		return
 	}
 	if err == nil && len(paths)+len(tags) == 0 {
 		err = errors.New("name a path or a tag")
 	}
+	var targets []target
 	if err == nil {
-		_, bad := h.site.parseTargets(paths)
-		err = errors.Join(bad, checkTags(tags))
+		targets, err = h.site.parseTargets(paths)
+		err = errors.Join(err, checkTags(tags))
 	}
 	if err != nil {
-		answerJSON(w, http.StatusBadRequest, "message", err.Error())
+		answerJSON(w, http.StatusBadRequest, message{err.Error()})
 		return
 	}
+	pages := make(map[string]int, len(targets))
+	for i := range targets {
+		pages[paths[i]] = len(h.site.stored(&targets[i]))
+	}
 	if r.Method == http.MethodDelete {
-		err = errors.Join(h.site.PurgeTag(r.Context(), tags...), h.site.Purge(r.Context(), paths...))
+		err = errors.Join(h.site.PurgeTag(r.Context(), tags...), h.site.purge(r.Context(), targets))
 	} else {
-		err = errors.Join(h.site.RevalidateTag(r.Context(), tags...), h.site.Revalidate(r.Context(), paths...))
+		err = errors.Join(h.site.RevalidateTag(r.Context(), tags...), h.site.revalidate(r.Context(), targets))
 	}
 	if err != nil {
 		if h.site.log != nil {
 			h.site.log.Error("isr: revalidation failed", "error", err)
 		}
-		answerJSON(w, http.StatusInternalServerError, "message", "Error revalidating")
+		answerJSON(w, http.StatusInternalServerError, message{"Error revalidating"})
 		return
 	}
-	answerJSON(w, http.StatusOK, "revalidated", true)
+	answerJSON(w, http.StatusOK, struct {
+		Revalidated bool           `json:"revalidated"`
+		Pages       map[string]int `json:"pages,omitempty"`
+	}{true, pages})
 }
 
+// authorized reports whether the request has the secret, in one place or in both:
+// whoever may try many at a time guesses faster.
 func (h *revalidateHandler) authorized(r *http.Request) bool {
-	given := r.URL.Query()["secret"]
-	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
-		given = append(given, strings.TrimSpace(token))
+	inQuery := r.URL.Query()["secret"]
+	var inHeader []string
+	for _, line := range r.Header["Authorization"] {
+		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
+			inHeader = append(inHeader, strings.TrimSpace(token))
+		}
 	}
-	return slices.ContainsFunc(given, func(s string) bool {
-		hash := sha256.Sum256([]byte(s))
-		return subtle.ConstantTimeCompare(hash[:], h.secret[:]) == 1
-	})
+	if len(inQuery) > 1 || len(inHeader) > 1 || len(inQuery)+len(inHeader) == 0 {
+		return false
+	}
+	for _, given := range append(inHeader, inQuery...) {
+		hash := sha256.Sum256([]byte(given))
+		if subtle.ConstantTimeCompare(hash[:], h.secret[:]) != 1 {
+			return false
+		}
+	}
+	return true
 }
 
-// namesIn returns the paths and tags that a request names.
+// namesIn returns the paths and tags that a request names, as RevalidateHandler
+// says.
 func namesIn(w http.ResponseWriter, r *http.Request) (paths, tags []string, err error) {
 	q := r.URL.Query()
 	paths, tags = q["path"], q["tag"]
@@ -550,16 +686,36 @@ func namesIn(w http.ResponseWriter, r *http.Request) (paths, tags []string, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	kind, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	named := len(paths)+len(tags) > 0
+	morePaths, moreTags, err := namesInBody(r.Header.Get("Content-Type"), body, named)
+	if named && err != nil {
+		return paths, tags, nil
+	}
+	return append(paths, morePaths...), append(tags, moreTags...), err
+}
+
+// namesInBody returns the paths and tags in a body. JSON that is not for the handler
+// alone may hold more than them, unless it is taken strictly.
+func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []string, err error) {
+	kind, params, _ := mime.ParseMediaType(contentType)
 	var form url.Values
 	switch text := bytes.TrimSpace(body); {
 	case len(text) == 0:
-	case kind == "application/json", text[0] == '{': // whatever curl -d calls it
+	case kind == "application/json", text[0] == '{', text[0] == '[': // whatever curl -d calls it
 		var named struct{ Paths, Tags []string }
-		if err := json.Unmarshal(text, &named); err != nil {
+		err := json.Unmarshal(text, &named)
+		if err == nil && strictly {
+			d := json.NewDecoder(bytes.NewReader(text))
+			d.DisallowUnknownFields()
+			err = d.Decode(&named)
+		}
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+			err = fmt.Errorf("got %s", wrong.Value) // without the names of Go's types
+		}
+		if err != nil {
 			return nil, nil, fmt.Errorf(`want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: %w`, err)
 		}
-		return append(paths, named.Paths...), append(tags, named.Tags...), nil
+		return named.Paths, named.Tags, nil
 	case kind == "application/x-www-form-urlencoded":
 		if form, err = url.ParseQuery(string(text)); err != nil {
 			return nil, nil, fmt.Errorf("want a form: %w", err)
@@ -571,13 +727,18 @@ func namesIn(w http.ResponseWriter, r *http.Request) (paths, tags []string, err 
 		}
 		form = parts.Value
 	}
-	return append(paths, form["path"]...), append(tags, form["tag"]...), nil
+	return form["path"], form["tag"], nil
 }
 
-func answerJSON(w http.ResponseWriter, status int, name string, value any) {
+// A message is an answer that says why nothing was done.
+type message struct {
+	Message string `json:"message"`
+}
+
+func answerJSON(w http.ResponseWriter, status int, answer any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{name: value})
+	json.NewEncoder(w).Encode(answer)
 }

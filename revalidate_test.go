@@ -644,26 +644,115 @@ func TestRevalidateGone(t *testing.T) {
 	})
 }
 
-// Revalidating a page with many variants does not stampede the handler.
+// However many variants of a page strangers have thought of, Revalidate generates
+// the plain page, the one that is named, and those that visitors ask for, a few at a
+// time; none of the others is shown any more.
 func TestRevalidateManyVariants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int64
+		var mu sync.Mutex
+		var made []string
 		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			mu.Lock()
+			made = append(made, r.URL.RawQuery)
+			mu.Unlock()
 			most.Store(max(most.Load(), running.Add(1)))
 			time.Sleep(time.Second)
 			running.Add(-1)
+			fmt.Fprintf(w, "page %d", n)
 		}}
-		site := isr.Wrap(c, isr.Options{MaxRegenerations: 3})
-		for i := range 20 {
-			get(site, fmt.Sprint("/?", i))
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 3, Origin: "http://example.com"})
+		visit := func(times, from, to int) {
+			for i := from; i < to; i++ {
+				for range times {
+					get(site, fmt.Sprintf("/?n=%d", i))
+					time.Sleep(time.Second)
+				}
+			}
 		}
-		if err := site.Revalidate(t.Context(), "/", "/?7", "/"); err != nil {
+		visit(100, 0, 10) // of yesterday
+		time.Sleep(24 * time.Hour)
+		get(site, "/")
+		visit(2, 10, 50)
+		visit(7, 50, 66) // the most wanted
+		visit(1, 66, 90)
+		made = nil
+		if err := site.Revalidate(t.Context(), "/", "/?n=5", "/"); err != nil {
 			t.Error(err)
 		}
-		if got := c.calls.Load(); got != 40 || most.Load() > 3 {
-			t.Errorf("%d runs, %d at a time; want 40, 3", got, most.Load())
+		want := []string{"", "n=5"}
+		for i := 50; i < 66; i++ {
+			want = append(want, fmt.Sprintf("n=%d", i))
+		}
+		if first := slices.Sorted(slices.Values(made[:3])); first[0] != "" || first[1] != "n=5" && first[2] != "n=5" {
+			t.Errorf("first %q is made, want what is named", made[:3])
+		}
+		slices.Sort(made)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, made); diff != "" || most.Load() > 3 {
+			t.Errorf("%d at a time; want 3 (-want +got):\n%s", most.Load(), diff)
+		}
+		made = nil
+		visit(1, 0, 90)
+		if len(made) != 90-17 {
+			t.Errorf("%d others are made when they are asked for, want %d", len(made), 90-17)
 		}
 	})
+}
+
+// A CMS that names a path without its last slash, or with one too many, renews the
+// page that is meant, where the site says by a redirect which that is.
+func TestRevalidateFollowsTheSlash(t *testing.T) {
+	for status, header := range map[int]string{301: "", 308: "", 302: "", 307: "max-age=60", 303: "private"} {
+		var log bytes.Buffer
+		var v atomic.Int64
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			to := ""
+			switch r.URL.Path {
+			case "/a", "/elsewhere":
+				to = "/a/"
+			case "/b/":
+				to = "http://example.com/b?x=y"
+			case "/foreign":
+				to = "http://example.org/foreign/"
+			case "/login":
+				to = "/login"
+			case "/circle":
+				to = "circle/"
+			case "/circle/":
+				to = "../circle"
+			default:
+				fmt.Fprintf(w, "v%d", v.Load())
+				return
+			}
+			w.Header().Set("Location", to)
+			if header != "" {
+				w.Header().Set("Cache-Control", header)
+			}
+			w.WriteHeader(status)
+		}}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for i, test := range []struct {
+			named, page string
+			renewed     bool
+		}{
+			{"/a", "/a/", true}, {"/b/", "/b", true}, {"http://example.com/a", "/a/", true},
+			{"/elsewhere", "/a/", false}, {"/foreign", "/foreign/", false},
+			{"/login", "/a/", false}, {"/circle", "/a/", false},
+		} {
+			was := body(site, test.page)
+			v.Store(int64(i + 1))
+			if err := site.Revalidate(t.Context(), test.named); err != nil {
+				t.Errorf("%d: %s: %v", status, test.named, err)
+			}
+			if got := body(site, test.page); (got != was) != test.renewed {
+				t.Errorf("%d: after %s, %s is %s and was %s", status, test.named, test.page, got, was)
+			}
+		}
+		if !strings.Contains(log.String(), fmt.Sprintf(`level=WARN msg="isr: a path was revalidated that was not stored and has no page" path=/elsewhere route="" status=%d`, status)) {
+			t.Errorf("%d: the log does not say that there is no page:\n%s", status, &log)
+		}
+	}
 }
 
 // The fence forgets tags when there are very many; what is older than what it
@@ -713,6 +802,9 @@ func TestRevalidateHandler(t *testing.T) {
 	}
 	const (
 		ok      = `{"revalidated":true}`
+		a       = `{"revalidated":true,"pages":{"/a":1}}`
+		b       = `{"revalidated":true,"pages":{"/b":1}}`
+		ab      = `{"revalidated":true,"pages":{"/a":1,"/b":1}}`
 		invalid = `{"message":"Invalid token"}`
 		query   = "?secret=correct+horse+battery+staple"
 	)
@@ -722,18 +814,29 @@ func TestRevalidateHandler(t *testing.T) {
 		answer  string
 		renewed string // the paths that are shown anew
 	}{
-		"POST path":             {request{"POST", "?path=/a", "", "", secret}, 200, ok, "/a"},
-		"GET path":              {request{"GET", "?path=/a&path=/b", "", "", secret}, 200, ok, "/a /b"},
-		"secret in the query":   {request{"GET", query + "&path=/a", "", "", ""}, 200, ok, "/a"},
+		"POST path":             {request{"POST", "?path=/a", "", "", secret}, 200, a, "/a"},
+		"GET path":              {request{"GET", "?path=/a&path=/b", "", "", secret}, 200, ab, "/a /b"},
+		"secret in the query":   {request{"GET", query + "&path=/a", "", "", ""}, 200, a, "/a"},
 		"tag":                   {request{"POST", "?tag=ta", "", "", secret}, 200, ok, "/a"},
-		"tags and path":         {request{"POST", "?tag=ta&tag=none&path=/b", "", "", secret}, 200, ok, "/a /b"},
-		"form":                  {request{"POST", "?path=/a", "application/x-www-form-urlencoded; charset=utf-8", "path=/b&tag=none", secret}, 200, ok, "/a /b"},
-		"JSON":                  {request{"POST", "", "application/json", `{"paths": ["/a", "/b"], "tags": ["none"], "event": {"id": 1}}`, secret}, 200, ok, "/a /b"},
-		"DELETE path":           {request{"DELETE", "?path=/a", "", "", secret}, 200, ok, "/a"},
+		"tags and path":         {request{"POST", "?tag=ta&tag=none&path=/b", "", "", secret}, 200, b, "/a /b"},
+		"form":                  {request{"POST", "?path=/a", "application/x-www-form-urlencoded; charset=utf-8", "path=/b&tag=none", secret}, 200, ab, "/a /b"},
+		"JSON":                  {request{"POST", "", "application/json", `{"paths": ["/a", "/b"], "tags": ["none"], "event": {"id": 1}}`, secret}, 200, ab, "/a /b"},
+		"DELETE path":           {request{"DELETE", "?path=/a", "", "", secret}, 200, a, "/a"},
 		"DELETE JSON":           {request{"DELETE", "", "application/json", `{"tags": ["tb"]}`, secret}, 200, ok, "/b"},
-		"query of the path":     {request{"POST", "?path=/a?x=private-part&path=/a", "", "", secret}, 200, ok, "/a"},
-		"whole URL":             {request{"POST", "?path=https://example.com/a", "", "", secret}, 200, ok, "/a"},
-		"payload of its own":    {request{"POST", "?path=/a", "text/plain", "whatever", secret}, 200, ok, "/a"},
+		"query of the path":     {request{"POST", "?path=/a?x=private-part&path=/a", "", "", secret}, 200, `{"revalidated":true,"pages":{"/a":1,"/a?x=private-part":0}}`, "/a"},
+		"whole URL":             {request{"POST", "?path=https://example.com/a", "", "", secret}, 200, `{"revalidated":true,"pages":{"https://example.com/a":1}}`, "/a"},
+		"payload of its own":    {request{"POST", "?path=/a", "text/plain", "whatever", secret}, 200, a, "/a"},
+		"a CMS's own JSON":      {request{"POST", "?path=/a", "application/json", `{"id": 1, "tags": ["tb", ""]}`, secret}, 200, a, "/a"},
+		"JSON beside the query": {request{"POST", "?path=/a", "application/json", `{"paths": ["/b"]}`, secret}, 200, ab, "/a /b"},
+		"an array":              {request{"POST", "?path=/a", "application/json", `[{"paths": ["/b"]}]`, secret}, 200, a, "/a"},
+		"an array alone":        {request{"POST", "", "", `["/a"]`, secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: got array"}`, ""},
+		"tags in a string":      {request{"POST", "?tag=ta", "application/json", `{"tags": "tb, tc"}`, secret}, 200, ok, "/a"},
+		"not stored":            {request{"POST", "?path=/c&tag=ta", "", "", secret}, 200, `{"revalidated":true,"pages":{"/c":0}}`, "/a"},
+		"DELETE what is gone":   {request{"DELETE", "?path=/c&path=/a&tag=ta", "", "", secret}, 200, `{"revalidated":true,"pages":{"/a":1,"/c":0}}`, "/a"},
+		"both places":           {request{"GET", query + "&path=/a", "", "", secret}, 200, a, "/a"},
+		"both, one wrong":       {request{"GET", query + "&path=/a", "", "", "wrong"}, 401, invalid, ""},
+		"both, other wrong":     {request{"GET", "?secret=wrong&path=/a", "", "", secret}, 401, invalid, ""},
+		"two in the query":      {request{"GET", query + "&path=/a&secret=correct+horse+battery+staple", "", "", ""}, 401, invalid, ""},
 		"no secret":             {request{"POST", "?path=/a", "", "", ""}, 401, invalid, ""},
 		"wrong bearer":          {request{"POST", "?path=/a", "", "", "wrong"}, 401, invalid, ""},
 		"wrong in the query":    {request{"POST", "?path=/a&secret=wrong", "", "", ""}, 401, invalid, ""},
@@ -744,10 +847,10 @@ func TestRevalidateHandler(t *testing.T) {
 		"a bad path":            {request{"POST", "?path=/a&path=b", "", "", secret}, 400, `{"message":"isr: path \"b\": want a path that begins with \"/\", or a whole URL"}`, ""},
 		"a bad tag":             {request{"POST", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
 		"a bad tag, purging":    {request{"DELETE", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
-		"no JSON":               {request{"POST", "?path=/a", "application/json", "{", secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: unexpected end of JSON input"}`, ""},
+		"no JSON":               {request{"POST", "", "application/json", "{", secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: unexpected end of JSON input"}`, ""},
 		"two JSONs":             {request{"POST", "", "application/json", `{"paths":["/a"]}{}`, secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: invalid character '{' after top-level value"}`, ""},
-		"JSON by curl":          {request{"POST", "", "application/x-www-form-urlencoded", `{"paths": ["/a"]}`, secret}, 200, ok, "/a"},
-		"multipart":             {request{"POST", "", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=path\r\n\r\n/a\r\n--x--\r\n", secret}, 200, ok, "/a"},
+		"JSON by curl":          {request{"POST", "", "application/x-www-form-urlencoded", `{"paths": ["/a"]}`, secret}, 200, a, "/a"},
+		"multipart":             {request{"POST", "", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=path\r\n\r\n/a\r\n--x--\r\n", secret}, 200, a, "/a"},
 		"no multipart":          {request{"POST", "", "multipart/form-data; boundary=x", "--y", secret}, 400, `{"message":"want a form: multipart: NextPart: EOF"}`, ""},
 		"no body of that type":  {request{"POST", "?tag=ta", "application/json", "", secret}, 200, ok, "/a"},
 		"no form":               {request{"POST", "", "application/x-www-form-urlencoded", "%zz", secret}, 400, `{"message":"want a form: invalid URL escape \"%zz\""}`, ""},
@@ -814,8 +917,8 @@ func TestRevalidateHandler(t *testing.T) {
 					t.Errorf("the log does not say why:\n%s", logged)
 				}
 				for _, s := range []string{secret, secret[:10], "correct+horse", "private-part"} {
-					if strings.Contains(logged+fmt.Sprint(res.Header, test.answer), s) {
-						t.Errorf("the secret is in the log or in the answer")
+					if strings.Contains(logged+fmt.Sprint(res.Header), s) {
+						t.Errorf("the secret is in the log or in the header")
 					}
 				}
 			})
