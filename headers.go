@@ -915,3 +915,62 @@ func (w *noStoreWriter) implicit() {
 		w.WriteHeader(http.StatusOK)
 	}
 }
+
+// A standbyWriter is the ResponseWriter of a request that goes to the handler while
+// the last good page stands by: a failure does not reach the visitor.
+type standbyWriter struct {
+	http.ResponseWriter
+	header http.Header // the handler's, until it is written
+	route  *route
+	status int   // zero until the final header is written
+	err    error // the failure
+}
+
+func (w *standbyWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *standbyWriter) Header() http.Header { return w.header }
+
+// fail notes a failure, and reports false where the visitor has something already.
+func (w *standbyWriter) fail(err error) bool {
+	if w.status == 0 {
+		w.err = err
+	}
+	return w.err != nil
+}
+
+func (w *standbyWriter) WriteHeader(status int) {
+	if w.status != 0 || w.err != nil {
+		return
+	}
+	if w.route.isFailure(status, w.header) {
+		w.fail(&statusError{status})
+		w.status = status
+		return
+	}
+	if status >= 200 {
+		w.status = status
+	}
+	h := w.ResponseWriter.Header()
+	clear(h)
+	maps.Copy(h, w.header)
+	if status >= 200 {
+		w.header = h // for trailers
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *standbyWriter) Write(b []byte) (int, error) {
+	if w.WriteHeader(http.StatusOK); w.err != nil {
+		return len(b), nil
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *standbyWriter) FlushError() error {
+	if w.WriteHeader(http.StatusOK); w.err != nil {
+		return nil
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *standbyWriter) Flush() { w.FlushError() }

@@ -358,7 +358,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			v.hit(p, view)
 			return
 		case view.state == Uncacheable:
-			v.pass(fwdUncacheable)
+			v.passUncacheable()
 			return
 		case view.state == Stale,
 			view.state == Expired && view.onError && (s.cache.failing(p) || s.runs.isClosed()):
@@ -585,7 +585,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 	effect := s.cache.effect(made)
 	switch {
 	case made.pass != (refusal{}):
-		v.pass(fwdUncacheable)
+		v.passUncacheable()
 	case effect != store.None && made.ticket.clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
 		// the run began and, for all one knows, before the visitor asked. Any run
@@ -649,6 +649,35 @@ func (v *visit) pass(status string) {
 	defer v.done(Passed, 0, 0, nil) // even where the handler panics
 	v.w.Header().Add("Cache-Status", status)
 	v.site.handler.ServeHTTP(v.w, v.r)
+}
+
+// passUncacheable is pass for a page that may not be stored. Where the last good one
+// stands by, it is shown where the handler fails.
+func (v *visit) passUncacheable() {
+	p, effect := v.site.cache.get(&v.key, nil)
+	if p.unknown() || !p.view(effect, v.start).onError {
+		v.pass(fwdUncacheable)
+		return
+	}
+	w := &standbyWriter{ResponseWriter: v.w, header: v.w.Header().Clone(), route: v.route}
+	v.w = w
+	func() {
+		defer func() {
+			if e := recover(); e != nil && !w.fail(fmt.Errorf("the handler panicked: %v", e)) {
+				panic(e)
+			}
+		}()
+		v.pass(fwdUncacheable)
+	}()
+	v.w = w.ResponseWriter
+	switch {
+	case w.err == nil:
+		if w.status == 0 {
+			w.WriteHeader(http.StatusOK)
+		}
+	case !v.standIn(forward{reason: "stale", status: w.status, detail: "stale-if-error"}, w.err): // purged meanwhile
+		v.fail(max(w.status, http.StatusInternalServerError), nil, fwdUncacheable)
+	}
 }
 
 // change passes on a request that may change the page at its path, and expires
