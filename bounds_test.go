@@ -1,0 +1,456 @@
+package isr_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store/memory"
+)
+
+// A crowd is a handler that takes its time and knows how often it is called at once.
+type crowd struct {
+	takes        time.Duration
+	obeys        bool // its context
+	calls        atomic.Int64
+	now, most    atomic.Int64
+	paths        sync.Map // in which order they were begun
+	alsoAnswered func(w http.ResponseWriter, r *http.Request)
+}
+
+func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.paths.Store(r.URL.Path, c.calls.Add(1))
+	n := c.now.Add(1)
+	defer c.now.Add(-1)
+	for m := c.most.Load(); n > m && !c.most.CompareAndSwap(m, n); m = c.most.Load() {
+	}
+	var done <-chan struct{}
+	if c.obeys {
+		done = r.Context().Done()
+	}
+	select {
+	case <-time.After(c.takes):
+		fmt.Fprint(w, "page")
+	case <-done:
+		http.Error(w, "cancelled", 503)
+	}
+}
+
+// visit asks for a page on behalf of somebody who leaves after a while.
+func visit(site http.Handler, target string, stays time.Duration) *httptest.ResponseRecorder {
+	ctx, cancel := context.WithTimeout(context.Background(), stays)
+	defer cancel()
+	w := httptest.NewRecorder()
+	site.ServeHTTP(w, httptest.NewRequest("GET", target, nil).WithContext(ctx))
+	return w
+}
+
+// Visitors of unknown pages have MaxGenerations runs at a time; sixteen times as many
+// wait for one, and the rest are told to come again.
+func TestMaxGenerations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: time.Second}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 4})
+		var all sync.WaitGroup
+		var served, refused atomic.Int64
+		for i := range 100 {
+			all.Go(func() {
+				switch res := get(site, fmt.Sprint("/", i)); {
+				case res.StatusCode == 200:
+					served.Add(1)
+				case res.StatusCode == 503 && res.Header.Get("Retry-After") == "1" && res.Header.Get("Cache-Control") == "no-store" &&
+					res.Header.Get("Cache-Status") == "isr; fwd=uri-miss; detail=busy":
+					refused.Add(1)
+				default:
+					t.Errorf("%d %v", res.StatusCode, res.Header)
+				}
+			})
+		}
+		all.Wait()
+		if served.Load() != 4+64 || refused.Load() != 32 || c.most.Load() != 4 {
+			t.Errorf("%d served, %d refused, %d at a time", served.Load(), refused.Load(), c.most.Load())
+		}
+		if s := site.Stats(); s.Failed != 0 || s.Generating != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Those who wait for a page that is stored come before those of pages that nobody
+// knows; and where they find no place, or no slot in time, they get the old one.
+func TestStoredPagesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{}
+		rt := isr.Route{TTL: time.Second, StaleWhileRevalidate: -1, StaleIfError: time.Hour, Timeout: 10 * time.Second}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 1, Default: rt})
+		get(site, "/known")
+		get(site, "/known/too")
+		time.Sleep(time.Second)
+		c.takes = 3 * time.Second
+		var all sync.WaitGroup
+		for i := range 10 {
+			all.Go(func() { get(site, fmt.Sprint("/unknown/", i)) })
+		}
+		synctest.Wait()
+		begin := time.Now()
+		if res := get(site, "/known"); res.StatusCode != 200 || time.Since(begin) != 6*time.Second {
+			t.Errorf("%d after %v: behind the run under way, and before all others", res.StatusCode, time.Since(begin))
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+
+		c.takes = 8 * time.Second
+		for i := range 17 {
+			all.Go(func() { get(site, fmt.Sprint("/new/", i)) })
+		}
+		synctest.Wait()
+		begin = time.Now()
+		res := get(site, "/known/too")
+		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=stale; detail=busy" || res.StatusCode != 200 || time.Since(begin) != 0 {
+			t.Errorf("without a place: %d %q after %v", res.StatusCode, got, time.Since(begin))
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+	})
+}
+
+// Time in the queue counts: nobody waits longer than Route.Timeout.
+func TestTimeoutInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 1,
+			Default: isr.Route{Timeout: 10 * time.Second},
+			Routes:  map[string]isr.Route{"/slow": {TTL: time.Second, StaleWhileRevalidate: -1}},
+		})
+		get(site, "/slow")
+		time.Sleep(time.Second)
+		c.takes = 25 * time.Second
+		go get(site, "/slow")
+		synctest.Wait()
+		var all sync.WaitGroup
+		for i := range 5 {
+			all.Go(func() {
+				begin := time.Now()
+				if status := get(site, fmt.Sprint("/", i)).StatusCode; status != 503 || time.Since(begin) != 10*time.Second {
+					t.Errorf("%d after %v", status, time.Since(begin))
+				}
+			})
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+		if n := c.calls.Load(); n != 2 {
+			t.Errorf("%d runs: those who have left the queue have none", n)
+		}
+	})
+}
+
+// Of the runs whose visitors have left, MaxRegenerations go on. The others end, do
+// not count as failures, and leave nothing that anyone could join.
+func TestVisitorsWhoLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: 10 * time.Second, obeys: true}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 20, MaxRegenerations: 3})
+		var all sync.WaitGroup
+		for i := range 200 {
+			all.Go(func() { visit(site, fmt.Sprint("/", i), time.Second) })
+		}
+		all.Wait()
+		synctest.Wait()
+		if n := c.now.Load(); n != 3 {
+			t.Errorf("%d runs for nobody, want 3", n)
+		}
+		if n := c.most.Load(); n > 20+3 {
+			t.Errorf("%d runs at a time", n)
+		}
+		begin := time.Now()
+		if res := get(site, "/honest"); res.StatusCode != 200 || time.Since(begin) > 10*time.Second {
+			t.Errorf("%d after %v", res.StatusCode, time.Since(begin))
+		}
+		time.Sleep(time.Minute)
+		if s := site.Stats(); s.Failed != 0 || s.Generating != 0 || s.Pages != 4 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A handler that does not obey its context keeps its slot until it returns: a client
+// that sends requests and takes them back has no more handlers than that.
+func TestVisitorsWhoLeaveAndHandlersThatStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: 10 * time.Second}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 20, MaxRegenerations: 3})
+		var all sync.WaitGroup
+		for i := range 4000 {
+			all.Go(func() { visit(site, fmt.Sprint("/", i), time.Duration(i)*time.Millisecond) })
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+		if n := c.most.Load(); n > 20+3 {
+			t.Errorf("%d handlers at a time", n)
+		}
+		begin := time.Now()
+		if res := get(site, "/honest"); res.StatusCode != 200 || time.Since(begin) != 10*time.Second {
+			t.Errorf("%d after %v", res.StatusCode, time.Since(begin))
+		}
+	})
+}
+
+// A renewal goes on when its visitor leaves, and so does what somebody has asked for
+// by its name.
+func TestRenewalsAreNotAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{obeys: true}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 1, Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1}})
+		for i := range 10 {
+			get(site, fmt.Sprint("/", i))
+		}
+		time.Sleep(time.Minute)
+		c.takes = 10 * time.Second
+		for i := range 10 {
+			go visit(site, fmt.Sprint("/", i), time.Second)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		site.Revalidate(ctx, "/named")
+		go visit(site, "/named", time.Second)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for i := range 10 {
+			if got := get(site, fmt.Sprint("/", i)).Header.Get("Cache-Status"); got != "isr; hit; ttl=59" && got != "isr; hit; ttl=60" {
+				t.Errorf("/%d: %s", i, got)
+			}
+		}
+		if got := get(site, "/named").Header.Get("Cache-Status"); got != "isr; hit; ttl=60" && got != "isr; hit; ttl=59" {
+			t.Errorf("/named: %s", got)
+		}
+	})
+}
+
+// A page that is made of another one, which it asks the Site for with its own
+// context, needs no slot for that.
+func TestPagesInsidePages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var site *isr.Site
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second)
+			part := strings.TrimPrefix(r.URL.Path, "/page")
+			if part == r.URL.Path {
+				fmt.Fprint(w, "part")
+				return
+			}
+			in := httptest.NewRecorder()
+			site.ServeHTTP(in, httptest.NewRequest("GET", "/part"+part, nil).WithContext(r.Context()))
+			io.Copy(w, in.Body)
+		})
+		site = isr.Wrap(h, isr.Options{MaxGenerations: 2})
+		begin := time.Now()
+		var all sync.WaitGroup
+		for i := range 4 {
+			all.Go(func() {
+				if got := body(site, fmt.Sprint("/page", i)); got != "part" {
+					t.Errorf("got %q", got)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(begin); took != 4*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// However often a page is asked for anew, there is one run of it, and one behind it.
+func TestOneRunAndOneBehindIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: time.Second}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 4, Default: isr.Route{Tags: []string{"t"}}})
+		get(site, "/hot")
+		c.calls.Store(0)
+		var all sync.WaitGroup
+		begin := time.Now()
+		for i := range 200 {
+			time.Sleep(time.Millisecond)
+			all.Go(func() {
+				var err error
+				switch i % 4 {
+				case 0, 1:
+					err = site.Revalidate(t.Context(), "/hot")
+				case 2:
+					err = site.RevalidateTag(t.Context(), "t")
+				case 3:
+					get(site, "/hot")
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(begin); c.calls.Load() != 2 || c.most.Load() != 1 || took > 3*time.Second {
+			t.Errorf("%d runs, %d at a time, in %v", c.calls.Load(), c.most.Load(), took)
+		}
+	})
+}
+
+// MaxRegenerations is the Site's, and not each call's.
+func TestMaxRegenerationsOfAllCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: time.Second}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 3})
+		var all sync.WaitGroup
+		for i := range 10 {
+			all.Go(func() {
+				if err := site.Revalidate(t.Context(), fmt.Sprintf("/%d/a", i), fmt.Sprintf("/%d/b", i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if c.most.Load() != 3 || c.calls.Load() != 20 {
+			t.Errorf("%d at a time, %d in all", c.most.Load(), c.calls.Load())
+		}
+	})
+}
+
+// A flood of pages behind a placeholder delays no renewal, however long they take.
+func TestPlaceholdersDelayNoRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{}
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 1, Routes: map[string]isr.Route{
+			"/home":    {TTL: time.Minute},
+			"/search/": {Placeholder: http.NotFoundHandler()},
+		}})
+		get(site, "/home")
+		time.Sleep(time.Minute)
+		c.takes = 20 * time.Second
+		for i := range 1000 {
+			get(site, fmt.Sprint("/search/", i))
+		}
+		synctest.Wait()
+		get(site, "/home")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if got := get(site, "/home").Header.Get("Cache-Status"); got != "isr; hit; ttl=60" {
+			t.Errorf("home: %s", got)
+		}
+		if n := c.most.Load(); n != 2 {
+			t.Errorf("%d at a time", n)
+		}
+		site.Shutdown(t.Context())
+	})
+}
+
+// What the Store has does not wait behind what it has not: at 3 a.m. after a restart,
+// the handler hangs, and the pages are up.
+func TestStoredPagesDoNotQueue(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{MaxGenerations: 2, MaxRegenerations: 1})
+		c := &crowd{}
+		one := in.start(c)
+		for i := range 20 {
+			get(one, fmt.Sprint("/known/", i))
+		}
+		synctest.Wait()
+		c.takes = time.Hour
+		c.obeys = true
+		two := in.start(c)
+		for i := range 40 {
+			go get(two, fmt.Sprint("/unknown/", i))
+		}
+		synctest.Wait()
+		for i := range 20 {
+			begin := time.Now()
+			if res := get(two, fmt.Sprint("/known/", i)); res.StatusCode != 200 || time.Since(begin) != 0 {
+				t.Errorf("%d after %v", res.StatusCode, time.Since(begin))
+			}
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+// Who waits in the queue when the Site is shut down has their own request served.
+func TestShutdownWithAQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: time.Second}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 1})
+		var all sync.WaitGroup
+		for i := range 5 {
+			all.Go(func() {
+				if got := body(site, fmt.Sprint("/", i)); got != "page" {
+					t.Errorf("got %q", got)
+				}
+			})
+		}
+		synctest.Wait()
+		begin := time.Now()
+		if err := site.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// A stuckWriter is the ResponseWriter of a visitor who reads nothing.
+type stuckWriter struct {
+	header http.Header
+	gate   chan struct{}
+}
+
+func (w *stuckWriter) Header() http.Header { return w.header }
+func (w *stuckWriter) WriteHeader(int)     {}
+func (w *stuckWriter) Write(b []byte) (int, error) {
+	<-w.gate
+	return len(b), nil
+}
+
+// What is too large to be stored, and read slowly, is held for a quarter of MaxBytes
+// and no more; others have their own requests served.
+func TestSlowReadersHoldABoundedPartOfMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		large := strings.Repeat("x", 3000)
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			io.WriteString(w, large)
+			io.WriteString(w, large)
+		}}
+		site := isr.Wrap(c, isr.Options{MaxBytes: 64 << 10, MaxPageBytes: 4 << 10})
+		gate := make(chan struct{})
+		streams, own := 0, 0
+		var all sync.WaitGroup
+		var writers []*stuckWriter
+		for i := range 40 {
+			w := &stuckWriter{make(http.Header), gate}
+			writers = append(writers, w)
+			all.Go(func() { site.ServeHTTP(w, httptest.NewRequest("GET", fmt.Sprint("/", i), nil)) })
+			synctest.Wait()
+		}
+		for _, w := range writers {
+			switch w.header.Get("Cache-Status") {
+			case "isr; fwd=uri-miss; detail=too-large":
+				streams++
+			case "isr; fwd=bypass; detail=uncacheable":
+				own++
+			}
+		}
+		if streams < 2 || streams > 5 || streams+own != 40 {
+			t.Errorf("%d streams, %d served directly", streams, own)
+		}
+		close(gate)
+		all.Wait()
+		if res := get(site, "/again"); res.Header.Get("Cache-Status") != "isr; fwd=uri-miss; detail=too-large" || len(read(res)) != 6000 {
+			t.Errorf("when all have read what they wanted: %v", res.Header)
+		}
+	})
+}
