@@ -11,8 +11,10 @@ import (
 	"hash/crc32"
 	"iter"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -629,16 +631,18 @@ type page struct {
 
 	// Guarded by cache.mu.
 	next, prev *page // on the same shelf
+	index      int   // in cache.pages
 	often      bool  // in which of the two lists it is
 	recent     hourly
 
 	hits    atomic.Uint64
-	touched atomic.Int64            // the second of the last move to the front of the list
-	verdict atomic.Uint64           // clock<<2 | effect: the last look at the invalidations
-	revoked atomic.Int64            // Unix time in ns of the invalidation that it was first seen to be stale by, not before its generation began
-	away    atomic.Int64            // Unix time in ns until which it is left to another instance
-	trouble atomic.Pointer[trouble] // the failures since
-	aside   atomic.Pointer[page]    // a pass mark that holds while this page only stands by for errors
+	touched atomic.Int64              // the second of the last move to the front of the list
+	judged  atomic.Pointer[judgement] // what came of the last compaction
+	verdict atomic.Uint64             // clock<<2 | effect: the last look at the invalidations
+	revoked atomic.Int64              // Unix time in ns of the invalidation that it was first seen to be stale by, not before its generation began
+	away    atomic.Int64              // Unix time in ns until which it is left to another instance
+	trouble atomic.Pointer[trouble]   // the failures since
+	aside   atomic.Pointer[page]      // a pass mark that holds while this page only stands by for errors
 
 	room representation // for plain: what lies together is found together
 }
@@ -828,13 +832,15 @@ type cache struct {
 	once, often *simplelru.LRU[key, *page] // guarded by mu, as all below
 	shelves     map[string]*shelf          // by canonical path
 	known       map[string]struct{}        // canonical paths that PrerenderedOnly routes admit
+	pages       []*page                    // in no order; see compact
 	bytes       int64
 	oftenBytes  int64
 }
 
 func newCache(maxBytes int64) *cache {
 	c := &cache{maxBytes: maxBytes, shelves: make(map[string]*shelf), known: make(map[string]struct{})}
-	c.fence.init()
+	c.fence.init(max(maxBytes/8, minTableBytes))
+	c.fence.judgeAll = c.judgeAll
 	// The lists never evict by themselves: memory is counted in bytes.
 	c.once, _ = simplelru.NewLRU[key, *page](1<<31-1, nil)
 	c.often, _ = simplelru.NewLRU[key, *page](1<<31-1, nil)
@@ -995,6 +1001,8 @@ func (c *cache) put(p *page, byName bool) (evicted []*page, ok bool) {
 		p.next, front.prev = front, p
 	}
 	sh.front.Store(p)
+	p.index = len(c.pages)
+	c.pages = append(c.pages, p)
 	c.bytes += p.size
 	if byName && p.pass == (refusal{}) {
 		c.promote(p)
@@ -1032,6 +1040,11 @@ func (c *cache) drop(p *page) {
 		c.once.Remove(p.key)
 	}
 	c.bytes -= p.size
+	end := len(c.pages) - 1
+	last := c.pages[end]
+	c.pages[p.index], last.index = last, p.index
+	c.pages[end] = nil
+	c.pages = c.pages[:end]
 	path := canonicalPath(p.key.path)
 	if p.next != nil {
 		p.next.prev = p.prev
@@ -1045,6 +1058,33 @@ func (c *cache) drop(p *page) {
 		delete(c.shelves, path)
 	}
 	p.next, p.prev = nil, nil
+}
+
+// judgeAll judges every page and drops what is gone. It holds no lock for more than
+// some pages at a time. It goes downwards: where a page is dropped, one from the end
+// takes its place, which was judged before, or has come since.
+func (c *cache) judgeAll(by *judgements) {
+	var some [256]*page
+	for end := -1; ; {
+		c.mu.RLock()
+		if end < 0 || end > len(c.pages) {
+			end = len(c.pages)
+		}
+		n := copy(some[:], c.pages[max(0, end-len(some)):end])
+		c.mu.RUnlock()
+		if n == 0 {
+			return
+		}
+		for _, p := range some[:n] {
+			if c.judge(p, by) == store.Gone {
+				c.remove(p)
+			}
+		}
+		if end -= n; end == 0 {
+			return
+		}
+		runtime.Gosched()
+	}
 }
 
 // holds reports whether anything is stored at a canonical path.
@@ -1120,14 +1160,20 @@ func (s *Site) Pages() iter.Seq[Page] {
 	}
 }
 
-// maxTracked is how many tags the fence remembers.
-const maxTracked = 1 << 16
+// A table of invalidations takes an eighth of MaxBytes, and so do the debts: to judge
+// all pages, when it is full, then costs each invalidation about the same, whatever
+// MaxBytes is.
+const minTableBytes = 1 << 20
 
 // A fence keeps results that are older than an invalidation from passing for
 // fresh. Each invalidation leaves a version on its tags; a page carries the ones
 // of the moment when its generation began, and is compared with its tags when it
 // is read. So an invalidation costs the same however many pages it concerns, and
 // reaches those that are still on their way.
+//
+// What it remembers is bounded. When three quarters of that are used, all pages are
+// judged, and carry from then on what came of it; then whatever is older than the
+// oldest run under way is forgotten. No page notices.
 //
 // There are two orders of versions: the Site's own, of what was invalidated here,
 // which holds whatever becomes of the Store; and that of the Store, if there is one.
@@ -1138,16 +1184,41 @@ type fence struct {
 	blinded      atomic.Bool   // whether anything was generated blind since the last contact
 	returns      atomic.Uint64 // how often the Store has come back
 
-	mu      sync.Mutex
-	pending map[string]owed // what the Store is yet to hear of, by tag; guarded by mu, as oldest
-	oldest  uint64          // the clock of the first of them, or zero
+	limit      int64         // of each table, in bytes
+	trigger    atomic.Int64  // from how many bytes on a compaction is worth it
+	followed   atomic.Uint64 // theirs are complete up to here
+	returnedAt atomic.Int64  // Unix time in ns at which the Store has come back last
+	judgeAll   func(*judgements)
+	overflown  func()     // is called where a table is full of what cannot be forgotten
+	compacting sync.Mutex // held by the one compaction; taken before mu
+
+	mu           sync.Mutex
+	running      map[hold]int    // the runs under way, by when they began; guarded by mu, as all below
+	pending      map[string]owed // what the Store is yet to hear of, by tag
+	pendingBytes int64
+	reset        store.Version // of the last Reset
 }
+
+// A hold keeps what was invalidated after it from being forgotten.
+type hold struct {
+	clock   uint64
+	version store.Version
+}
+
+// A judgement says what became of a page by what was invalidated up to a point.
+type judgement struct {
+	hold
+	effect store.Effect
+}
+
+// judgements are one judgement for each effect, which the pages share.
+type judgements [store.Gone + 1]*judgement
 
 // owed is an invalidation that the Store is yet to hear of.
 type owed struct {
-	effect      store.Effect // the strongest
-	first, last uint64       // the clock when it was asked for
-	due         bool         // whether nobody is telling the Store
+	effect store.Effect // the strongest
+	last   uint64       // the clock when it was asked for
+	due    bool         // whether nobody is telling the Store
 }
 
 // A debt says whether the Store is to hear of an invalidation.
@@ -1159,15 +1230,131 @@ const (
 	due                // somebody has to
 )
 
-func (f *fence) init() {
-	f.ours, f.theirs = store.NewVersions(maxTracked), store.NewVersions(maxTracked)
-	f.pending = make(map[string]owed)
+func (f *fence) init(limit int64) {
+	f.ours, f.theirs = store.NewVersions(math.MaxInt), store.NewVersions(math.MaxInt)
+	f.limit = limit
+	f.trigger.Store(limit / 4 * 3)
+	f.running, f.pending = make(map[hold]int), make(map[string]owed)
 	f.clock.Store(1) // a page that nobody has judged yet has 0
 }
 
 // now returns the ticket of what begins now, without a fence.
 func (f *fence) now() ticket {
 	return ticket{clock: f.clock.Load(), version: store.Version(f.seen.Load())}
+}
+
+// beginRun returns the ticket of a run that begins now, without a fence. What is
+// invalidated from now on is remembered until endRun.
+func (f *fence) beginRun() (ticket, hold) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.now()
+	h := hold{t.clock, t.version}
+	f.running[h]++
+	return t, h
+}
+
+// endRun says that what has come of a run is stored, or never will be.
+func (f *fence) endRun(h hold) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.running[h]--; f.running[h] == 0 {
+		delete(f.running, h)
+	}
+}
+
+// makeRoom sees to it that the tables stay within their bound. It is called without
+// locks. Where they are full it waits for the compaction; mostly that is long over by
+// then.
+func (f *fence) makeRoom() {
+	switch n := f.tableBytes(); {
+	case n <= f.trigger.Load():
+	case n <= f.limit:
+		if f.compacting.TryLock() {
+			go func() {
+				defer f.compacting.Unlock()
+				f.compact()
+			}()
+		}
+	default:
+		f.compacting.Lock()
+		defer f.compacting.Unlock()
+		if f.tableBytes() > f.limit {
+			f.compact()
+		}
+	}
+}
+
+func (f *fence) tableBytes() int64 { return max(f.ours.Bytes(), f.theirs.Bytes()) }
+
+// compact judges all pages, and forgets what no run under way can be concerned by.
+// What is put meanwhile is from a run that was under way, or has begun since. It is
+// called under f.compacting.
+func (f *fence) compact() {
+	f.mu.Lock()
+	upto := hold{version: store.Version(f.followed.Load())} // before the clock, which was moved first
+	upto.clock = f.clock.Load()
+	oldest := upto
+	for h := range f.running {
+		oldest.clock, oldest.version = min(oldest.clock, h.clock), min(oldest.version, h.version)
+	}
+	f.mu.Unlock()
+	var by judgements
+	for effect := range by {
+		by[effect] = &judgement{upto, store.Effect(effect)}
+	}
+	f.judgeAll(&by)
+	const some = 256
+	for f.ours.Compact(store.Version(oldest.clock), some) {
+		runtime.Gosched()
+	}
+	for f.theirs.Compact(oldest.version, some) {
+		runtime.Gosched()
+	}
+	// Runs that are slower than the tables are large: what they make counts as
+	// invalidated. The pages are judged.
+	for _, table := range []*store.Versions{f.ours, f.theirs} {
+		if table.Bytes() <= f.limit {
+			continue
+		}
+		for table.Bytes() > f.limit/8*7 && table.Compact(math.MaxUint64, some) {
+		}
+		f.overflown()
+	}
+	f.trigger.Store(max(f.limit/4*3, min(f.limit, f.tableBytes()+f.limit/8)))
+}
+
+// warnOverflow says that a table was full of what could not be forgotten.
+func (s *Site) warnOverflow() {
+	if s.log != nil {
+		s.log.Warn("isr: more was invalidated during one generation than can be remembered: pages that take so long count as invalidated",
+			"remedy", "make the slowest pages faster, set a shorter Route.Timeout, or a larger MaxBytes")
+	}
+}
+
+// judge stamps what the invalidations did to a page into it.
+func (f *fence) judge(p *page, by *judgements) store.Effect {
+	effect := f.effect(p)
+	if mark := p.aside.Load(); mark != nil && !f.invalidatedSince(p, mark) { // else it will count as such
+		mark.judged.Store(by[store.None])
+	}
+	if t := p.trouble.Load(); t != nil && !f.invalidated(&t.ticket, &p.key, p.tags) { // likewise
+		judged := *t
+		judged.ticket.clock = max(t.ticket.clock, by[effect].clock)
+		judged.ticket.version = max(t.ticket.version, by[effect].version)
+		p.trouble.CompareAndSwap(t, &judged) // who has come first has a newer ticket
+	}
+	p.judged.Store(by[effect])
+	return effect
+}
+
+// from returns the ticket from which on a page is still to be judged.
+func (p *page) from(j *judgement) ticket {
+	t := p.ticket
+	if j != nil {
+		t.clock, t.version = max(t.clock, j.clock), max(t.version, j.version)
+	}
+	return t
 }
 
 // see notes a version that the Store has given out.
@@ -1181,44 +1368,56 @@ func (f *fence) see(v store.Version) {
 }
 
 // invalidate has an effect on all that is older, in the Site's own order. What is
-// owed is remembered until settle is told that the Store knows of it.
-func (f *fence) invalidate(effect store.Effect, d debt, tags ...string) {
+// owed is remembered until settle is told that the Store knows of it: it reports
+// false where there is too much of that already.
+func (f *fence) invalidate(effect store.Effect, d debt, tags ...string) (remembered bool) {
+	f.makeRoom()
+	defer f.makeRoom()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clock, now := f.clock.Load()+1, time.Now()
 	for _, tag := range tags {
 		f.ours.Apply(now, store.Change{Tag: tag, Version: store.Version(clock), Effect: effect})
 	}
-	if d != paid {
-		f.owe(effect, clock, d == due, tags)
-	}
+	remembered = d == paid || f.owe(effect, clock, d == due, tags)
 	f.clock.Store(clock)
+	return remembered
 }
 
-// owe adds to what is owed to the Store. It is called under f.mu.
-func (f *fence) owe(effect store.Effect, clock uint64, due bool, tags []string) {
-	if len(f.pending)+len(tags) > maxTracked { // rather too much than too little
-		all := owed{effect, clock, clock, true}
-		for _, o := range f.pending {
-			all.effect, all.first = max(all.effect, o.effect), min(all.first, o.first)
-		}
-		clear(f.pending)
-		f.pending[everything], f.oldest = all, all.first
-		return
-	}
-	if len(f.pending) == 0 {
-		f.oldest = clock
+// owedOverhead is what a debt takes beside its tag.
+const owedOverhead = 100
+
+// owe adds to what is owed to the Store. It reports false where that is too much to
+// be remembered. The debts of visitors leave a half to others. It is called under
+// f.mu.
+func (f *fence) owe(effect store.Effect, clock uint64, due bool, tags []string) (all bool) {
+	all = true
+	limit := f.limit
+	if !due {
+		limit /= 2
 	}
 	for _, tag := range tags {
 		o, ok := f.pending[tag]
 		if !ok {
-			o.first = clock
+			n := owedOverhead + int64(len(tag))
+			if f.pendingBytes+n > limit {
+				all = false
+				continue
+			}
+			f.pendingBytes += n
 		}
-		f.pending[tag] = owed{max(o.effect, effect), o.first, clock, o.due || due}
+		f.pending[tag] = owed{max(o.effect, effect), clock, o.due || due}
 	}
+	return all
 }
 
-// debts returns what is owed to the Store, by effect, and the clock.
+// forgive forgets a debt. It is called under f.mu.
+func (f *fence) forgive(tag string) {
+	delete(f.pending, tag)
+	f.pendingBytes -= owedOverhead + int64(len(tag))
+}
+
+// debts returns some of what is owed to the Store, by effect, and the clock.
 func (f *fence) debts() (m map[store.Effect][]string, clock uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -1226,26 +1425,43 @@ func (f *fence) debts() (m map[store.Effect][]string, clock uint64) {
 	for tag, o := range f.pending {
 		if o.due {
 			m[o.effect] = append(m[o.effect], tag)
+			if len(m[o.effect]) == maxInvalidated {
+				break
+			}
 		}
 	}
 	return m, f.clock.Load()
 }
 
+// owedTo returns the strongest effect that the Store is yet to hear of on a page
+// that comes from there. What it has heard meanwhile is among theirs, and newer than
+// the ticket of whoever has asked it before.
+func (f *fence) owedTo(k *key, tags []string) (strongest store.Effect) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.pending) == 0 {
+		return store.None
+	}
+	look := func(tag string) { strongest = max(strongest, f.pending[tag].effect) }
+	for _, tag := range tags {
+		look(tag)
+	}
+	for tag := range k.tags {
+		look(tag)
+	}
+	look(everything)
+	return strongest
+}
+
 // settle notes what the Store knows of, and the version that it gave it. It was
 // asked at a clock: what is owed since then is still so.
 func (f *fence) settle(effect store.Effect, v store.Version, asked uint64, tags ...string) {
-	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v})
+	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it is forgiven; see owedTo
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, tag := range tags {
 		if o, ok := f.pending[tag]; ok && o.effect <= effect && o.last <= asked {
-			delete(f.pending, tag)
-		}
-	}
-	f.oldest = 0
-	for _, o := range f.pending {
-		if f.oldest == 0 || o.first < f.oldest {
-			f.oldest = o.first
+			f.forgive(tag)
 		}
 	}
 }
@@ -1270,24 +1486,13 @@ func changesOf(effect store.Effect, v store.Version, tags []string) []store.Chan
 	return list
 }
 
-// judged returns the ticket of what the Store judges from now on: it takes account
-// of what it has been told, and of what was heard from it.
-func (f *fence) judged() ticket {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	t := f.now()
-	if f.oldest != 0 {
-		t.clock = f.oldest - 1
-	}
-	return t
-}
-
 // apply takes over what was invalidated in the Store.
 func (f *fence) apply(at time.Time, c store.Changes) {
 	f.see(c.Upto)
 	if len(c.List) == 0 && !c.Reset {
 		return
 	}
+	f.makeRoom()
 	if c.Reset {
 		f.theirs.Forget(at, c.Upto)
 	}
@@ -1295,9 +1500,28 @@ func (f *fence) apply(at time.Time, c store.Changes) {
 	f.tick()
 }
 
+// follow takes over all that was invalidated in the Store up to a version.
+func (f *fence) follow(at time.Time, c store.Changes) {
+	if c.Reset && uint64(c.Upto) <= f.followed.Load() {
+		// Its order says nothing of what was judged further than that.
+		f.mu.Lock()
+		if c.Upto != f.reset {
+			f.reset = c.Upto
+			f.ours.Forget(at, store.Version(f.clock.Load()+1))
+			f.clock.Add(1)
+		}
+		f.mu.Unlock()
+	}
+	f.apply(at, c)
+	if uint64(c.Upto) > f.followed.Load() { // there is but one who follows
+		f.followed.Store(uint64(c.Upto))
+	}
+}
+
 // returned notes that the Store is back: what was generated without it counts as
 // stale.
 func (f *fence) returned() {
+	f.returnedAt.Store(time.Now().UnixNano())
 	f.returns.Add(1)
 	f.tick()
 }
@@ -1311,32 +1535,62 @@ func (f *fence) tick() {
 
 // effect returns the strongest effect on a page since its generation began.
 func (f *fence) effect(p *page) store.Effect {
-	clock := f.clock.Load()
-	if v := p.verdict.Load(); v>>2 == clock {
-		return store.Effect(v & 3)
-	}
-	strongest, at := f.since(&p.ticket, &p.key, p.tags)
-	if p.told > strongest {
-		strongest, at = p.told, time.Time{}
-	}
-	if mark := p.aside.Load(); mark != nil && f.invalidated(&mark.ticket, &p.key, p.tags) {
-		p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
-	}
-	if strongest != store.None {
-		if began := p.began(); at.Before(began) {
-			at = began
+	for {
+		clock := f.clock.Load()
+		if v := p.verdict.Load(); v>>2 == clock {
+			return store.Effect(v & 3)
 		}
-		p.revoked.CompareAndSwap(0, max(1, at.UnixNano()))
+		judged := p.judged.Load()
+		from := p.from(judged)
+		strongest, at := f.since(&from, &p.key, p.tags)
+		if judged != nil && judged.effect > strongest {
+			strongest = judged.effect // p.revoked has its time
+		}
+		if p.told > strongest {
+			strongest, at = p.told, time.Time{}
+		}
+		if mark := p.aside.Load(); mark != nil && f.invalidatedSince(p, mark) {
+			p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
+		}
+		if p.judged.Load() != judged {
+			continue // a compaction may have forgotten what there was to see
+		}
+		if strongest != store.None {
+			if began := p.began(); at.Before(began) {
+				at = began
+			}
+			p.revoked.CompareAndSwap(0, max(1, at.UnixNano()))
+		}
+		p.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
+		return strongest
 	}
-	p.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
-	return strongest
+}
+
+// invalidatedSince reports whether the page was invalidated after the generation began
+// of which there is but a mark.
+func (f *fence) invalidatedSince(p, mark *page) bool {
+	for {
+		judged := mark.judged.Load()
+		from := mark.from(judged)
+		was := f.invalidated(&from, &p.key, p.tags)
+		if mark.judged.Load() == judged {
+			return was
+		}
+	}
 }
 
 // failing reports whether the last attempt to renew the page has failed. An
 // invalidation since then gives hope.
 func (f *fence) failing(p *page) bool {
-	t := p.trouble.Load()
-	return t != nil && !f.invalidated(&t.ticket, &p.key, p.tags)
+	for {
+		t := p.trouble.Load()
+		if t == nil {
+			return false
+		}
+		if was := f.invalidated(&t.ticket, &p.key, p.tags); p.trouble.Load() == t {
+			return !was
+		}
+	}
 }
 
 // invalidated reports whether a page, as far as one knows its tags, was
@@ -1362,7 +1616,7 @@ func (f *fence) since(began *ticket, k *key, tags []string) (strongest store.Eff
 		strongest, at = e, when
 	}
 	if began.blind != 0 && began.blind <= f.returns.Load() && strongest == store.None {
-		return store.Stale, time.Now()
+		return store.Stale, time.Unix(0, f.returnedAt.Load())
 	}
 	return strongest, at
 }
@@ -1487,7 +1741,7 @@ func (s *Site) follow(ctx context.Context) {
 				at = contact // the Store was away, and it can have been right after that
 			}
 			contact = now
-			s.cache.apply(at, c)
+			s.cache.follow(at, c)
 			s.second.meets.Do(func() { close(s.second.met) })
 			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
 		},
@@ -1513,9 +1767,12 @@ func (s *Site) follow(ctx context.Context) {
 // payDebts tells the Store what it has not yet heard of, and reports whether it
 // has now.
 func (s *Site) payDebts(ctx context.Context) bool {
-	debts, asked := s.cache.debts()
-	for effect, all := range debts {
-		for tags := range slices.Chunk(all, maxInvalidated) {
+	for {
+		debts, asked := s.cache.debts()
+		if len(debts) == 0 {
+			return true
+		}
+		for effect, tags := range debts {
 			v, err := s.second.Invalidate(ctx, effect, tags...)
 			if err != nil {
 				return false
@@ -1523,7 +1780,6 @@ func (s *Site) payDebts(ctx context.Context) bool {
 			s.cache.settle(effect, v, asked, tags...)
 		}
 	}
-	return true
 }
 
 // maxInvalidated is of how many tags the Store is told at a time where it has missed

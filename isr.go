@@ -295,6 +295,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	}
 	_, s.router = h.(*http.ServeMux)
 	s.cache = newCache(maxBytes)
+	s.cache.overflown = sync.OnceFunc(s.warnOverflow)
 	s.maxStreaming = max(s.limit, maxBytes/4)
 	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)))

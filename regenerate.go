@@ -220,6 +220,7 @@ type flight struct {
 	started bool // whether its ticket holds
 	old     *page
 	ticket  ticket
+	hold    hold         // of what was invalidated since it began
 	lease   store.Ticket // the Store's; zero where it could not be had
 
 	first  *look         // what came of asking the Store before there was a slot
@@ -588,12 +589,14 @@ func (f *flight) isOutdated() bool {
 func (s *Site) stamp(f *flight) {
 	r := &s.runs
 	r.fence++
-	f.ticket = s.cache.now()
-	f.ticket.fence = r.fence
-	if !f.counted {
+	if f.counted {
+		f.ticket = s.cache.now()
+	} else {
+		f.ticket, f.hold = s.cache.beginRun()
 		f.counted = true
 		r.active++
 	}
+	f.ticket.fence = r.fence
 }
 
 // start begins a run. It is called under runs.mu.
@@ -726,7 +729,7 @@ func (f *flight) call() bool {
 // what another instance has made is as good as one's own.
 func (f *flight) look(key string) (ended bool, err error) {
 	s := f.site
-	judged := s.cache.judged()
+	judged := s.cache.now()
 	rec, effect, err := s.second.Get(context.Background(), key)
 	if err == nil && f.take(key, rec, effect, judged) {
 		return true, nil
@@ -809,6 +812,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 		s.report(Event{Kind: StoreFailed, Path: f.key.path, Route: f.route.pattern, Err: err})
 		return false
 	}
+	effect = max(effect, s.cache.owedTo(&p.key, p.tags))
 	p.order, p.told = store.Ticket{Version: rec.Version, Fence: rec.Fence}, effect
 	p.ticket = ticket{clock: judged.clock, version: max(judged.version, rec.Version), fence: f.ticket.fence}
 	if now := time.Now(); p.generated.After(now) { // by a clock that is ahead of ours
@@ -1018,6 +1022,7 @@ func (s *Site) land(f *flight) {
 	if f.counted {
 		f.counted = false
 		r.active--
+		s.cache.endRun(f.hold)
 	}
 	r.rest()
 }

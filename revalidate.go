@@ -360,7 +360,9 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 		err = errors.New("its versions have gone back")
 	}
 	if err != nil {
-		s.cache.invalidate(effect, due, tags...)
+		if !s.cache.invalidate(effect, due, tags...) {
+			err = fmt.Errorf("%w; and it is owed so much already that it will not be told", err)
+		}
 		return fmt.Errorf("isr: the Store, and with it other instances and the next start, may not know of it: %w", err)
 	}
 	s.cache.invalidate(effect, paid, tags...) // here it holds whatever the Store makes of it

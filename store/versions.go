@@ -24,7 +24,12 @@ type Versions struct {
 	order *list.List               // those invalidated last at the back
 	floor marks                    // the newest of what was forgotten
 	upto  Version
+	bytes int64
 }
+
+// tagOverhead is what a tag takes beside its own bytes: its versions, its place in
+// the list, and one in the map, which may be half empty.
+const tagOverhead = 300
 
 type tagVersions struct {
 	tag    string
@@ -62,6 +67,7 @@ func (t *Versions) Apply(at time.Time, changes ...Change) {
 			v := &tagVersions{tag: strings.Clone(c.Tag)}
 			e = t.order.PushBack(v)
 			t.tags[v.tag] = e
+			t.bytes += tagOverhead + int64(len(v.tag))
 		}
 		v := e.Value.(*tagVersions)
 		if c.Version > v.marks[c.Effect].version {
@@ -72,7 +78,8 @@ func (t *Versions) Apply(at time.Time, changes ...Change) {
 			t.place(e)
 		}
 	}
-	for len(t.tags) > t.limit && t.forget() {
+	for len(t.tags) > t.limit && t.oldest() != t.upto {
+		t.forget()
 	}
 }
 
@@ -89,23 +96,45 @@ func (t *Versions) place(e *list.Element) {
 	t.order.MoveToFront(e)
 }
 
-// forget drops the tag whose last invalidation is the oldest, unless that is the
-// newest of all: or everything would count as invalidated. It is called under
-// t.mu.
-func (t *Versions) forget() bool {
+// oldest returns when the tag that forget drops was invalidated last. Where that is
+// the newest of all, everything would count as invalidated. It is called under t.mu.
+func (t *Versions) oldest() Version { return t.order.Front().Value.(*tagVersions).newest }
+
+// forget drops the tag whose last invalidation is the oldest. It is called under t.mu.
+func (t *Versions) forget() {
 	e := t.order.Front()
 	v := e.Value.(*tagVersions)
-	if v.newest == t.upto {
-		return false
-	}
 	t.order.Remove(e)
 	delete(t.tags, v.tag)
+	t.bytes -= tagOverhead + int64(len(v.tag))
 	for effect, m := range &v.marks {
 		if m.version > t.floor[effect].version {
 			t.floor[effect] = m
 		}
 	}
+}
+
+// Compact forgets up to n tags that were not invalidated after a version, those that
+// were invalidated longest ago first, and reports whether there may be more. What is
+// older than what was forgotten then counts as invalidated: it is for callers who have
+// judged all that is.
+func (t *Versions) Compact(upto Version, n int) (more bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for range n {
+		if len(t.tags) == 0 || t.oldest() > upto {
+			return false
+		}
+		t.forget()
+	}
 	return true
+}
+
+// Bytes returns about how much memory the table takes.
+func (t *Versions) Bytes() int64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.bytes
 }
 
 // Forget says that nothing is known of what was invalidated up to a version:
