@@ -307,6 +307,32 @@ func BenchmarkInvalidateTag(b *testing.B) {
 	}
 }
 
+// Purges of as many paths as there are calls, none of which is stored: nobody else's page
+// may be made anew for them.
+func BenchmarkPurgeOthers(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		site := filled(b, n)
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				i++
+				if err := site.Purge(b.Context(), "/other/"+strconv.Itoa(i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			r, w := target("GET", "/"), newSink()
+			before := site.Stats().Hits
+			for i := range n {
+				r.URL.Path = numbered(i)
+				w.serve(site, r)
+			}
+			b.ReportMetric(float64(n-int(site.Stats().Hits-before)), "spurious")
+		})
+	}
+}
+
 // A hit right after the invalidation of a tag that the page does not have: it has
 // to be judged anew.
 func BenchmarkHitAfterInvalidateTag(b *testing.B) {

@@ -5,9 +5,12 @@ package isr
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/memory"
 )
 
@@ -100,6 +104,102 @@ func TestPrefix(t *testing.T) {
 	}
 	if len(seen) != 5 {
 		t.Errorf("%d of 5 differ: %v", len(seen), seen)
+	}
+}
+
+// Against a list of all that was invalidated: however runs, invalidations, compactions
+// and looks follow each other, the effect on a page is what it would be if nothing were
+// ever forgotten.
+func TestCompactionOracle(t *testing.T) {
+	type entry struct {
+		tag    string
+		at     uint64
+		effect store.Effect
+	}
+	type run struct {
+		p *page
+		h hold
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for range 20 {
+		c := newCache(1 << 30)
+		overflown, version := false, store.Version(0)
+		c.overflown = func() { overflown = true }
+		c.limit = 50_000
+		c.trigger.Store(c.limit / 4 * 3)
+		var ours, theirs []entry
+		var runs []run
+		pages, rt := make(map[*page]bool), new(route)
+		tag := func() string { return fmt.Sprint("tag ", rng.IntN(400)) }
+		effect := func() store.Effect { return store.Effect(1 + rng.IntN(3)) }
+		strongest := func(p *page) (want store.Effect) {
+			look := func(list []entry, since uint64) {
+				for _, e := range list {
+					if e.at > since && e.effect > want && slices.Contains(p.tags, e.tag) {
+						want = e.effect
+					}
+				}
+			}
+			look(ours, p.ticket.clock)
+			look(theirs, uint64(p.ticket.version))
+			return want
+		}
+		for range 3000 {
+			switch n := rng.IntN(20); {
+			case n < 4 && len(runs) < 20:
+				ticket, h := c.beginRun()
+				p := &page{key: key{path: fmt.Sprint("/", rng.Uint64())}, route: rt, ticket: ticket, size: 1, generated: time.Now()}
+				for range rng.IntN(3) {
+					p.tags = append(p.tags, tag())
+				}
+				runs = append(runs, run{p, h})
+			case n < 7 && len(runs) > 0:
+				i := rng.IntN(min(len(runs), 3))
+				r := runs[i]
+				runs = slices.Delete(runs, i, i+1)
+				if _, ok := c.put(r.p, false); ok {
+					pages[r.p] = true
+				} else if strongest(r.p) != store.Gone && !overflown {
+					t.Fatal("not stored, and not gone")
+				}
+				c.endRun(r.h)
+			case n < 12:
+				e := entry{tag(), 0, effect()}
+				c.invalidate(e.effect, paid, e.tag)
+				e.at = c.clock.Load()
+				ours = append(ours, e)
+			case n < 17:
+				version += store.Version(1 + rng.IntN(3))
+				e := entry{tag(), uint64(version), effect()}
+				c.follow(time.Now(), store.Changes{List: changesOf(e.effect, version, []string{e.tag}), Upto: version})
+				theirs = append(theirs, e)
+			case n == 17 && rng.IntN(30) == 0:
+				c.compacting.Lock()
+				c.compact()
+				c.compacting.Unlock()
+			default:
+				for p := range pages {
+					got, want := c.effect(p), strongest(p)
+					if got < want || got > want && !overflown {
+						t.Fatalf("%v, want %v", got, want)
+					}
+					if rng.IntN(3) == 0 {
+						if found, effect := c.get(&p.key, nil); (found == nil) != (want == store.Gone) && !overflown || effect < want && found != nil {
+							t.Fatalf("found %v, %v; want %v", found != nil, effect, want)
+						}
+					}
+					if want == store.Gone {
+						delete(pages, p)
+					}
+					break
+				}
+			}
+		}
+		if n := c.tableBytes(); n > c.limit+1000 {
+			t.Errorf("the tables take %d bytes of %d", n, c.limit)
+		}
 	}
 }
 

@@ -25,6 +25,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/memory"
 )
 
 // What each kind of invalidation does to a page, before the next visit and at it.
@@ -755,8 +757,7 @@ func TestRevalidateFollowsTheSlash(t *testing.T) {
 	}
 }
 
-// The fence forgets tags when there are very many; what is older than what it
-// has forgotten counts as invalidated.
+// What is purged stays so, and what is not is not, however many other tags there are.
 func TestManyTags(t *testing.T) {
 	c := new(cms)
 	site := isr.Wrap(c, isr.Options{Routes: map[string]isr.Route{"/gone": {Tags: []string{"gone"}}}})
@@ -783,6 +784,70 @@ func TestManyTags(t *testing.T) {
 	}
 	if got := get(site, "/new").Header.Get("Cache-Status"); got != "isr; hit" {
 		t.Errorf("what is newer than all that was forgotten: %q", got)
+	}
+}
+
+// Invalidations cost only the pages that they concern, however many there are, while a
+// slow page is being made, and where another instance makes them.
+func TestInvalidationsOfOthers(t *testing.T) {
+	for name, fleets := range map[string]bool{"alone": false, "in a fleet": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var second store.Store
+				if fleets {
+					second = memory.New()
+				}
+				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if r.URL.Path == "/slow" {
+						time.Sleep(20 * time.Second)
+					}
+				}}
+				in := fleet(t, second, isr.Options{MaxBytes: 16 << 20, Default: isr.Route{TTL: time.Hour}})
+				site := in.start(&c)
+				purger := site
+				if second != nil {
+					purger = in.start(&c)
+				}
+				const pages = 1000
+				for i := range pages {
+					get(site, fmt.Sprintf("/%d", i))
+				}
+				site.Purge(t.Context(), "/0") // an old purge makes nobody else's page go
+				purge := func(n, from int) {
+					for i := range n {
+						if err := purger.Purge(t.Context(), fmt.Sprintf("/other/%d", from+i)); err != nil {
+							t.Fatal(err)
+						}
+						if i%1000 == 0 {
+							synctest.Wait()
+						}
+					}
+				}
+				purge(30_000, 0)
+				go get(site, "/slow")
+				time.Sleep(time.Second)
+				purge(4000, 30_000)
+				if err := purger.Purge(t.Context(), "/1"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				purge(30_000, 34_000)
+				synctest.Wait()
+				hits := site.Stats().Hits
+				for i := 2; i < pages; i++ {
+					get(site, fmt.Sprintf("/%d", i))
+				}
+				get(site, "/slow")
+				if n := site.Stats().Hits - hits; n != pages-1 {
+					t.Errorf("%d hits for %d pages that nobody has purged", n, pages-1)
+				}
+				for i := range 2 {
+					if got := get(site, fmt.Sprintf("/%d", i)).Header.Get("Cache-Status"); strings.HasPrefix(got, "isr; hit") {
+						t.Errorf("/%d was purged: %q", i, got)
+					}
+				}
+			})
+		})
 	}
 }
 
