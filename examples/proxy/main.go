@@ -19,6 +19,11 @@
 // one. If people can log in, name their cookie with -session, and whoever has it
 // goes past the cache. Pages that set a cookie, or say that they are private, are
 // never kept.
+//
+// For a page, the origin sees X-Forwarded-For: 0.0.0.0, because it is for nobody in
+// particular; for what goes through, the visitor's address. It is never missing: an
+// origin that trusts a proxy on its own machine would take a request without it for
+// one of its own.
 package main
 
 import (
@@ -141,9 +146,6 @@ func newProxy(cfg config) *httputil.ReverseProxy {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(cfg.origin)
 			r.SetXForwarded()
-			if r.In.RemoteAddr == "0.0.0.0:0" {
-				r.Out.Header.Del("X-Forwarded-For") // a page is for nobody in particular
-			}
 			// Requests for pages and those that go through must agree on where the
 			// site is, or its links lead to two places.
 			r.Out.Host = cfg.public.Host

@@ -300,10 +300,10 @@ func TestWhatGoesThrough(t *testing.T) {
 	}
 
 	want := []request{
-		{"GET", "", "", "www.example.com", "", "https"},
+		{"GET", "", "", "www.example.com", "0.0.0.0", "https"},
 		{"GET", "session=7", "", "www.example.com", "127.0.0.1", "https"},
 		{"POST", "", "hello", "www.example.com", "127.0.0.1", "https"},
-		{"GET", "", "", "www.example.com", "", "https"},
+		{"GET", "", "", "www.example.com", "0.0.0.0", "https"},
 	}
 	mu.Lock()
 	defer mu.Unlock()
