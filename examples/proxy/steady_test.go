@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a network without wires, which a bubble can see through.
+type pipes struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case p.conns <- there:
+		return here, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// behind runs a test in a bubble, with the proxy's server in front of a handler.
+func behind(t *testing.T, origin http.HandlerFunc, test func(t *testing.T, visitors *pipes)) {
+	synctest.Test(t, func(t *testing.T) {
+		back, front := newPipes(), newPipes()
+		transport := &http.Transport{DialContext: back.dial}
+		there := &url.URL{Scheme: "http", Host: "origin.example"}
+		site := newSite(config{origin: there, public: there, ttl: time.Hour, session: "session", log: slog.New(slog.DiscardHandler), transport: transport})
+		servers := []*http.Server{newServer(site), {Handler: origin}}
+		go servers[0].Serve(front)
+		go servers[1].Serve(back)
+		defer func() {
+			transport.CloseIdleConnections()
+			if err := errors.Join(servers[0].Close(), site.Shutdown(t.Context()), servers[1].Close()); err != nil {
+				t.Error(err)
+			}
+		}()
+		test(t, front)
+	})
+}
+
+func TestStreamsOutlastTheTimeouts(t *testing.T) {
+	const events, pause = 10, 3 * time.Minute
+	origin := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range events {
+			time.Sleep(pause)
+			fmt.Fprintf(w, "data: %d\n\n", i)
+			http.NewResponseController(w).Flush()
+			if r.Context().Err() != nil {
+				return
+			}
+		}
+	}
+	behind(t, origin, func(t *testing.T, visitors *pipes) {
+		conn, _ := visitors.dial(t.Context(), "", "")
+		defer conn.Close()
+		io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: x\r\nCookie: session=1\r\nConnection: close\r\n\r\n")
+		begin := time.Now()
+		all, err := io.ReadAll(conn)
+		if err != nil || strings.Count(string(all), "data: ") != events || time.Since(begin) != events*pause {
+			t.Errorf("after %v: %v\n%s", time.Since(begin), err, all)
+		}
+	})
+}
+
+func TestUploadsOutlastTheTimeouts(t *testing.T) {
+	const parts, pause = 10, 50 * time.Second
+	origin := func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		time.Sleep(5 * time.Minute) // it thinks it over
+		fmt.Fprint(w, "got ", n, " ", err)
+	}
+	behind(t, origin, func(t *testing.T, visitors *pipes) {
+		conn, _ := visitors.dial(t.Context(), "", "")
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", parts)
+		for range parts {
+			time.Sleep(pause)
+			io.WriteString(conn, "x")
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "got 10 <nil>" {
+			t.Errorf("%q, %v", body, err)
+		}
+	})
+}
+
+// Whoever does not go on, in whatever part of an exchange, keeps nothing for long.
+func TestStalledVisitorsAreCutOff(t *testing.T) {
+	for name, request := range map[string]string{
+		"nothing":         "",
+		"half a header":   "GET / HTTP/1.1\r\nHo",
+		"half an upload":  "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+		"reads no page":   "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"reads no stream": "GET / HTTP/1.1\r\nHost: x\r\nCookie: session=1\r\n\r\n",
+	} {
+		origin := func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				return
+			}
+			for range 100 {
+				if _, err := w.Write(make([]byte, 10<<10)); err != nil {
+					return
+				}
+			}
+		}
+		behind(t, origin, func(t *testing.T, visitors *pipes) {
+			conn, _ := visitors.dial(t.Context(), "", "")
+			defer conn.Close()
+			io.WriteString(conn, request)
+			time.Sleep(reading + time.Second)
+			synctest.Wait()
+			conn.SetDeadline(time.Now().Add(time.Second))
+			n, err := io.Copy(io.Discard, conn)
+			if err != nil || n > 64<<10 {
+				t.Errorf("%s: %d bytes were still to come, and then %v", name, n, err)
+			}
+		})
+	}
+}
+
+// After an answer, an open connection is kept for a while, and no longer.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	behind(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") }, func(t *testing.T, visitors *pipes) {
+		for _, method := range []string{"GET", "POST"} {
+			conn, _ := visitors.dial(t.Context(), "", "")
+			defer conn.Close()
+			in := bufio.NewReader(conn)
+			for range 2 {
+				time.Sleep(5 * time.Second)
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", method)
+				resp, err := http.ReadResponse(in, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "hello" {
+					t.Errorf("%s: %q, %v", method, body, err)
+				}
+			}
+			begin := time.Now()
+			if _, err := in.ReadByte(); err != io.EOF || time.Since(begin) != 2*time.Minute {
+				t.Errorf("%s: %v after %v", method, err, time.Since(begin))
+			}
+		}
+	})
+}
