@@ -187,9 +187,18 @@ func (t *Telemetry) route(pattern string) *route {
 	return r
 }
 
+// maxText is how much of a path or an error a span has: visitors choose paths, and
+// spans wait in memory to be exported.
+const maxText = 2 << 10
+
 // valid makes s what OTLP takes: one string that is not UTF-8 fails the export of
 // all that goes with it.
-func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+func valid(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText] + "…" // what is cut in two is not UTF-8
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
 
 // Register adds what is read when the metrics are collected: the events that
 // Observe was told of, and the [isr.Stats] of the site. Call it once, with the

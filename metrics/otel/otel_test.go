@@ -457,6 +457,21 @@ func TestOddEvents(t *testing.T) {
 	}
 }
 
+// Visitors choose paths, and spans wait in memory: how long a path is, does not matter.
+func TestLongPathsAreCut(t *testing.T) {
+	b := newBackend()
+	tel := b.telemetry(t)
+	long := "/" + strings.Repeat("é", 1<<20)
+	tel.Observe(isr.Event{Kind: isr.Failed, Path: long, Err: errors.New(long)})
+	s := b.ended(time.Time{})[0]
+	path, _ := s.Attributes["url.path"].(string)
+	for what, text := range map[string]string{"path": path, "error": s.Status.Description} {
+		if len(text) < 1000 || len(text) > 3000 || !utf8.ValidString(text) || !strings.HasSuffix(text, "…") {
+			t.Errorf("%s of %d bytes: %.20q", what, len(text), text)
+		}
+	}
+}
+
 // A broken is a MeterProvider that has something against one instrument.
 type broken struct {
 	noop.MeterProvider
