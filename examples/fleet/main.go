@@ -19,9 +19,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -102,7 +105,27 @@ func newInstance(number int, posts *posts, addr, secret string) *instance {
 	mux := http.NewServeMux()
 	mux.Handle("/", site)
 	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, secret))
-	return &instance{&http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, site, client}
+	return &instance{&http.Server{
+		Handler:           onlyLocal(mux),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      2 * time.Minute, // longer than the webhook may take
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}, site, client}
+}
+
+// onlyLocal answers for localhost and for IP addresses. Whoever asks may edit, and a
+// page elsewhere, whose name leads here, could have a browser ask.
+func onlyLocal(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := url.URL{Host: r.Host} // empty: not from a browser
+		if _, err := netip.ParseAddr(asked.Hostname()); err != nil && r.Host != "" && !strings.EqualFold(asked.Hostname(), "localhost") {
+			http.Error(w, "ask localhost, or an IP address", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // stop ends the instance: the visitors first, then the pages that are on their way

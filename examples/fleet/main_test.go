@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,5 +112,40 @@ func TestRedisIsDown(t *testing.T) {
 	in.server.Handler.ServeHTTP(w, r)
 	if w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), "Hello\n") {
 		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+}
+
+// Whoever asks may edit, so a page elsewhere whose name leads here must not, nor may
+// anybody fill the memory.
+func TestStrangersAreBounded(t *testing.T) {
+	posts := newPosts()
+	in := newInstance(1, posts, "127.0.0.1:1", "s3cret")
+	defer in.stop()
+	for _, tt := range []struct {
+		host string
+		want int
+	}{
+		{"localhost:8081", http.StatusNoContent}, {"127.0.0.1:8081", http.StatusNoContent}, {"[::1]:8081", http.StatusNoContent},
+		{"attacker.example", http.StatusForbidden}, {"127.0.0.1.attacker.example", http.StatusForbidden},
+	} {
+		r := httptest.NewRequest(http.MethodPut, "/post/hello", strings.NewReader(tt.host))
+		r.Host = tt.host
+		w := httptest.NewRecorder()
+		in.server.Handler.ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("Host %s: status %d, want %d", tt.host, w.Code, tt.want)
+		}
+	}
+	if title, _ := posts.get("hello"); title != "[::1]:8081" {
+		t.Errorf("the title is %q", title)
+	}
+	for i := range 2 * maxPosts {
+		posts.set(strconv.Itoa(i), "x")
+	}
+	if n := len(posts.slugs()); n != maxPosts {
+		t.Errorf("%d posts, want %d", n, maxPosts)
+	}
+	if !posts.set("hello", "y") {
+		t.Error("no post can be edited any more")
 	}
 }

@@ -27,10 +27,18 @@ func (p *posts) get(slug string) (title string, ok bool) {
 	return title, ok
 }
 
-func (p *posts) set(slug, title string) {
+// maxPosts is how many there may be: whoever asks may add one.
+const maxPosts = 1000
+
+// set reports false if there is no room for another post.
+func (p *posts) set(slug, title string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if _, ok := p.title[slug]; !ok && len(p.title) >= maxPosts {
+		return false
+	}
 	p.title[slug] = title
+	return true
 }
 
 func (p *posts) slugs() (slugs []string) {
@@ -74,7 +82,10 @@ func newPages(number int, posts *posts) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		posts.set(r.PathValue("slug"), string(title))
+		if !posts.set(r.PathValue("slug"), string(title)) {
+			http.Error(w, "there are too many posts", http.StatusInsufficientStorage)
+			return
+		}
 		w.WriteHeader(http.StatusNoContent)
 	})
 	return mux
