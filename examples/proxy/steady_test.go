@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -131,6 +132,7 @@ func TestStalledVisitorsAreCutOff(t *testing.T) {
 			if _, err := io.Copy(io.Discard, r.Body); err != nil {
 				return
 			}
+			w.Header().Set("Content-Length", strconv.Itoa(100*10<<10)) // else ReverseProxy has a mutex, at which time stands still in a bubble
 			for range 100 {
 				if _, err := w.Write(make([]byte, 10<<10)); err != nil {
 					return
