@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -226,14 +227,16 @@ func TestRewriteWhileFollowed(t *testing.T) {
 		t.Fatalf("%+v, %v, want Reset", c, err)
 	}
 	const each = 200
+	var writers sync.WaitGroup
+	defer writers.Wait() // the last one's change is seen before it has returned
 	for i, s := range stores {
-		go func() {
+		writers.Go(func() {
 			for n := range each {
 				if _, err := s.Invalidate(t.Context(), store.Gone, string([]byte{byte(i), byte(n)})); err != nil {
 					t.Errorf("Invalidate: %v", err)
 				}
 			}
-		}()
+		})
 	}
 	seen := make(map[string]bool)
 	for deadline := time.Now().Add(time.Minute); len(seen) < len(stores)*each; {
