@@ -598,7 +598,7 @@ type Page struct {
 	Generated                        time.Time     // when its generation ended, less the Age that it had from upstream
 	TTL, Duration                    time.Duration // TTL: zero means until revalidated on demand, less than zero that it is never fresh; Duration: of the last generation
 	Size                             int64         // memory in bytes, overhead included
-	Tags                             []string      // of the route and of the handler
+	Tags                             []string      // of the route and of the handler; where they are more than 128, the first 64
 	ETag                             string        // of the body without encoding
 	Hits                             uint64        // since the page was first stored
 	Failures                         int           // in a row, since the last success
@@ -791,7 +791,7 @@ func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	out := Page{
 		Scheme: p.key.scheme, Host: p.key.host, Path: p.key.path, Query: p.key.query, Route: p.route.pattern,
 		Varied: parseHeader(p.key.varied), Status: p.status, State: view.state, NotStored: p.pass.String(),
-		Generated: p.generated, Duration: p.took, Size: p.size, Tags: p.tags, Hits: p.hits.Load(),
+		Generated: p.generated, Duration: p.took, Size: p.size, Tags: plainTags(p.tags), Hits: p.hits.Load(),
 	}
 	if p.plain != nil {
 		out.Header, out.ETag = p.plain.snapshot()
@@ -1623,9 +1623,74 @@ func (f *fence) since(began *ticket, k *key, tags []string) (strongest store.Eff
 
 // Limits of tags.
 const (
-	maxTags     = 128
+	maxTags     = 128 // of a page's own
 	maxTagBytes = 256
+	tagBuckets  = 64
 )
+
+// bucketTags are what a page has instead of the tags that are too many. No tag that
+// checkTag accepts looks like them, nor does that of a path. They are in Stores:
+// never change them, nor bucketTag.
+var bucketTags = func() (tags [tagBuckets]string) {
+	for i := range tags {
+		tags[i] = fmt.Sprintf("\x00~%02d", i)
+	}
+	return tags
+}()
+
+// bucketTag returns the bucket that a tag is folded into. Each invalidation of the
+// tag is one of its bucket, too.
+func bucketTag(tag string) string {
+	if isBucketTag(tag) {
+		return tag
+	}
+	sum := sha256.Sum256([]byte(tag))
+	return bucketTags[sum[0]%tagBuckets]
+}
+
+func isBucketTag(tag string) bool { return strings.HasPrefix(tag, "\x00~") }
+
+// withBuckets returns tags and their buckets.
+func withBuckets(tags []string) []string {
+	all := slices.Clone(tags)
+	for _, tag := range tags {
+		if bucket := bucketTag(tag); !slices.Contains(all[len(tags):], bucket) {
+			all = append(all, bucket)
+		}
+	}
+	return all
+}
+
+// foldTags returns at most maxTags tags: the first as they are, and buckets for the
+// rest where they are more.
+func foldTags(tags []string) []string {
+	if len(tags) <= maxTags {
+		return tags
+	}
+	out := make([]string, 0, maxTags)
+	var used [tagBuckets]bool
+	for _, tag := range tags {
+		if len(out) < maxTags-tagBuckets && !isBucketTag(tag) {
+			out = append(out, tag)
+		} else {
+			used[slices.Index(bucketTags[:], bucketTag(tag))] = true
+		}
+	}
+	for i, bucket := range bucketTags {
+		if used[i] {
+			out = append(out, bucket)
+		}
+	}
+	return out
+}
+
+// plainTags returns those of a page's tags that are not buckets.
+func plainTags(tags []string) []string {
+	if len(tags) == 0 || !isBucketTag(tags[len(tags)-1]) {
+		return tags
+	}
+	return slices.Clip(tags[:slices.IndexFunc(tags, isBucketTag)])
+}
 
 // checkTag says what is wrong with a tag.
 func checkTag(tag string) error {
@@ -1638,6 +1703,8 @@ func checkTag(tag string) error {
 		return errors.New("a tag has no comma and no control character")
 	case strings.TrimSpace(tag) != tag:
 		return errors.New("a tag neither begins nor ends with a space")
+	case tag[0] == '/':
+		return errors.New(`a tag does not begin with "/": paths are for Revalidate and Purge, and need no tag`)
 	}
 	return nil
 }

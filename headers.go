@@ -275,14 +275,10 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 	if l.ttl < 0 || l.ttl == 0 && rt.TTL < 0 {
 		return refusal{why: "has no lifetime by its Cache-Control, and Route.TTL is NoStore"}
 	}
-	tags := tagsOf(rt, h)
-	for _, tag := range tags {
+	for tag := range elements(h["Cache-Tag"]) {
 		if err := checkTag(tag); err != nil {
 			return refusal{"has a Cache-Tag that is none", err.Error()}
 		}
-	}
-	if len(tags) > maxTags {
-		return refusal{fmt.Sprintf("has %d tags", len(tags)), fmt.Sprintf("a page has at most %d", maxTags)}
 	}
 	return refusal{}
 }
@@ -300,15 +296,24 @@ func isPrivate(status int, h http.Header) bool {
 		h["Set-Cookie"] != nil || parseCacheControl(h["Cache-Control"]).private
 }
 
-// tagsOf returns the tags of the route and those of the handler.
+// tagsOf returns the tags of the route and those of the handler, folded where they
+// are too many.
 func tagsOf(rt *route, h http.Header) []string {
-	tags := rt.Tags
+	if len(h["Cache-Tag"]) == 0 {
+		return rt.Tags
+	}
+	tags := slices.Clip(rt.Tags)
+	seen := make(map[string]bool)
+	for _, tag := range tags {
+		seen[tag] = true
+	}
 	for tag := range elements(h["Cache-Tag"]) {
-		if !slices.Contains(tags, tag) {
-			tags = append(slices.Clip(tags), strings.Clone(tag))
+		if !seen[tag] {
+			seen[tag] = true
+			tags = append(tags, strings.Clone(tag))
 		}
 	}
-	return tags
+	return foldTags(tags)
 }
 
 // validators are those that the handler itself has set.
@@ -477,10 +482,12 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
 	p.size = pageOverhead + p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
-	if len(p.tags) > len(p.route.Tags) {
+	if ofRoute := p.route.Tags; !slices.Equal(p.tags, ofRoute) {
 		p.size += int64(16 * cap(p.tags))
-		for _, tag := range p.tags[len(p.route.Tags):] {
-			p.size += allocated(tag)
+		for i, tag := range p.tags {
+			if !isBucketTag(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
+				p.size += allocated(tag)
+			}
 		}
 	}
 }

@@ -196,7 +196,10 @@ type Route struct {
 	Normalize func(http.Header)
 
 	// Tags are names for RevalidateTag and PurgeTag. The handler adds more with
-	// a Cache-Tag response header. A page has at most 128, of 256 bytes each.
+	// a Cache-Tag response header. A tag has at most 256 bytes, and does not begin
+	// with "/". Of a page with more than 128 the first 64 count as they are; the
+	// others share 64 buckets, so that it is also invalidated with tags that it has
+	// not.
 	Tags []string
 
 	// Bypass, if not nil, reports whether a visitor's request is not for the
@@ -410,7 +413,8 @@ type visit struct {
 	start time.Time
 	route *route
 	key   key
-	asked uint64 // the fence's clock when the visitor asked
+	asked uint64   // the fence's clock when the visitor asked
+	tags  []string // of the page that they get
 }
 
 // waits reports whether the visitor of an unknown page waits for it where people
@@ -432,6 +436,7 @@ func (v *visit) hit(p *page, view view) {
 		kind = StaleHit
 	}
 	p.hits.Add(1)
+	v.tags = p.tags
 	v.site.cache.touch(p, v.start)
 	p.serve(v.w, v.r, view)
 	v.done(kind, p.status, view.age, nil)
@@ -546,6 +551,7 @@ func (v *visit) standIn(fwd forward, err error) bool {
 	case view.state == Fresh: // by another run, begun later
 		v.hit(p, view)
 	case view.shows():
+		v.tags = p.tags
 		p.serveForwarded(v.w, v.r, view, fwd)
 		v.done(StaleHit, p.status, view.age, err)
 	default:
@@ -595,6 +601,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 	default:
 		fwd.stored = f.outcome.stored
 		view := made.view(effect, time.Now())
+		v.tags = made.tags
 		made.serveForwarded(v.w, v.r, view, fwd)
 		v.done(Miss, made.status, view.age, nil)
 	}
@@ -698,7 +705,7 @@ func (v *visit) change() {
 	o := &observer{ResponseWriter: v.w, success: func(known bool) {
 		if s.changed(path, elsewhere, known) && !told {
 			told = true
-			s.report(Event{Kind: Revalidated, Path: path})
+			s.report(Event{Kind: Revalidated, Path: clean})
 		}
 	}}
 	panicked := true
@@ -761,7 +768,17 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 	if v.route != nil {
 		pattern = v.route.pattern
 	}
-	s.tell(Event{Kind: kind, Path: v.r.URL.EscapedPath(), Route: pattern, Status: status, Duration: time.Since(v.start), Err: err}, age)
+	e := Event{
+		Kind: kind, Host: cmp.Or(s.origin.host, v.key.host), Path: v.key.path, Query: v.key.query, Route: pattern,
+		Tags: plainTags(v.tags), Status: status, Duration: time.Since(v.start), Err: err,
+	}
+	if e.Path == "" {
+		e.Path = v.r.URL.EscapedPath()
+	}
+	if e.Host == "" {
+		e.Host = cleanHost(scheme(v.r), v.r.Host)
+	}
+	s.tell(e, age)
 }
 
 // A route is a Route ready for use.
@@ -818,9 +835,6 @@ func newRoute(where, pattern string, r Route) *route {
 			complain("Tags", fmt.Sprintf("%q", tag), err.Error())
 		}
 	}
-	if len(r.Tags) > maxTags {
-		complain("Tags", len(r.Tags), fmt.Sprintf("more than %d", maxTags))
-	}
 	if strings.ContainsAny(r.CacheControl, "\r\n") {
 		complain("CacheControl", fmt.Sprintf("%q", r.CacheControl), "has a line break")
 	}
@@ -830,7 +844,7 @@ func newRoute(where, pattern string, r Route) *route {
 	rt.StaleIfError = cmp.Or(r.StaleIfError, forever)
 	rt.NotFoundTTL = cmp.Or(r.NotFoundTTL, min(rt.TTL, defaultNotFoundTTL))
 	rt.Timeout = cmp.Or(r.Timeout, defaultTimeout)
-	rt.Tags = slices.Clone(r.Tags)
+	rt.Tags = foldTags(slices.Clone(r.Tags))
 
 	covers := make([]string, 0, len(r.Vary)+1)
 	for _, name := range r.Vary {
@@ -936,13 +950,19 @@ func (k Kind) String() string {
 	return names[k]
 }
 
-// An Event is one outcome, for Options.Observe.
+// An Event is one outcome, for Options.Observe. What visitors choose (Host, Path,
+// Query) must not label metrics: there is no end to it.
 type Event struct {
 	Kind     Kind
-	Path     string        // escaped, without query; of Revalidated and Purged the path, or the tag
+	Host     string        // that of Origin, or of the page's key; empty for a path that was named without one
+	Path     string        // escaped, without query, as the page's key has it, if there is one; of Revalidated and Purged the path, unless Tag is set
+	Query    string        // of the page's key, or that was named; what passes has none
+	Tag      string        // of Revalidated and Purged: the tag, instead of a path
 	Route    string        // the pattern, which metrics may be labelled with; empty for the default route, and where none was looked for
+	Tags     []string      // of the page, as in Page: read them only; of Failed those of the page that stays
 	Status   int           // of the page, or of the failure; zero where that is not known
 	Duration time.Duration // of a visit, or of a generation; else zero
+	Changed  bool          // of Generated: whether status or body differ from the page that was replaced, if one was
 	Err      error         // why it failed
 }
 
@@ -992,11 +1012,11 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	if s.log == nil || !s.log.Enabled(context.Background(), level) {
 		return
 	}
-	name := "path"
-	if (e.Kind == Revalidated || e.Kind == Purged) && !strings.HasPrefix(e.Path, "/") {
-		name = "tag"
+	what := slog.String("path", e.Path)
+	if e.Tag != "" {
+		what = slog.String("tag", e.Tag)
 	}
-	attrs := []slog.Attr{slog.String("outcome", e.Kind.String()), slog.String(name, e.Path), slog.String("route", e.Route)}
+	attrs := []slog.Attr{slog.String("outcome", e.Kind.String()), what, slog.String("route", e.Route)}
 	if e.Status != 0 {
 		attrs = append(attrs, slog.Int("status", e.Status))
 	}

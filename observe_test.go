@@ -37,7 +37,10 @@ func (j *journal) Write(b []byte) (int, error) {
 func (j *journal) observe(e isr.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.events = append(j.events, fmt.Sprintf("%v %s %s %d %v %v", e.Kind, e.Path, e.Route, e.Status, e.Duration, e.Err))
+	if e.Path != "" && e.Tag != "" {
+		j.events = append(j.events, "both a path and a tag")
+	}
+	j.events = append(j.events, fmt.Sprintf("%v %s %s %d %v %v", e.Kind, e.Path+e.Tag, e.Route, e.Status, e.Duration, e.Err))
 }
 
 // taken returns what was collected, and forgets it.
@@ -302,6 +305,72 @@ func TestEvicted(t *testing.T) {
 	if st.Evicted+uint64(st.Pages) != 100 || st.Bytes > 10_000 || st.Pages == 0 {
 		t.Errorf("%+v", st)
 	}
+}
+
+// Events say which page they are about, and what has become of it.
+func TestEventFields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var events []isr.Event
+		text, fails := "one", false
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if fails {
+				w.WriteHeader(500)
+				return
+			}
+			w.Header().Set("Cache-Tag", "a")
+			fmt.Fprint(w, text)
+		}}
+		opts := isr.Options{
+			Default: isr.Route{Tags: []string{"t"}},
+			Observe: func(e isr.Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				e.Err = nil
+				events = append(events, e)
+			},
+		}
+		check := func(site *isr.Site, what string, f func(), want ...isr.Event) {
+			t.Helper()
+			f()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if diff := cmp.Diff(want, events); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+			events = nil
+		}
+		for host, origin := range map[string]string{"example.com": "https://example.com", "example.org": ""} {
+			fails, text = false, "one"
+			opts.Origin = origin
+			site := isr.Wrap(c, opts)
+			scheme := "https"
+			if origin == "" {
+				scheme = "http"
+			}
+			visit := func() { get(site, "http://example.org/%61?utm_source=x&q=1") }
+			about := func(e isr.Event) isr.Event {
+				e.Host, e.Path, e.Query = host, "/a", "q=1"
+				return e
+			}
+			tags := []string{"t", "a"}
+			made := about(isr.Event{Kind: isr.Generated, Status: 200, Tags: tags, Changed: true})
+			same := about(isr.Event{Kind: isr.Generated, Status: 200, Tags: tags})
+			named := about(isr.Event{Kind: isr.Revalidated})
+			revalidate := func() { site.Revalidate(t.Context(), scheme+"://"+host+"/a?q=1&fbclid=y") }
+			check(site, "the first visit", visit, made, about(isr.Event{Kind: isr.Miss, Status: 200, Tags: tags}))
+			check(site, "a hit", visit, about(isr.Event{Kind: isr.Hit, Status: 200, Tags: tags}))
+			check(site, "renewed as it was", revalidate, named, same)
+			text = "two"
+			check(site, "renewed", revalidate, named, made)
+			fails = true
+			check(site, "failed", revalidate, named, about(isr.Event{Kind: isr.Failed, Status: 500, Tags: tags}))
+			check(site, "a tag", func() { site.PurgeTag(t.Context(), "none") }, isr.Event{Kind: isr.Purged, Tag: "none"})
+			check(site, "a path", func() { site.Purge(t.Context(), "/a") }, isr.Event{Kind: isr.Purged, Host: strings.TrimPrefix(origin, "https://"), Path: "/a"})
+			check(site, "passed", func() { do(site, "PUT", "http://example.org/b?token=secret") }, isr.Event{Kind: isr.Passed, Host: host, Path: "/b", Status: 500})
+		}
+	})
 }
 
 // An Observe that panics is its author's mistake; it does not wedge the page.

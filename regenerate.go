@@ -3,6 +3,7 @@ package isr
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/tls"
@@ -809,7 +810,9 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	s := f.site
 	p, err := decode(rec.Data, key, &f.pageRequest)
 	if err != nil {
-		s.report(Event{Kind: StoreFailed, Path: f.key.path, Route: f.route.pattern, Err: err})
+		e := s.event(StoreFailed, &f.key, f.route)
+		e.Err = err
+		s.report(e)
 		return false
 	}
 	effect = max(effect, s.cache.owedTo(&p.key, p.tags))
@@ -1058,10 +1061,11 @@ func (r *runs) rest() {
 func (f *flight) report(evicted []*page, took time.Duration) {
 	s, out := f.site, &f.outcome
 	s.reportEvicted(evicted)
-	e := Event{Path: f.key.path, Route: f.route.pattern, Duration: took}
+	e := s.event(Generated, &f.key, f.route)
+	e.Duration = took
 	switch p := out.page; {
 	case p == nil:
-		e.Kind, e.Status, e.Err = Failed, out.status, out.err
+		e.Kind, e.Status, e.Err, e.Tags = Failed, out.status, out.err, plainTags(f.tags())
 		var stack []slog.Attr
 		if out.stack != nil {
 			stack = append(stack, slog.String("stack", string(out.stack)))
@@ -1070,14 +1074,22 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 	case p.pass != (refusal{}):
 		s.warn(p.route, p.pass, p.key.path)
 	default:
-		e.Kind, e.Status = Generated, p.status
+		e.Status, e.Tags = p.status, plainTags(p.tags)
+		e.Changed = s.observe != nil && (f.old.unknown() || f.old.status != p.status || !bytes.Equal(f.old.plain.body, p.plain.body))
 		s.report(e)
 	}
 }
 
+// event returns an event about a page.
+func (s *Site) event(kind Kind, k *key, rt *route) Event {
+	return Event{Kind: kind, Host: cmp.Or(k.host, s.origin.host), Path: k.path, Query: k.query, Route: rt.pattern}
+}
+
 func (s *Site) reportEvicted(pages []*page) {
 	for _, p := range pages {
-		s.report(Event{Kind: Evicted, Path: p.key.path, Route: p.route.pattern, Status: p.status})
+		e := s.event(Evicted, &p.key, p.route)
+		e.Status, e.Tags = p.status, plainTags(p.tags)
+		s.report(e)
 	}
 }
 

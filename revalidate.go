@@ -90,9 +90,9 @@ func (t *target) tag() string {
 	return pathTag(b)
 }
 
-// event says what has become of the target.
-func (t *target) event(kind Kind) Event {
-	return Event{Kind: kind, Path: t.path, Route: t.route.pattern}
+// targetEvent returns an event about a target.
+func (s *Site) targetEvent(kind Kind, t *target) Event {
+	return Event{Kind: kind, Host: cmp.Or(t.host, s.origin.host), Path: t.path, Query: t.query, Route: t.route.pattern}
 }
 
 func tagsOfTargets(targets []target) []string {
@@ -204,7 +204,7 @@ func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewa
 	var others []*renewal
 	for i := range targets {
 		t := &targets[i]
-		s.report(t.event(Revalidated))
+		s.report(s.targetEvent(Revalidated, t))
 		s.admit(t)
 		add := func(list *[]*renewal, req pageRequest, stored bool) {
 			if !seen[req.key] {
@@ -306,9 +306,9 @@ func (s *Site) invalidateTags(ctx context.Context, effect store.Effect, kind Kin
 	if err := checkTags(tags); err != nil {
 		return err
 	}
-	err := s.invalidate(ctx, effect, tags...)
+	err := s.invalidate(ctx, effect, withBuckets(tags)...)
 	for _, tag := range tags {
-		s.report(Event{Kind: kind, Path: tag})
+		s.report(Event{Kind: kind, Tag: tag})
 	}
 	return err
 }
@@ -341,7 +341,7 @@ func (s *Site) purge(ctx context.Context, targets []target) error {
 		for _, p := range s.pages(&targets[i]) {
 			s.cache.get(&p.key, nil) // which forgets what is gone
 		}
-		s.report(targets[i].event(Purged))
+		s.report(s.targetEvent(Purged, &targets[i]))
 	}
 	return err
 }

@@ -757,6 +757,81 @@ func TestRevalidateFollowsTheSlash(t *testing.T) {
 	}
 }
 
+// A page with more tags than are kept one by one is found by each of them, whether the
+// route or the handler names it, also in a Store. Others pay with a renewal for what
+// is not theirs only where they, too, have too many.
+func TestPageOfManyTags(t *testing.T) {
+	names := func(from, to int) (tags []string) {
+		for i := from; i < to; i++ {
+			tags = append(tags, fmt.Sprintf("tag-%d", i))
+		}
+		return tags
+	}
+	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		switch r.URL.Path {
+		case "/handler":
+			w.Header().Set("Cache-Tag", strings.Join(names(0, 300), ", "))
+		case "/both":
+			w.Header().Set("Cache-Tag", strings.Join(names(90, 300), ", "))
+		case "/few":
+			w.Header().Set("Cache-Tag", strings.Join(names(0, 128), ", "))
+		}
+		fmt.Fprintf(w, "page %d", n)
+	}}
+	st := memory.New()
+	open := func() *isr.Site {
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Store: st, Version: "1", Routes: map[string]isr.Route{
+			"/route": {Tags: names(0, 300)}, "/both": {Tags: names(0, 100)},
+		}})
+		t.Cleanup(func() { site.Shutdown(context.Background()) })
+		return site
+	}
+	site := open()
+	was := make(map[string]string)
+	paths := []string{"/route", "/both", "/handler", "/few"}
+	for i, tag := range append(names(0, 300), "none") {
+		for _, path := range paths {
+			was[path] = body(site, path)
+			if i == 0 {
+				for p := range site.Pages() {
+					if p.Path == path && (len(p.Tags) != 64 && path != "/few" || !slices.Equal(p.Tags, names(0, len(p.Tags)))) {
+						t.Errorf("%s has the tags %q", path, p.Tags)
+					}
+				}
+			}
+		}
+		if err := site.PurgeTag(t.Context(), tag); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			got, want := body(site, path) != was[path], i < 300 && (path != "/few" || i < 128)
+			if got != want && (want || path == "/few") {
+				t.Errorf("%s after a purge of %s: new %v, want %v", path, tag, got, want)
+			}
+		}
+	}
+	site.Shutdown(t.Context()) // what it has is in the Store
+	other := open()
+	for _, path := range paths[:3] {
+		if got := get(other, path).Header.Get("Cache-Status"); got != "isr; hit" {
+			t.Errorf("%s: %q, want a hit from the Store", path, got)
+		}
+	}
+	other.PurgeTag(t.Context(), "tag-299")
+	for _, path := range paths[:3] {
+		if got := get(other, path).Header.Get("Cache-Status"); got == "isr; hit" {
+			t.Errorf("%s is there after a purge", path)
+		}
+	}
+	for _, err := range []error{
+		site.RevalidateTag(t.Context(), "\x00~07"), site.PurgeTag(t.Context(), "a", "/a"),
+	} {
+		if err == nil {
+			t.Error("a bucket or a path passes for a tag")
+		}
+	}
+}
+
 // What is purged stays so, and what is not is not, however many other tags there are.
 func TestManyTags(t *testing.T) {
 	c := new(cms)
