@@ -315,7 +315,7 @@ const everything = "\x00"
 
 // canonicalPath returns one spelling for all escaped paths that mean the same
 // segments, so that an invalidation finds every one of them: /a:b and /a%3Ab are
-// two pages (RFC 3986, section 6.2.2), but one path to whoever names it.
+// two pages (RFC 3986, section 6.2.2), but one path to Revalidate and Purge.
 func canonicalPath(escaped string) string {
 	if strings.IndexByte(escaped, '%') < 0 {
 		return escaped

@@ -1178,7 +1178,10 @@ func (e *notStoredError) Error() string { return "not stored: it " + e.why.Strin
 // for the paths under way.
 //
 // Paths are those of Revalidate. A bare path needs Options.Origin, since it does
-// not say for which host the page is.
+// not say for which host the page is. The pages are made without a pattern of a
+// ServeMux around the Site: where that pattern has path values, or a host beside
+// Origin, visitors get pages of their own, unless the wrapped handler is a ServeMux
+// itself, which sets its own pattern.
 func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
 	type result struct {
 		path string

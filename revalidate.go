@@ -655,7 +655,7 @@ func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // authorized reports whether the request has the secret, in one place or in both:
-// whoever may try many at a time guesses faster.
+// several in one request would make guessing faster.
 func (h *revalidateHandler) authorized(r *http.Request) bool {
 	inQuery := r.URL.Query()["secret"]
 	var inHeader []string
