@@ -403,6 +403,31 @@ func TestShutdownWithAQueue(t *testing.T) {
 	})
 }
 
+// A URL, or declared headers, of more than 32 KiB are of no page: the request is the
+// handler's own, and nothing is held when the visitor has left.
+func TestLongKeys(t *testing.T) {
+	c := new(cms)
+	site := isr.Wrap(c, isr.Options{
+		Default: isr.Route{Vary: []string{"X-Long"}},
+		Routes:  map[string]isr.Route{"/listed/": {PrerenderedOnly: true}},
+	})
+	long := strings.Repeat("a", 33<<10)
+	for _, res := range []*http.Response{get(site, "/"+long), get(site, "/?q="+long), get(site, "/", "X-Long", long)} {
+		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=bypass; detail=too-long" || res.StatusCode != 200 {
+			t.Errorf("%d %q", res.StatusCode, got)
+		}
+	}
+	if res := get(site, "/listed/"+long); res.StatusCode != 404 || c.calls.Load() != 3 {
+		t.Errorf("%d: a path that nobody has named", res.StatusCode)
+	}
+	if s := site.Stats(); s.Pages != 0 || s.Bytes != 0 {
+		t.Errorf("%+v", s)
+	}
+	if got := get(site, "/"+long[:30<<10]).Header.Get("Cache-Status"); got != "isr; fwd=uri-miss; stored" {
+		t.Errorf("30 KiB: %q", got)
+	}
+}
+
 // A stuckWriter is the ResponseWriter of a visitor who reads nothing.
 type stuckWriter struct {
 	header http.Header

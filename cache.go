@@ -43,6 +43,14 @@ type key struct {
 	varied       string // the declared headers and cookies; see appendHeader
 }
 
+// maxKeyBytes is the length of the longest key. Beyond it a request passes: no page
+// of a site has such a URL, and runs hold their keys when the visitor has left.
+const maxKeyBytes = 32 << 10
+
+func (k *key) length() int {
+	return len(k.host) + len(k.path) + len(k.pattern) + len(k.query) + len(k.varied)
+}
+
 // key returns the key of the page that r asks for, whose path is path, by cleanPath.
 func (s *Site) key(r *http.Request, path string, rt *route) key {
 	k := key{path: path, query: rt.keepQuery(r.URL.RawQuery), varied: rt.narrow(r)}

@@ -26,7 +26,8 @@ const (
 	fwdBypass      = "isr; fwd=bypass"
 	fwdMethod      = "isr; fwd=method"
 	fwdUncacheable = "isr; fwd=bypass; detail=uncacheable"
-	fwdUnclean     = "isr; fwd=bypass; detail=path" // of a path that cleanPath refuses
+	fwdTooLong     = "isr; fwd=bypass; detail=too-long" // of a key over maxKeyBytes
+	fwdUnclean     = "isr; fwd=bypass; detail=path"     // of a path that cleanPath refuses
 )
 
 // A forward is the Cache-Status of a request that had to wait for the handler.

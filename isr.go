@@ -354,6 +354,14 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.key = s.key(r, path, v.route)
+	switch long := v.key.length() > maxKeyBytes; {
+	case long && v.route.PrerenderedOnly:
+		v.notFound()
+		return
+	case long:
+		v.pass(fwdTooLong)
+		return
+	}
 	v.asked = s.cache.clock.Load()
 	for {
 		p, effect := s.cache.get(&v.key, shelf)
