@@ -236,6 +236,32 @@ func TestRenewalsAreNotAbandoned(t *testing.T) {
 	})
 }
 
+// Whoever takes a stream has not left: its run is nobody's to cancel.
+func TestStreamsAreNotAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if r.URL.Path == "/left" {
+				time.Sleep(20 * time.Second)
+				return
+			}
+			for range 10 {
+				io.WriteString(w, strings.Repeat("x", 1000))
+				if err := r.Context().Err(); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 1, MaxPageBytes: 4000})
+		visit(site, "/left", time.Second)
+		for i := range 100 {
+			if got := len(body(site, fmt.Sprint("/", i))); got != 10_000 {
+				t.Errorf("%d bytes", got)
+			}
+		}
+		time.Sleep(20 * time.Second)
+	})
+}
+
 // A page that is made of another one, which it asks the Site for with its own
 // context, needs no slot for that.
 func TestPagesInsidePages(t *testing.T) {

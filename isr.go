@@ -493,7 +493,6 @@ func (v *visit) wait(p *page) bool {
 				return true
 			}
 		case st := <-offer:
-			w.leave()
 			return v.stream(st)
 		case <-patience:
 			if v.standIn(forward{reason: "stale", detail: "patience"}, nil) {
