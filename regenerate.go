@@ -564,6 +564,14 @@ func (f *flight) isLooking() bool {
 	return f.counted || f.ended.Load()
 }
 
+// isByName reports whether somebody has asked for the page by its name.
+func (f *flight) isByName() bool {
+	r := &f.site.runs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f.byName
+}
+
 // replaces returns the page that the run is to replace, if any.
 func (f *flight) replaces() *page {
 	r := &f.site.runs
@@ -832,7 +840,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 		if old != nil {
 			p.ticket.fence = max(p.ticket.fence, old.ticket.fence)
 		}
-		evicted, ok := s.cache.put(p, f.byName)
+		evicted, ok := s.cache.put(p, f.isByName())
 		s.reportEvicted(evicted)
 		if !ok {
 			return false
@@ -982,7 +990,7 @@ func (f *flight) end(out outcome) bool {
 		p.took = took // and old stands by
 	} else if p != nil {
 		p.took = took
-		evicted, out.stored = s.cache.put(p, f.byName)
+		evicted, out.stored = s.cache.put(p, f.isByName())
 	} else if old != nil && old.ticket.fence <= f.ticket.fence {
 		old.fail(out.err, f.ticket, out.retryAfter)
 	} else if old == nil && f.route.Placeholder != nil {
