@@ -2013,6 +2013,9 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 	if slices.Equal(p.tags, req.route.Tags) {
 		p.tags = req.route.Tags
 	}
+	if !p.ownControl { // what goes out is what this instance is told to say
+		h["Cache-Control"] = []string{req.route.control(p.status, p.lifetime)}
+	}
 	p.represent(h, etag, slices.Clone(plain), slices.Clone(compressed))
 	return p, nil
 }

@@ -137,7 +137,7 @@ func FuzzAcceptEncoding(f *testing.F) {
 		"gzip;q=0.5, identity", "gzip;q=0.5, identity;q=0.5", "gzip;q=0.4,identity;q=0.5", "identity;q=0, gzip;q=0.1",
 		"gzip;q=0.57, identity;q=0.569", "gzip;q=0.569, identity;q=0.57", "gzip;q=0.29, identity;q=0.289",
 		"*;q=0", "*;q=0, gzip", "gzip;q=0, *", "*;q=0.5, identity;q=0.6", "*, identity;q=0",
-		"gzip;q=0, gzip", "gzip, x-gzip;q=0", "gzip\ngzip;q=0", ",, ,gzip", " gzip ", "gzip,,", "gzip\x00", "gzipp", "x-x-gzip", "x-*", "x-identity",
+		"gzip;q=0, gzip", "gzip, x-gzip;q=0", "gzip\ngzip;q=0", ",, ,gzip", " gzip ", "gzip,,", "gzip\x00", "gzipp", "x-x-gzip", "x-*", "x-identity", "gZip\r", "\vgzip", "gzip;q=1\r",
 	} {
 		f.Add(lines)
 	}

@@ -12,7 +12,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,12 +63,24 @@ func elements(lines []string) iter.Seq[string] {
 			for line != "" {
 				var e string
 				e, line, _ = strings.Cut(line, ",")
-				if e = textproto.TrimString(e); e != "" && !yield(e) {
+				if e = trimSpace(e); e != "" && !yield(e) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// trimSpace trims what RFC 9110 calls optional whitespace: spaces and tabs, and
+// nothing else.
+func trimSpace(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 // isToken reports whether s is a token (RFC 9110, section 5.6.2).
@@ -187,12 +198,40 @@ func parseSeconds(s string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
+// parseDate reads an HTTP-date (RFC 9110, section 5.6.7). Unlike http.ParseTime it
+// takes no zone but GMT, whatever its case, and no fractions of a second: what says
+// another zone is no date at all (RFC 9111, section 4.2).
+func parseDate(s string) (t time.Time, ok bool) {
+	if strings.Contains(s, ".") {
+		return t, false
+	}
+	if n := len(s) - len("GMT"); n > 0 && strings.EqualFold(s[n:], "GMT") {
+		s = s[:n] + "GMT"
+	}
+	for _, layout := range [...]string{http.TimeFormat, "Monday, 02-Jan-06 15:04:05 GMT", time.ANSIC} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, true
+		}
+	}
+	return t, false
+}
+
+// parseAge reads the Age of an upstream: of a list the first member counts, and
+// what is no number counts as zero (RFC 9111, section 5.1).
+func parseAge(lines []string) time.Duration {
+	for age := range elements(lines) {
+		return parseSeconds(age)
+	}
+	return 0
+}
+
 // lifetime says how long a response lives, and whether the handler itself gave
 // it its time (RFC 9111, section 4.2.1).
 func (rt *route) lifetime(status int, h http.Header, d directives) (l lifetime, explicit bool) {
 	l = lifetime{rt.TTL, rt.StaleWhileRevalidate, rt.StaleIfError}
-	if status == http.StatusNotFound || status == http.StatusGone {
-		l.ttl = rt.NotFoundTTL
+	if isNotFound(status) {
+		// What was published meanwhile must be seen.
+		l.ttl, l.staleWhileRevalidate = rt.NotFoundTTL, 0
 	}
 	switch {
 	case d.sMaxAge >= 0:
@@ -200,9 +239,9 @@ func (rt *route) lifetime(status int, h http.Header, d directives) (l lifetime, 
 	case d.maxAge >= 0:
 		l.ttl, explicit = d.maxAge, true
 	case h["Expires"] != nil:
-		at, _ := http.ParseTime(h.Get("Expires")) // what is no date is in the past
-		from, err := http.ParseTime(h.Get("Date"))
-		if err != nil {
+		at, _ := parseDate(h.Get("Expires")) // what is no date is in the past
+		from, ok := parseDate(h.Get("Date"))
+		if !ok {
 			from = time.Now()
 		}
 		l.ttl, explicit = max(0, at.Sub(from)), true
@@ -217,6 +256,12 @@ func (rt *route) lifetime(status int, h http.Header, d directives) (l lifetime, 
 		l.staleWhileRevalidate, l.staleIfError = 0, 0
 	}
 	return l, explicit
+}
+
+// isNotFound reports whether a status says that there is no page. It is a page,
+// too, but not for long.
+func isNotFound(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusGone
 }
 
 // A refusal is why a response may not be stored, and where it is not what the
@@ -256,7 +301,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 			return refusal{"varies on Cookie", "name the cookies in Route.VaryCookies"}
 		case name != "Cookie" && name != "Accept-Encoding" && name != "Host" && name != "X-Forwarded-Proto" &&
 			!slices.Contains(rt.vary, name):
-			return refusal{"varies on " + name, "add it to Route.Vary"}
+			return refusal{"varies on " + name, varyRemedy(name)}
 		}
 	}
 	switch status {
@@ -295,6 +340,22 @@ func isPrivate(status int, h http.Header) bool {
 	}
 	return status >= 300 && status < 400 && status != http.StatusNotModified ||
 		h["Set-Cookie"] != nil || parseCacheControl(h["Cache-Control"]).private
+}
+
+// varyRemedy says what a developer can do about a Vary that the route does not
+// declare.
+func varyRemedy(name string) string {
+	switch {
+	case name == "Origin", strings.HasPrefix(name, "Access-Control-"):
+		return "move CORS outside of isr, where it sees each visitor's request"
+	case notForHandler(name):
+		return "leave it out of Vary: isr answers it itself, and the handler never sees it"
+	case !isToken(name):
+		return "it is not the name of a header"
+	case name == "User-Agent":
+		return "add it to Route.Vary, and have Route.Normalize narrow it: each value is a page of its own"
+	}
+	return "add it to Route.Vary"
 }
 
 // tagsOf returns the tags of the route and those of the handler, folded where they
@@ -375,7 +436,7 @@ func passedOn(h http.Header, body []byte) http.Header {
 func (f *flight) newPage(status int, sent http.Header, body []byte) *page {
 	h := passedOn(sent, body)
 	plain := append([]byte(nil), body...)
-	return f.page(status, h, sent.Get("Age"), plain, compress(h, plain))
+	return f.page(status, h, parseAge(sent["Age"]), plain, compress(h, plain))
 }
 
 // merged returns the headers of a stored page, as a 304 has updated them (RFC
@@ -404,7 +465,7 @@ func (f *flight) renewed(merged http.Header) *page {
 	if f.old.gzip != nil {
 		compressed = f.old.gzip.body
 	}
-	return f.page(f.old.status, passedOn(merged, nil), merged.Get("Age"), f.old.plain.body, compressed)
+	return f.page(f.old.status, passedOn(merged, nil), parseAge(merged["Age"]), f.old.plain.body, compressed)
 }
 
 // passMark makes the note that the response may not be stored.
@@ -426,7 +487,7 @@ const (
 
 // page makes a page of h, which it takes over, the Age that came with it, and the
 // encodings of a body.
-func (f *flight) page(status int, h http.Header, age string, plain, compressed []byte) *page {
+func (f *flight) page(status int, h http.Header, age time.Duration, plain, compressed []byte) *page {
 	d := parseCacheControl(h["Cache-Control"])
 	p := &page{
 		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease,
@@ -434,11 +495,11 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 		tags: tagsOf(f.route, h), ownControl: h["Cache-Control"] != nil,
 	}
 	var explicit bool
-	if p.lifetime, explicit = f.route.lifetime(status, h, d); explicit && age != "" {
+	if p.lifetime, explicit = f.route.lifetime(status, h, d); explicit {
 		// An upstream cache had it for a while. Its time counts where the lifetime
 		// is the upstream's, too (RFC 9111, section 4.2.3).
-		p.upstream = parseSeconds(age)
-		p.generated = p.generated.Add(-p.upstream)
+		p.upstream = age
+		p.generated = p.generated.Add(-age)
 	}
 	etag := h.Get("Etag")
 	if isETag(etag) {
@@ -447,15 +508,12 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 		sum := sha256.Sum256(plain)
 		etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
 	}
-	if !p.ownControl {
-		control := f.route.CacheControl
-		if control == "" {
-			control = p.lifetime.control()
-			if f.route.authPage {
-				control = privateControl // public would let others share it (RFC 9111, section 3.5)
-			}
-		}
-		h.Set("Cache-Control", control)
+	switch {
+	case !p.ownControl:
+		h["Cache-Control"] = []string{f.route.control(status, p.lifetime)}
+	case d.sMaxAge >= 0 && d.maxAge < 0 && h["Expires"] == nil:
+		// Browsers would guess how long they may keep it.
+		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
 	}
 	addVary(h, f.route.varyOn)
 	if compressed != nil {
@@ -471,15 +529,16 @@ func (f *flight) page(status int, h http.Header, age string, plain, compressed [
 // represent gives the page its representations, and its size with them: headers,
 // which it takes over, and one body in two encodings.
 func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
-	delete(h, "Content-Length")
-	delete(h, "Etag")
+	for _, name := range [...]string{"Accept-Ranges", "Content-Length", "Etag"} {
+		delete(h, name) // made anew
+	}
 	if compressed != nil {
 		zipped := maps.Clone(h)
 		zipped.Set("Content-Encoding", "gzip")
-		p.gzip = newRepresentation(new(representation), &p.route.names[1], p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`)
+		p.gzip = newRepresentation(new(representation), &p.route.names[1], p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
 	}
-	p.plain = newRepresentation(&p.room, &p.route.names[0], p.status, h, plain, etag)
-	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
+	p.plain = newRepresentation(&p.room, &p.route.names[0], p.status, h, plain, etag, false)
+	if t, ok := parseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
 	p.size = pageOverhead + p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
@@ -496,19 +555,73 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 // oneYear stands for "forever" in headers, in seconds.
 const oneYear = 31536000
 
-// control derives the Cache-Control for downstream: browsers ask each time and
-// get a 304; CDNs may hold the page as long as it is fresh here.
-func (l lifetime) control() string {
-	seconds := func(d time.Duration) int64 { return min(oneYear, int64(d/time.Second)) }
-	s := fmt.Sprintf("public, max-age=0, s-maxage=%d", seconds(l.ttl))
-	if l.staleWhileRevalidate > 0 {
-		s += fmt.Sprintf(", stale-while-revalidate=%d", seconds(l.staleWhileRevalidate))
+// control returns the Cache-Control for downstream of a page whose handler gives
+// none: the route's, or a derived one. By that browsers ask each time and get a
+// 304; shared caches, which do not hear of a purge, may hold the page while it is
+// fresh here, but not for longer than Options.SharedMaxAge. There is no
+// stale-while-revalidate in it: they would keep purged pages by that.
+func (rt *route) control(status int, l lifetime) string {
+	switch {
+	case rt.CacheControl != "" && status < 400: // what is not found may be there tomorrow
+		return rt.CacheControl
+	case rt.authPage:
+		return privateControl // public would let others share it (RFC 9111, section 3.5)
+	case rt.sharedMaxAge < 0:
+		return "public, max-age=0"
 	}
-	return s
+	return fmt.Sprintf("public, max-age=0, s-maxage=%d", min(oneYear, max(0, min(l.ttl, rt.sharedMaxAge)/time.Second)))
 }
 
 // privateControl is the Cache-Control of what is for one visitor alone.
 const privateControl = "private, max-age=0"
+
+// makePrivate changes the headers of an answer to one visitor's own request so that
+// nobody else gets it: public and s-maxage were said of the page. What the visitor
+// himself may do with it stays as the handler wants it.
+func makePrivate(h http.Header) {
+	deleteTargeted(h)
+	d := parseCacheControl(h["Cache-Control"])
+	if d.noStore || d.private {
+		return
+	}
+	control := "private"
+	switch {
+	case d.maxAge >= 0:
+		control += fmt.Sprintf(", max-age=%d", d.maxAge/time.Second)
+	case h["Expires"] == nil:
+		control = privateControl
+	}
+	for _, also := range [...]struct {
+		said bool
+		name string
+	}{{d.noCache, "no-cache"}, {d.mustRevalidate, "must-revalidate"}, {d.noTransform, "no-transform"}} {
+		if also.said {
+			control += ", " + also.name
+		}
+	}
+	h["Cache-Control"] = []string{control}
+}
+
+// setNoStore says that nobody keeps the response, whatever was said before.
+func setNoStore(h http.Header) {
+	deleteTargeted(h)
+	h.Set("Cache-Control", "no-store")
+}
+
+// deleteTargeted deletes the fields by which caches of one kind go instead of by
+// Cache-Control (RFC 9213): what overrides the one has to override the others.
+func deleteTargeted(h http.Header) {
+	for name := range h {
+		switch canonical := http.CanonicalHeaderKey(name); canonical {
+		case "Cdn-Cache-Control", "Surrogate-Control", "Edge-Control", "X-Accel-Expires":
+			delete(h, name)
+		default:
+			if strings.HasSuffix(canonical, "-Cdn-Cache-Control") {
+				delete(h, name)
+			}
+		}
+	}
+}
 
 // revokedControl returns the Cache-Control of a page that is shown although it was
 // invalidated, instead of its own: downstream its time is over, and nobody may do
@@ -544,6 +657,7 @@ type representation struct {
 	values  []string // the last three: Cache-Control, Age, Cache-Status
 	entity  int      // how many of the first describe the body, and are not for a 304
 	untyped bool     // whether the handler wants no Content-Type, not even a guess
+	promise int64    // the seconds for which caches downstream may hold it, by its Cache-Control; negative: it does not say
 	stamp   atomic.Pointer[stamp]
 }
 
@@ -557,8 +671,10 @@ type stamp struct {
 }
 
 // newRepresentation makes rep the representation of a body. The pages of a route
-// mostly have the same headers: their names are those of the last, if they are.
-func newRepresentation(rep *representation, last *atomic.Pointer[[]string], status int, h http.Header, body []byte, etag string) *representation {
+// mostly have the same headers: their names are those of the last, if they are. It
+// has ranges, unless it is one that isr has encoded: a range is one of the plain
+// bytes.
+func newRepresentation(rep *representation, last *atomic.Pointer[[]string], status int, h http.Header, body []byte, etag string, encoded bool) *representation {
 	rep.body, rep.etag = body, etag
 	add := func(name string, values ...string) {
 		for _, v := range values {
@@ -566,7 +682,7 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 			rep.values = append(rep.values, strings.Clone(v))
 		}
 	}
-	n := len(h) + 5
+	n := len(h) + 6
 	rep.names, rep.values = make([]string, 0, n), make([]string, 0, n)
 	entity := []string{"Content-Encoding", "Content-Language", "Content-Type", "Last-Modified"}
 	if bodyAllowed(status) {
@@ -574,6 +690,9 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 	}
 	for _, name := range entity {
 		add(name, h[name]...)
+	}
+	if status == http.StatusOK && !encoded {
+		add("Accept-Ranges", "bytes")
 	}
 	rep.entity = len(rep.names)
 	rep.untyped = h["Content-Type"] == nil && len(body) > 0
@@ -587,6 +706,7 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 	}
 	add("Vary", h["Vary"]...)
 	add("Cache-Control", strings.Join(h["Cache-Control"], ", "))
+	rep.promise = promiseOf(parseCacheControl(h["Cache-Control"]))
 	add("Age", "0")
 	add("Cache-Status", strings.Join(append(slices.Clip(h["Cache-Status"]), "isr"), ", "))
 	names := rep.names
@@ -638,10 +758,12 @@ func (rep *representation) at(v view) *stamp {
 	s := &stamp{age: age, left: left, state: v.state, revoked: v.revoked}
 	s.values = append(s.room[:0], rep.values...)
 	tail := s.values[len(s.values)-3:]
+	promise := rep.promise
 	if v.revoked {
 		tail[0] = revokedControl(tail[0])
+		promise = min(promise, 0)
 	}
-	tail[1] = strconv.FormatInt(age, 10)
+	tail[1] = strconv.FormatInt(usedUp(age, promise, v.left == forever, left), 10)
 	tail[2] += "; hit"
 	if v.left != forever {
 		tail[2] += "; ttl=" + strconv.FormatInt(left, 10)
@@ -653,10 +775,36 @@ func (rep *representation) at(v view) *stamp {
 	return s
 }
 
+// promiseOf returns for how many seconds shared caches may hold what says d, or a
+// negative number where it does not say.
+func promiseOf(d directives) int64 {
+	switch {
+	case d.sMaxAge >= 0:
+		return int64(d.sMaxAge / time.Second)
+	case d.maxAge >= 0:
+		return int64(d.maxAge / time.Second)
+	}
+	return -1
+}
+
+// usedUp returns the Age of a page: how many seconds of what its Cache-Control
+// promises are used up, so that what is left of them ends when the page does here.
+// A page that is kept for ever is as good as validated now. A promise that is
+// shorter than the page's life begins anew with each answer.
+func usedUp(age, promise int64, forever bool, left int64) int64 {
+	switch {
+	case forever:
+		return 0
+	case promise < 0:
+		return age
+	}
+	return max(0, min(age, promise-left))
+}
+
 // serve answers from memory.
 func (p *page) serve(w http.ResponseWriter, r *http.Request, v view) {
 	rep := p.encodingFor(r)
-	p.send(w, r, rep, slices.Clone(rep.at(v).values))
+	p.send(w, r, rep, slices.Clone(rep.at(v).values), v.revoked)
 }
 
 // serveForwarded answers with a page that the visitor had to wait for.
@@ -664,7 +812,7 @@ func (p *page) serveForwarded(w http.ResponseWriter, r *http.Request, v view, f 
 	rep := p.encodingFor(r)
 	values := slices.Clone(rep.at(v).values)
 	values[len(values)-1] = strings.TrimSuffix(rep.values[len(values)-1], "isr") + f.String()
-	p.send(w, r, rep, values)
+	p.send(w, r, rep, values, v.revoked)
 }
 
 // encodingFor chooses the representation. Ranges are of the plain bytes.
@@ -676,22 +824,22 @@ func (p *page) encodingFor(r *http.Request) *representation {
 }
 
 // send writes a representation with the given header values, which it takes over.
-func (p *page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string) {
+func (p *page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, revoked bool) {
 	h := w.Header()
 	if p.status == http.StatusOK {
 		etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
 		switch {
 		case !more && len(etags) == 1 && etags[0] == rep.etag:
-			rep.writeHeader(h, values, rep.entity)
+			rep.writeHeader(h, values, rep.entity, revoked)
 			w.WriteHeader(http.StatusNotModified)
 			return
 		case more || etags != nil:
-			rep.writeHeader(h, values, 0)
-			http.ServeContent(&contentWriter{w}, onlyGetHasRange(r), "", p.modified, bytes.NewReader(rep.body))
+			rep.writeHeader(h, values, 0, revoked)
+			http.ServeContent(&contentWriter{w, rep == p.gzip}, wellAsked(r), "", p.modified, bytes.NewReader(rep.body))
 			return
 		}
 	}
-	rep.writeHeader(h, values, 0)
+	rep.writeHeader(h, values, 0, revoked)
 	w.WriteHeader(p.status)
 	if r.Method != http.MethodHead && len(rep.body) > 0 {
 		w.Write(rep.body)
@@ -704,24 +852,63 @@ func asksForMore(h http.Header) bool {
 	return h["If-Modified-Since"] != nil || h["Range"] != nil || h["If-Match"] != nil || h["If-Unmodified-Since"] != nil
 }
 
-// onlyGetHasRange returns r without a range where its method has none (RFC 9110,
-// section 14.2).
-func onlyGetHasRange(r *http.Request) *http.Request {
-	if r.Method == http.MethodGet || r.Header["Range"] == nil {
-		return r
+// wellAsked returns r with its conditions as http.ServeContent takes them, and
+// without those that RFC 9110 has it ignore: lists stand in one line (section 5.3),
+// dates are dates (13.1.3 and 13.1.4), and only GET has ranges (14.2).
+func wellAsked(r *http.Request) *http.Request {
+	edited := false
+	edit := func() http.Header {
+		if !edited {
+			r, edited = r.Clone(r.Context()), true
+		}
+		return r.Header
 	}
-	r = r.Clone(r.Context())
-	r.Header.Del("Range")
+	for _, name := range [...]string{"If-Match", "If-None-Match"} {
+		if lines := r.Header[name]; len(lines) > 1 {
+			edit()[name] = []string{strings.Join(lines, ", ")}
+		}
+	}
+	for _, name := range [...]string{"If-Modified-Since", "If-Unmodified-Since"} {
+		if lines := r.Header[name]; lines != nil && !isDate(lines) {
+			edit().Del(name)
+		}
+	}
+	if r.Header["Range"] != nil && (r.Method != http.MethodGet || len(r.Header["If-Range"]) > 0 && !isValidator(r.Header["If-Range"])) {
+		edit().Del("Range")
+	}
 	return r
 }
 
-// A contentWriter keeps http.ServeContent from announcing a body with a 412.
-type contentWriter struct{ http.ResponseWriter }
+func isDate(lines []string) bool {
+	if len(lines) != 1 {
+		return false
+	}
+	_, ok := parseDate(lines[0])
+	return ok
+}
+
+func isValidator(lines []string) bool {
+	return len(lines) == 1 && isETag(lines[0]) || isDate(lines)
+}
+
+// A contentWriter corrects what http.ServeContent says of a representation.
+type contentWriter struct {
+	http.ResponseWriter
+	encoded bool // whether ranges are of other bytes than these
+}
 
 func (w *contentWriter) WriteHeader(status int) {
-	if status == http.StatusPreconditionFailed {
-		for _, name := range [...]string{"Content-Length", "Content-Type", "Content-Encoding"} {
-			w.Header().Del(name)
+	h := w.Header()
+	switch status {
+	case http.StatusPreconditionFailed: // it has no body
+		for _, name := range [...]string{"Content-Length", "Content-Type", "Content-Encoding", "Accept-Ranges"} {
+			h.Del(name)
+		}
+	case http.StatusNotModified:
+		h.Del("Accept-Ranges")
+	default:
+		if w.encoded {
+			h.Del("Accept-Ranges")
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -729,11 +916,12 @@ func (w *contentWriter) WriteHeader(status int) {
 
 // writeHeader sets the headers from the given one on. It gives values away:
 // whoever edits a header edits his own.
-func (rep *representation) writeHeader(h http.Header, values []string, from int) {
+func (rep *representation) writeHeader(h http.Header, values []string, from int, revoked bool) {
 	fresh := len(h) == 0
 	if rep.untyped {
 		h["Content-Type"] = nil // which net/http takes for a no
 	}
+	override := revoked
 	for i := from; i < len(values); {
 		j := i + 1
 		for j < len(values) && rep.names[j] == rep.names[i] {
@@ -741,11 +929,22 @@ func (rep *representation) writeHeader(h http.Header, values []string, from int)
 		}
 		name, vs := rep.names[i], values[i:j:j]
 		if !fresh {
+			override = override || name == "Cache-Control" && isPersonal(h)
 			vs = among(h, name, vs)
 		}
 		h[name] = vs
 		i = j
 	}
+	if override {
+		deleteTargeted(h)
+	}
+}
+
+// isPersonal reports whether outer middleware has made a response one visitor's
+// own, by the headers that it has set.
+func isPersonal(h http.Header) bool {
+	outer := parseCacheControl(h["Cache-Control"])
+	return outer.private || outer.noStore || h["Set-Cookie"] != nil
 }
 
 // among returns the values of a header of the page among those that outer
@@ -803,8 +1002,12 @@ func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 
 // copyHeader sets headers among those of outer middleware.
 func copyHeader(to, from http.Header) {
+	personal := isPersonal(to)
 	for name, values := range from {
 		to[name] = slices.Clone(among(to, name, values))
+	}
+	if personal {
+		deleteTargeted(to)
 	}
 }
 
@@ -821,7 +1024,7 @@ func acceptsGzip(lines []string) bool {
 		if params != "" {
 			q = quality(params)
 		}
-		switch coding = textproto.TrimString(coding); {
+		switch coding = trimSpace(coding); {
 		case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
 			zipped = q
 		case strings.EqualFold(coding, "identity"):
@@ -899,7 +1102,7 @@ func (w *noStoreWriter) WriteHeader(status int) {
 		if status >= 200 {
 			w.status = status
 		}
-		w.Header().Set("Cache-Control", "no-store")
+		setNoStore(w.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -139,20 +139,29 @@ func TestCacheControlIn(t *testing.T) {
 func TestCacheControlOut(t *testing.T) {
 	for _, test := range []struct {
 		route   isr.Route
+		shared  time.Duration // SharedMaxAge
 		handler string
 		want    string
 	}{
-		{isr.Route{}, "", "public, max-age=0, s-maxage=31536000, stale-while-revalidate=31536000"},
-		{isr.Route{TTL: time.Minute}, "", "public, max-age=0, s-maxage=60, stale-while-revalidate=31536000"},
-		{isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Hour}, "", "public, max-age=0, s-maxage=60, stale-while-revalidate=3600"},
-		{isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1}, "", "public, max-age=0, s-maxage=60"},
-		{isr.Route{TTL: 1500 * time.Millisecond}, "", "public, max-age=0, s-maxage=1, stale-while-revalidate=31536000"},
-		{isr.Route{TTL: 20 * 365 * 24 * time.Hour}, "", "public, max-age=0, s-maxage=31536000, stale-while-revalidate=31536000"},
-		{isr.Route{TTL: time.Minute, CacheControl: "public, max-age=5"}, "", "public, max-age=5"},
-		{isr.Route{TTL: time.Minute, CacheControl: "no-store"}, "", "no-store"},
-		{isr.Route{TTL: time.Minute, CacheControl: "public, max-age=5"}, "s-maxage=7", "s-maxage=7"},
+		{isr.Route{}, 0, "", "public, max-age=0, s-maxage=60"},
+		{isr.Route{}, time.Hour, "", "public, max-age=0, s-maxage=3600"},
+		{isr.Route{}, 20 * 365 * 24 * time.Hour, "", "public, max-age=0, s-maxage=31536000"},
+		{isr.Route{}, -1, "", "public, max-age=0"},
+		{isr.Route{TTL: 10 * time.Second}, 0, "", "public, max-age=0, s-maxage=10"},
+		{isr.Route{TTL: time.Hour}, 0, "", "public, max-age=0, s-maxage=60"},
+		{isr.Route{TTL: time.Hour}, 2 * time.Hour, "", "public, max-age=0, s-maxage=3600"},
+		{isr.Route{TTL: time.Hour}, -1, "", "public, max-age=0"},
+		{isr.Route{TTL: 1500 * time.Millisecond}, 0, "", "public, max-age=0, s-maxage=1"},
+		{isr.Route{StaleWhileRevalidate: time.Hour}, 0, "", "public, max-age=0, s-maxage=60"}, // Chromium and shared caches would obey it after a purge
+		{isr.Route{TTL: time.Minute, CacheControl: "public, max-age=5"}, 0, "", "public, max-age=5"},
+		{isr.Route{TTL: time.Minute, CacheControl: "no-store"}, -1, "", "no-store"},
+		{isr.Route{TTL: time.Minute, CacheControl: "public, max-age=5"}, 0, "s-maxage=7, max-age=3", "s-maxage=7, max-age=3"},
+		{isr.Route{}, 0, "max-age=3600, s-maxage=7200", "max-age=3600, s-maxage=7200"}, // the handler knows what it promises
+		{isr.Route{}, 0, "s-maxage=7", "s-maxage=7, max-age=0"},                        // or browsers guess
+		{isr.Route{}, 0, `S-MaxAge="7"`, `S-MaxAge="7", max-age=0`},
+		{isr.Route{}, 0, "public", "public"},
 		// public would let others share what answers an Authorization (RFC 9111, section 3.5).
-		{isr.Route{TTL: time.Minute, Vary: []string{"Authorization"}}, "", "private, max-age=0"},
+		{isr.Route{TTL: time.Minute, Vary: []string{"Authorization"}}, 0, "", "private, max-age=0"},
 	} {
 		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if test.handler != "" {
@@ -160,7 +169,7 @@ func TestCacheControlOut(t *testing.T) {
 			}
 			io.WriteString(w, "page")
 		}}
-		site := isr.Wrap(c, isr.Options{Default: test.route})
+		site := isr.Wrap(c, isr.Options{Default: test.route, SharedMaxAge: test.shared})
 		for range 2 {
 			if got := get(site, "/").Header["Cache-Control"]; len(got) != 1 || got[0] != test.want {
 				t.Errorf("%+v, %q: got %q, want %q", test.route, test.handler, got, test.want)
@@ -192,7 +201,7 @@ func TestCacheControlOfInvalidated(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		res := get(site, "/")
 		got := [...]string{res.Header.Get("Cache-Control"), res.Header.Get("Cache-Status"), res.Header.Get("Age"), read(res)}
-		want := [...]string{"public, max-age=0, must-revalidate", "isr; hit; ttl=-2; detail=stale", "7", "page 1"}
+		want := [...]string{"public, max-age=0, must-revalidate", "isr; hit; ttl=-2; detail=stale", "2", "page 1"}
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -525,8 +534,8 @@ func TestOuterMiddleware(t *testing.T) {
 		want := http.Header{
 			"Vary": {"Origin", "Accept-Encoding"}, "X-Request-Id": {fmt.Sprint(i)},
 			"Link": {"</a.css>", "</b.css>"}, "Content-Type": {"text/plain"}, "Content-Length": {fmt.Sprint(len(text))},
-			"Cache-Control": {"public, max-age=0, s-maxage=31536000, stale-while-revalidate=31536000"},
-			"Age":           {"0"}, "Cache-Status": {"isr; hit"}, "Etag": h["Etag"],
+			"Cache-Control": {"public, max-age=0, s-maxage=60"},
+			"Accept-Ranges": {"bytes"}, "Age": {"0"}, "Cache-Status": {"isr; hit"}, "Etag": h["Etag"],
 		}
 		if i == 0 {
 			want.Set("Cache-Status", "isr; fwd=uri-miss; stored")

@@ -71,7 +71,7 @@ func TestClockThatIsAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 		two := open()
-		for _, want := range []string{"isr; hit; ttl=60", "isr; hit; ttl=-1; detail=stale"} {
+		for _, want := range []string{"isr; hit; ttl=60", "isr; fwd=stale; stored"} {
 			if got := visit(two); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}

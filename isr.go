@@ -66,6 +66,7 @@ const (
 	defaultNotFoundTTL  = 10 * time.Second
 	generationsPerCPU   = 32 // of MaxGenerations
 	renewalsPerCPU      = 4  // of MaxRegenerations
+	defaultSharedMaxAge = time.Minute
 )
 
 // forever is the lifetime of what is kept until it is revalidated on demand,
@@ -118,6 +119,13 @@ type Options struct {
 	// pages over loopback should bypass what it fetches.
 	MaxGenerations int
 
+	// SharedMaxAge is the longest s-maxage that is derived from a route's TTL: for
+	// so long shared caches in front, which do not hear of it, may show a page after
+	// it was revalidated or purged. What the handler or Route.CacheControl says
+	// instead is not bounded by it. Zero means 1 minute; less than zero means that
+	// no s-maxage is derived, so that they ask each time.
+	SharedMaxAge time.Duration
+
 	// Store, if not nil, is a second level, behind the memory: one that makes pages
 	// outlive a restart, or that the instances of a fleet share, so that each page
 	// is generated once for all of them and a purge reaches them all. Trouble with
@@ -164,8 +172,10 @@ type Route struct {
 	// bound; less than zero means never.
 	StaleIfError time.Duration
 
-	// NotFoundTTL is how long a 404 or 410 is fresh. Zero means the TTL, at most
-	// 10 seconds; less than zero means that they are not stored.
+	// NotFoundTTL is how long a 404 or 410 is fresh. After it visitors wait for a
+	// new one, unless the handler itself says stale-while-revalidate: what was
+	// published meanwhile must be seen. Zero means the TTL, at most 10 seconds; less
+	// than zero means that they are not stored.
 	NotFoundTTL time.Duration
 
 	// Query names the query parameters that the page depends on; the handler
@@ -210,9 +220,10 @@ type Route struct {
 	// where there is a Store, before a POST, PUT, PATCH or DELETE.
 	Bypass func(*http.Request) bool
 
-	// CacheControl is sent downstream instead of the Cache-Control that is
-	// derived from TTL and StaleWhileRevalidate. A Cache-Control that the handler
-	// sends goes before it.
+	// CacheControl is sent downstream, with successes and redirects, instead of the
+	// Cache-Control that is derived from TTL and Options.SharedMaxAge. A 404 or 410
+	// goes out with the derived one. A Cache-Control that the handler sends goes
+	// before both.
 	CacheControl string
 
 	// Placeholder, if not nil, answers people at once, with no-store, while a
@@ -304,6 +315,10 @@ func Wrap(h http.Handler, opts Options) *Site {
 		cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
 		s.addRoute(pattern, opts.Routes[pattern])
+	}
+	s.other.sharedMaxAge = cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge)
+	for _, rt := range s.routes {
+		rt.sharedMaxAge = s.other.sharedMaxAge
 	}
 	if opts.Store != nil {
 		s.open(opts.Store, opts.Version)
@@ -728,7 +743,7 @@ func (v *visit) change() {
 // notFound answers for a path that was never prerendered.
 func (v *visit) notFound() {
 	h := v.w.Header()
-	h.Set("Cache-Control", "no-store")
+	setNoStore(h)
 	h.Add("Cache-Status", "isr; detail=not-prerendered")
 	http.NotFound(v.w, v.r)
 	v.done(Miss, http.StatusNotFound, 0, nil)
@@ -750,7 +765,7 @@ func (v *visit) fail(status int, answer *answer, cacheStatus string) {
 	if answer != nil {
 		copyHeader(h, answer.header)
 	}
-	h.Set("Cache-Control", "no-store")
+	setNoStore(h)
 	if cacheStatus != "" {
 		h.Add("Cache-Status", cacheStatus)
 	}
@@ -801,6 +816,8 @@ type route struct {
 	ignoredFirst    [256]bool // the bytes that names of ignored begin with
 	varyOn          string    // the Vary header that says the same
 	authPage        bool      // whether Authorization is in the key
+
+	sharedMaxAge time.Duration // Options.SharedMaxAge
 
 	names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
 }
