@@ -618,6 +618,7 @@ type page struct {
 	// What was generated. Plain data that never changes; see encode.
 	key         key
 	pattern     string // of a ServeMux around the Site
+	matched     string // the pattern that the handler has matched, as http.Request has it
 	ticket      ticket
 	order       store.Ticket // the Store's; zero where it was not to be had
 	status      int
@@ -1903,7 +1904,7 @@ func (p *page) record(key string) *store.Record {
 
 // pageFormat is the number of the encoding that encode makes. The checksum comes
 // after it: not every Store notices when it damages what it keeps.
-const pageFormat = 2
+const pageFormat = 3
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -1922,6 +1923,7 @@ func (p *page) encode(key string) []byte {
 	b := append(make([]byte, 0, n), pageFormat, 0, 0, 0, 0)
 	b = appendString(b, key)
 	b = appendString(b, p.pattern)
+	b = appendString(b, p.matched)
 	for _, n := range [...]int64{
 		int64(p.status), p.generated.UnixNano(), int64(p.took), int64(p.upstream),
 		int64(p.lifetime.ttl), int64(p.lifetime.staleWhileRevalidate), int64(p.lifetime.staleIfError),
@@ -1986,7 +1988,7 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 		return nil, errForeign
 	}
 	p := &page{
-		key: req.key.clone(), route: req.route, pattern: string(d.bytes()),
+		key: req.key.clone(), route: req.route, pattern: string(d.bytes()), matched: unique.Make(string(d.bytes())).Value(),
 		status: int(d.number()), generated: time.Unix(0, d.number()), took: time.Duration(d.number()), upstream: time.Duration(d.number()),
 		lifetime: lifetime{time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())},
 	}

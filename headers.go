@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // The Cache-Status of requests that go to the handler untouched (RFC 9211).
@@ -392,6 +393,19 @@ func (v validators) ask(h http.Header) bool {
 	return v != validators{}
 }
 
+// match reports whether a 304 with the given headers is about the page that has
+// these validators (RFC 9111, section 4.3.4). One without an ETag is.
+func (v validators) match(update http.Header) bool {
+	etag := update.Get("Etag")
+	if !isETag(etag) {
+		return true
+	}
+	if weak, ok := strings.CutPrefix(etag, "W/"); ok {
+		return weak == strings.TrimPrefix(v.etag, "W/")
+	}
+	return etag == v.etag
+}
+
 // isETag reports whether s is an entity tag (RFC 9110, section 8.8.3).
 func isETag(s string) bool {
 	s = strings.TrimPrefix(s, "W/")
@@ -490,7 +504,7 @@ const (
 func (f *flight) page(status int, h http.Header, age time.Duration, plain, compressed []byte) *page {
 	d := parseCacheControl(h["Cache-Control"])
 	p := &page{
-		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease,
+		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(), ticket: f.ticket, order: f.lease,
 		status: status, generated: time.Now(),
 		tags: tagsOf(f.route, h), ownControl: h["Cache-Control"] != nil,
 	}
@@ -825,6 +839,9 @@ func (p *page) encodingFor(r *http.Request) *representation {
 
 // send writes a representation with the given header values, which it takes over.
 func (p *page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, revoked bool) {
+	if p.matched != "" {
+		r.Pattern = p.matched // for the traces and logs of outer middleware
+	}
 	h := w.Header()
 	if p.status == http.StatusOK {
 		etags, more := r.Header["If-None-Match"], asksForMore(r.Header)

@@ -669,6 +669,9 @@ func (v *visit) failed(out *outcome, fwd forward) {
 	if v.standIn(old, out.err) {
 		return
 	}
+	if out.matched != "" {
+		v.r.Pattern = out.matched
+	}
 	v.done(Miss, out.status, 0, out.err)
 	out.raise()
 	v.fail(out.status, out.answer, fwd.String())

@@ -155,8 +155,10 @@ type deadlineContext struct {
 	deadline time.Time
 	open     atomic.Bool // whether it was put off for good
 	done     chan struct{}
-	once     sync.Once
-	err      error // set before done is closed
+
+	mu    sync.Mutex
+	err   error                // guarded by mu, and constant once done is closed
+	after map[*func()]struct{} // guarded by mu: what is to be called then
 }
 
 func newDeadlineContext(deadline time.Time) *deadlineContext {
@@ -164,10 +166,43 @@ func newDeadlineContext(deadline time.Time) *deadlineContext {
 }
 
 func (c *deadlineContext) cancel(err error) {
-	c.once.Do(func() {
-		c.err = err
-		close(c.done)
-	})
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	close(c.done)
+	after := c.after
+	c.after = nil
+	c.mu.Unlock()
+	for f := range after {
+		(*f)()
+	}
+}
+
+// AfterFunc has f called when the context is done, which must not block. The
+// context package asks for it: what is derived from this context then needs no
+// goroutine that waits for it.
+func (c *deadlineContext) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		f()
+		return func() bool { return false }
+	}
+	if c.after == nil {
+		c.after = make(map[*func()]struct{})
+	}
+	c.after[&f] = struct{}{}
+	c.mu.Unlock()
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, waiting := c.after[&f]
+		delete(c.after, &f)
+		return waiting
+	}
 }
 
 func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, !c.open.Load() }
@@ -228,7 +263,8 @@ type flight struct {
 	looked func()        // closes found, once
 	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
 
-	begin time.Time // of the handler's call
+	begin   time.Time // of the handler's call
+	matched string    // the pattern that the handler has matched; for the run's goroutine alone
 
 	takers atomic.Int64  // those who would take a stream
 	offer  chan *stream  // to one of them: a response that is too large to be stored
@@ -250,6 +286,7 @@ type outcome struct {
 	busy   bool // whether too many others wait for a slot
 
 	err        error
+	matched    string        // with err: the pattern that the handler has matched, where it is its own
 	retryAfter time.Duration // with err: how long the handler wants to be left alone
 	status     int           // with err: what those who wait get, unless raise says otherwise; with a pass mark: the handler's
 	answer     *answer       // with err: the handler's own response, if it gave one
@@ -692,6 +729,14 @@ func (f *flight) run() {
 		rec.abort(errTimeout)
 		free()
 	})
+	var r *http.Request
+	asked := "" // its pattern as the handler gets it
+	matched := func() string {
+		if r == nil || r.Pattern == asked {
+			return ""
+		}
+		return r.Pattern
+	}
 	returned := false
 	defer func() {
 		rec.timer.Stop()
@@ -699,7 +744,7 @@ func (f *flight) run() {
 		if returned {
 			return
 		}
-		out := outcome{err: errGoexit, goexit: true, status: http.StatusInternalServerError}
+		out := outcome{err: errGoexit, goexit: true, status: http.StatusInternalServerError, matched: matched()}
 		if v := recover(); v != nil {
 			out.err, out.goexit, out.panic = fmt.Errorf("the handler panicked: %v", v), false, v
 			if v == http.ErrAbortHandler {
@@ -714,11 +759,21 @@ func (f *flight) run() {
 				"path", f.key.path, "route", f.route.pattern, "error", out.err, "stack", string(out.stack))
 		}
 	}()
-	r := f.build(f.ctx, f.site.origin)
+	// What the handler derives hangs on a context of the context package itself,
+	// which finds it through any number of WithValue.
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	r = f.build(ctx, f.site.origin)
+	asked = r.Pattern
 	if f.old != nil && f.site.cache.effect(f.old) < store.Expired {
 		rec.conditional = f.old.validators.ask(r.Header)
 	}
 	f.site.handler.ServeHTTP(rec, r)
+	if rec.forgetForeign() {
+		r = f.build(ctx, f.site.origin)
+		f.site.handler.ServeHTTP(rec, r)
+	}
+	f.matched = matched()
 	rec.finish()
 	returned = true
 }
@@ -1303,6 +1358,7 @@ const (
 	isPage    fate = iota
 	isRenewal      // 304: the stored page is as good as new
 	isFailure      // those who wait get it
+	isForeign      // 304: of another page than the stored one
 )
 
 // A stream is a response that is too large to be stored, on its way to a
@@ -1361,11 +1417,40 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	r.mu.Lock()
 	var why refusal
 	if r.closed == nil {
-		r.closed, why = errLate, refusal{"takes over the connection", "set Route.Bypass"}
+		why = refusal{"takes over the connection", "set Route.Bypass"}
+		r.closed = discarded(why)
 	}
 	r.mu.Unlock()
 	r.pass(why)
 	return nil, nil, http.ErrNotSupported
+}
+
+// CloseNotify is for handlers that ask who is there to read on (gin's Stream): the
+// channel gets its value when nobody waits for the run any more.
+func (r *recorder) CloseNotify() <-chan bool {
+	gone := make(chan bool, 1)
+	r.f.ctx.AfterFunc(func() { gone <- true })
+	return gone
+}
+
+// discarded is what a handler's Write returns where its response may not be stored.
+func discarded(why refusal) error {
+	return fmt.Errorf("isr: response discarded: it %s", why)
+}
+
+// forgetForeign reports whether the response is a 304 that is not about the stored
+// page, since its ETag is another, and makes room for one to a request without
+// conditions (RFC 9111, section 4.3.4). That is better than to call it a failure:
+// the content that visitors are to see has changed, and it can be had now.
+func (r *recorder) forgetForeign() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fate != isForeign || r.closed != nil || r.late != 0 {
+		return false
+	}
+	r.header, r.sent, r.conditional = make(http.Header), nil, false
+	r.status, r.length, r.fate = 0, -1, isPage
+	return true
 }
 
 // writeHeader takes the final header, if it is the first, and says why the
@@ -1386,13 +1471,16 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 	case r.f.route.isFailure(status, r.sent):
 		r.fate = isFailure
 		return refusal{}
+	case status == http.StatusNotModified && r.conditional && !r.f.old.validators.match(r.sent):
+		r.fate = isForeign
+		return refusal{}
 	case status == http.StatusNotModified && r.conditional:
 		r.fate = isRenewal
 		r.sent = r.f.old.merged(r.sent)
 		status = r.f.old.status
 	}
 	if why = r.f.route.refuses(status, r.sent); why != (refusal{}) {
-		r.closed = errLate
+		r.closed = discarded(why)
 	}
 	return why
 }
@@ -1443,7 +1531,7 @@ func (r *recorder) Write(b []byte) (n int, err error) {
 	case pipe != nil && err == nil:
 		return pipe.Write(b) // without r.mu: the reader is as slow as his line
 	case why != (refusal{}):
-		return 0, errLate
+		return 0, discarded(why)
 	}
 	return n, err
 }
@@ -1467,8 +1555,8 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 	case r.pipe != nil, r.fate == isFailure && r.size > limit:
 	case r.fate != isFailure && (r.size > limit || r.length > limit):
 		r.overflow()
-		r.closed = errLate
 		why = refusal{fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), "raise it, or set Route.Bypass"}
+		r.closed = discarded(why)
 	default:
 		if r.body == nil {
 			r.body = getBuffer()
@@ -1563,7 +1651,7 @@ func (r *recorder) finish() {
 	if r.body != nil {
 		body = r.body.Bytes()
 	}
-	fail := outcome{status: http.StatusBadGateway}
+	fail := outcome{status: http.StatusBadGateway, matched: r.f.matched}
 	switch {
 	case r.late != 0:
 		fail.status = r.late
