@@ -1096,11 +1096,19 @@ func (c *cache) judgeAll(by *judgements) {
 	}
 }
 
-// holds reports whether anything is stored at a canonical path.
+// holds reports whether a page is stored at a canonical path. Pass marks do not
+// count.
 func (c *cache) holds(path string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.shelves[path] != nil
+	if sh := c.shelves[path]; sh != nil {
+		for p := sh.front.Load(); p != nil; p = p.next {
+			if p.pass == (refusal{}) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // at returns the pages that are stored at a canonical path and match.

@@ -594,6 +594,12 @@ const privateControl = "private, max-age=0"
 // himself may do with it stays as the handler wants it.
 func makePrivate(h http.Header) {
 	deleteTargeted(h)
+	for name, lines := range h {
+		if name != "Cache-Control" && strings.EqualFold(name, "Cache-Control") {
+			delete(h, name)
+			h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), lines...)
+		}
+	}
 	d := parseCacheControl(h["Cache-Control"])
 	if d.noStore || d.private {
 		return

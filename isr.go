@@ -214,10 +214,12 @@ type Route struct {
 
 	// Bypass, if not nil, reports whether a visitor's request is not for the
 	// cache; such a request reaches the handler untouched. A CDN in front does
-	// not know of it. It is called concurrently: for GET and HEAD without a body,
-	// Upgrade or an Authorization that is not declared, which pass anyway; and with a
-	// page request, as the handler would see it, by Revalidate and Prerender, and
-	// where there is a Store, before a POST, PUT, PATCH or DELETE.
+	// not know of it. It is called concurrently: for GET and HEAD, and with a page
+	// request, as the handler would see it, by Revalidate and Prerender, and where
+	// there is a Store, before a request with an unsafe method (POST, and whatever is
+	// not GET, HEAD, OPTIONS or TRACE). Requests with a body, Upgrade or an
+	// Authorization that is not declared pass anyway; where Bypass is true of them,
+	// too, the answer goes out as the handler made it, else marked private.
 	Bypass func(*http.Request) bool
 
 	// CacheControl is sent downstream, with successes and redirects, instead of the
@@ -277,9 +279,10 @@ type Site struct {
 	observe func(Event)
 	counts  [StoreFailed + 1]atomic.Uint64
 
-	cache  *cache
-	second *second // nil without a Store
-	runs   runs
+	cache     *cache
+	locations locations
+	second    *second // nil without a Store
+	runs      runs
 
 	maxStreaming int64        // bytes that streams may hold, beside the pages
 	streaming    atomic.Int64 // that they do
@@ -310,6 +313,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	_, s.router = h.(*http.ServeMux)
 	s.cache = newCache(maxBytes)
 	s.cache.overflown = sync.OnceFunc(s.warnOverflow)
+	s.locations.init()
 	s.maxStreaming = max(s.limit, maxBytes/4)
 	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)))
@@ -339,7 +343,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !asksForPage(r) {
-		v.pass(fwdBypass)
+		v.passPrivate(fwdBypass)
 		return
 	}
 	path := r.URL.EscapedPath()
@@ -358,14 +362,17 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.route = s.routeOf(r, path)
 	}
 	switch {
-	case v.route.bypasses(r):
+	case v.route.asksToPass(r):
 		v.pass(fwdBypass)
+		return
+	case v.route.isAuthorized(r):
+		v.passPrivate(fwdBypass)
 		return
 	case unclean != nil && v.route.PrerenderedOnly:
 		v.notFound()
 		return
 	case unclean != nil:
-		v.pass(fwdUnclean)
+		v.passPrivate(fwdUnclean)
 		return
 	}
 	v.key = s.key(r, path, v.route)
@@ -411,13 +418,14 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // changesPage reports whether a successful request with this method expires the
-// page at its path (RFC 9111, section 4.4).
+// page at its path: every method that is not known to be safe does (RFC 9111,
+// section 4.4).
 func changesPage(method string) bool {
 	switch method {
-	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-		return true
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return false
 	}
-	return false
+	return true
 }
 
 // asksForPage reports whether a GET or HEAD could be answered with a page,
@@ -476,7 +484,7 @@ func (v *visit) wait(p *page) bool {
 	case changed:
 		return false
 	case closed:
-		v.pass(fwdBypass)
+		v.passPrivate(fwdBypass)
 		return true
 	case busy:
 		v.busy()
@@ -678,10 +686,35 @@ func (v *visit) failed(out *outcome, fwd forward) {
 }
 
 // pass hands the visitor's own request to the wrapped handler.
-func (v *visit) pass(status string) {
-	defer v.done(Passed, 0, 0, nil) // even where the handler panics
-	v.w.Header().Add("Cache-Status", status)
-	v.site.handler.ServeHTTP(v.w, v.r)
+func (v *visit) pass(status string) { v.forward(&observer{mark: status}) }
+
+// passPrivate is pass for a request that the route did not send past the cache: what
+// the handler says of its page, such as public, is not said of this answer.
+func (v *visit) passPrivate(status string) {
+	v.forward(&observer{mark: status, private: v.route != nil || !v.site.asksToPass(v.r)})
+}
+
+// asksToPass reports whether the Bypass of the request's route wants it past the
+// cache, where it passes anyway.
+func (s *Site) asksToPass(r *http.Request) bool {
+	return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") && s.routeOf(r, "").asksToPass(r)
+}
+
+// forward hands the visitor's own request to the wrapped handler, with an observer
+// of what it answers.
+func (v *visit) forward(o *observer) {
+	o.ResponseWriter = v.w
+	panicked := true
+	defer func() {
+		o.returned(panicked)
+		status := 0
+		if o.success != nil {
+			status = o.status
+		}
+		v.done(Passed, status, 0, nil)
+	}()
+	v.site.handler.ServeHTTP(o.writer(), v.r)
+	panicked = false
 }
 
 // passUncacheable is pass for a page that may not be stored. Where the last good one
@@ -714,7 +747,7 @@ func (v *visit) passUncacheable() {
 }
 
 // change passes on a request that may change the page at its path, and expires
-// that page if it does.
+// that page if it does, and those that the answer names.
 func (v *visit) change() {
 	if v.r.URL.Opaque != "" || !strings.HasPrefix(v.r.URL.Path, "/") {
 		v.pass(fwdMethod)
@@ -725,22 +758,27 @@ func (v *visit) change() {
 		v.pass(fwdMethod)
 		return
 	}
-	s, path, told := v.site, canonicalPath(clean), false
-	elsewhere := s.mayBeElsewhere(v.r, clean)
-	o := &observer{ResponseWriter: v.w, success: func(known bool) {
-		if s.changed(path, elsewhere, known) && !told {
-			told = true
-			s.report(Event{Kind: Revalidated, Path: clean})
+	s, r := v.site, v.r // a hit's visit stays on the stack
+	changes := []change{{path: canonicalPath(clean), sent: clean, elsewhere: s.mayBeElsewhere(r, clean)}}
+	looked := false
+	o := &observer{mark: fwdMethod}
+	o.success = func(known bool) {
+		if !looked {
+			looked = true
+			if onlyCleansPath(r, o.status, o.Header()) {
+				changes = nil
+			} else {
+				changes = s.changesNamed(changes, r, o.Header())
+			}
 		}
-	}}
-	panicked := true
-	defer func() {
-		o.returned(panicked)
-		v.done(Passed, o.status, 0, nil)
-	}()
-	v.w.Header().Add("Cache-Status", fwdMethod)
-	s.handler.ServeHTTP(o.writer(), v.r)
-	panicked = false
+		for i := range changes {
+			if c := &changes[i]; s.changed(c, known) && !c.told {
+				c.told = true
+				s.report(Event{Kind: Revalidated, Path: c.sent})
+			}
+		}
+	}
+	v.forward(o)
 }
 
 // notFound answers for a path that was never prerendered.
@@ -910,9 +948,14 @@ func newRoute(where, pattern string, r Route) *route {
 }
 
 // bypasses reports whether r goes past the cache because of what the route says.
-func (rt *route) bypasses(r *http.Request) bool {
-	return r.Header["Authorization"] != nil && !rt.authPage || rt.Bypass != nil && rt.Bypass(r)
+func (rt *route) bypasses(r *http.Request) bool { return rt.isAuthorized(r) || rt.asksToPass(r) }
+
+// isAuthorized reports whether r carries an Authorization that is not in the key.
+func (rt *route) isAuthorized(r *http.Request) bool {
+	return r.Header["Authorization"] != nil && !rt.authPage
 }
+
+func (rt *route) asksToPass(r *http.Request) bool { return rt.Bypass != nil && rt.Bypass(r) }
 
 // routeOf finds the route of the page that r asks for, whose path is path, by
 // cleanPath. One that is not clean, as it is empty, has the route of the path that

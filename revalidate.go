@@ -10,16 +10,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"mime"
 	"mime/multipart"
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/store"
 )
@@ -409,25 +413,142 @@ func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
 // purges has the rest.
 const maxTellers = 32
 
+// A change is a path whose pages a visitor's successful request has changed.
+type change struct {
+	path       string // canonical
+	sent       string // as cleanPath has it
+	elsewhere  bool   // whether a page there may be stored where this instance does not know of it
+	byLocation bool   // whether it is the Location of the answer that names it
+	effect     store.Effect
+	told       bool
+}
+
 // changed expires the pages at a path that a visitor has changed (RFC 9111,
 // section 4.4), and reports whether there may be any. Where nothing is stored and
 // nothing on its way, there is nothing to remember, however many paths a stranger
 // may think of; but a Store may hold what this instance does not. That is told when
 // the visitor may know of his success.
-func (s *Site) changed(path string, elsewhere, known bool) bool {
-	here := s.runs.concern(path) || s.cache.holds(path) // in this order: a run ends by storing
-	tag := pathTag(appendPathTag(nil, "", "", path))
+func (s *Site) changed(c *change, known bool) bool {
+	here := s.runs.concern(c.path) || s.cache.holds(c.path) // in this order: a run ends by storing
+	tag := pathTag(appendPathTag(nil, "", "", c.path))
+	if c.effect == store.None && (here || c.elsewhere) {
+		c.effect = store.Expired
+		if c.byLocation && !s.locations.take(c.path, time.Now()) {
+			c.effect = store.Stale
+		}
+	}
 	switch {
 	case here && (s.second == nil || !known):
-		s.cache.invalidate(store.Expired, paid, tag)
-	case known && (here || elsewhere && s.second.strangers.take(time.Now())):
+		s.cache.invalidate(c.effect, paid, tag)
+	case known && (here || c.elsewhere && s.second.strangers.take(time.Now())):
 		select {
-		case <-s.tellStore(store.Expired, tag):
+		case <-s.tellStore(c.effect, tag):
 		case <-time.After(maxTellTime):
 		}
 	default:
 		return false
 	}
+	return true
+}
+
+// changesNamed adds what an answer names to have changed: the paths of its Location
+// and Content-Location, as far as they are on this site.
+func (s *Site) changesNamed(changes []change, r *http.Request, h http.Header) []change {
+	for _, name := range [...]string{"Location", "Content-Location"} {
+		u := resolve(r, h.Get(name))
+		if u == nil || !isHostOf(r, u) && (s.origin.host == "" || cleanHost(s.origin.scheme, u.Host) != s.origin.host) {
+			continue
+		}
+		clean, err := cleanPath(u.EscapedPath())
+		if err != nil {
+			continue
+		}
+		path := canonicalPath(clean)
+		if i := slices.IndexFunc(changes, func(c change) bool { return c.path == path }); i >= 0 {
+			changes[i].byLocation = changes[i].byLocation && name == "Location"
+			continue
+		}
+		at := r.WithContext(r.Context())
+		at.URL = u
+		changes = append(changes, change{path: path, sent: clean, elsewhere: s.mayBeElsewhere(at, clean), byLocation: name == "Location"})
+	}
+	return changes
+}
+
+// resolve returns what a reference in an answer to r means, if it is one to a path.
+func resolve(r *http.Request, ref string) *url.URL {
+	if ref == "" {
+		return nil
+	}
+	u, err := url.Parse(ref)
+	if err != nil {
+		return nil
+	}
+	u = r.URL.ResolveReference(u)
+	if u.Opaque != "" || !strings.HasPrefix(u.Path, "/") || u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
+		return nil
+	}
+	return u
+}
+
+// isHostOf reports whether what was resolved for r is on the host that r names.
+func isHostOf(r *http.Request, u *url.URL) bool {
+	return u.Host == "" || cleanHost(cmp.Or(u.Scheme, scheme(r)), u.Host) == cleanHost(scheme(r), r.Host)
+}
+
+// onlyCleansPath reports whether an answer sends the visitor to another spelling of
+// the request's own path, with or without its last slash, or to it on another host
+// or by https. That is a router's, or a middleware's: nothing was done.
+func onlyCleansPath(r *http.Request, status int, h http.Header) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return false
+	}
+	u := resolve(r, h.Get("Location"))
+	if u == nil {
+		return false
+	}
+	from, to := r.URL.EscapedPath(), u.EscapedPath()
+	if path.Clean(canonicalPath(from)) != path.Clean(canonicalPath(to)) {
+		return false
+	}
+	return from != to || !isHostOf(r, u) || u.Scheme == "https" && scheme(r) != "https"
+}
+
+// locations bound how often a path is expired because an answer's Location names
+// it: logins that all lead to the home page would have each of its visitors wait
+// otherwise. What is asked for beyond that turns the page stale.
+type locations struct {
+	mu     sync.Mutex
+	seed   maphash.Seed
+	recent *simplelru.LRU[uint64, *[locationsPerMinute]time.Time] // by the path's hash; guarded by mu
+}
+
+const (
+	locationsPerMinute = 10
+	maxLocations       = 4096 // paths that are remembered
+)
+
+func (l *locations) init() {
+	l.seed = maphash.MakeSeed()
+	l.recent, _ = simplelru.NewLRU[uint64, *[locationsPerMinute]time.Time](maxLocations, nil)
+}
+
+func (l *locations) take(path string, now time.Time) bool {
+	hash := maphash.String(l.seed, path)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	times, ok := l.recent.Get(hash)
+	if !ok {
+		times = new([locationsPerMinute]time.Time)
+		l.recent.Add(hash, times)
+	}
+	if now.Sub(times[0]) < time.Minute {
+		return false
+	}
+	copy(times[:], times[1:])
+	times[len(times)-1] = now
 	return true
 }
 
@@ -478,15 +599,20 @@ func (r *runs) concern(path string) bool {
 	return r.paths[path] > 0
 }
 
-// An observer is the ResponseWriter of a request that may change its page. It
-// calls success when the handler says so, again before the visitor may know of it,
-// and at the latest when the handler is through: by then the last of its changes
-// has been made.
+// An observer is the ResponseWriter of a request that passes. When the final header
+// is about to go out it adds isr's own member to Cache-Status: after those of the
+// caches behind the handler (RFC 9211, section 2). Where the request may change its
+// page, it calls success when the handler says so, again before the visitor may know
+// of it, and at the latest when the handler is through: by then the last of its
+// changes has been made.
 type observer struct {
 	http.ResponseWriter
-	status   int
-	written  int // bytes that may not have gone out yet
+	mark     string // the member of Cache-Status
+	private  bool   // whether nobody else may get the answer
 	success  func(known bool)
+	marked   bool
+	status   int
+	written  int  // bytes that may not have gone out yet
 	hijacked bool // what then goes over the connection is not for us to know
 }
 
@@ -498,21 +624,41 @@ func (o *observer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 func (o *observer) WriteHeader(status int) {
 	o.hijacked = o.hijacked || status == http.StatusSwitchingProtocols
 	if o.status < 200 {
-		o.status = status
+		o.begin(status)
 		o.succeed(false)
 	}
 	o.ResponseWriter.WriteHeader(status)
 }
 
+// begin notes the status, and completes the header if it is the final one. What
+// 101 leads to is a connection, which nobody can keep.
+func (o *observer) begin(status int) {
+	o.status = status
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		return
+	}
+	o.setMark()
+	if o.private && status != http.StatusSwitchingProtocols {
+		makePrivate(o.Header())
+	}
+}
+
+func (o *observer) setMark() {
+	if !o.marked {
+		o.marked = true
+		o.Header().Add("Cache-Status", o.mark)
+	}
+}
+
 func (o *observer) succeed(known bool) {
-	if o.status >= 200 && o.status < 400 {
+	if o.success != nil && o.status >= 200 && o.status < 400 {
 		o.success(known)
 	}
 }
 
 func (o *observer) implicit() {
 	if o.status < 200 {
-		o.status = http.StatusOK
+		o.begin(http.StatusOK)
 		o.succeed(false)
 	}
 }
@@ -531,27 +677,42 @@ func (o *observer) Write(b []byte) (int, error) {
 	return o.ResponseWriter.Write(b)
 }
 
+func (o *observer) WriteString(s string) (int, error) {
+	o.out(len(s))
+	return io.WriteString(o.ResponseWriter, s)
+}
+
 func (o *observer) ReadFrom(r io.Reader) (int64, error) {
 	o.out(unsent + 1)
 	return io.Copy(o.ResponseWriter, r)
 }
 
-func (o *observer) Flush() {
+// FlushError keeps an http.ResponseController from flushing behind the observer.
+func (o *observer) FlushError() error {
 	o.out(unsent + 1)
-	http.NewResponseController(o.ResponseWriter).Flush()
+	return http.NewResponseController(o.ResponseWriter).Flush()
 }
 
 // returned is called when the handler has, with whether that was by a panic.
 func (o *observer) returned(panicked bool) {
-	if o.hijacked || panicked && o.status < 200 {
-		return
+	switch {
+	case o.hijacked:
+	case panicked && o.status < 200:
+		o.setMark() // of the answer that somebody outside gives
+	default:
+		o.implicit()
+		o.succeed(true)
 	}
-	o.implicit()
-	o.succeed(true)
 }
 
-// A hijackObserver is an observer of a connection that can be taken over.
-type hijackObserver struct{ *observer }
+// What a ResponseWriter may be able to do beside that, and its observer then, too.
+type (
+	flushObserver  struct{ *observer }
+	hijackObserver struct{ *observer }
+	closeNotifier  interface{ CloseNotify() <-chan bool }
+)
+
+func (o flushObserver) Flush() { o.FlushError() }
 
 func (o hijackObserver) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := o.ResponseWriter.(http.Hijacker).Hijack()
@@ -559,10 +720,51 @@ func (o hijackObserver) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// writer returns the observer with the abilities of what it observes.
+// writer returns the observer with the abilities of what it observes: handlers ask
+// for them, and go another way where they are not there.
 func (o *observer) writer() http.ResponseWriter {
-	if _, ok := o.ResponseWriter.(http.Hijacker); ok {
+	_, flushes := o.ResponseWriter.(http.Flusher)
+	_, hijacks := o.ResponseWriter.(http.Hijacker)
+	c, notifies := o.ResponseWriter.(closeNotifier)
+	f, h := http.Flusher(flushObserver{o}), http.Hijacker(hijackObserver{o})
+	switch {
+	case flushes && hijacks && notifies: // HTTP/1
+		return struct {
+			*observer
+			http.Flusher
+			http.Hijacker
+			closeNotifier
+		}{o, f, h, c}
+	case flushes && hijacks:
+		return struct {
+			*observer
+			http.Flusher
+			http.Hijacker
+		}{o, f, h}
+	case flushes && notifies: // HTTP/2
+		return struct {
+			*observer
+			http.Flusher
+			closeNotifier
+		}{o, f, c}
+	case hijacks && notifies:
+		return struct {
+			*observer
+			http.Hijacker
+			closeNotifier
+		}{o, h, c}
+	case flushes:
+		return struct {
+			*observer
+			http.Flusher
+		}{o, f}
+	case hijacks:
 		return hijackObserver{o}
+	case notifies:
+		return struct {
+			*observer
+			closeNotifier
+		}{o, c}
 	}
 	return o
 }
