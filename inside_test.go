@@ -188,6 +188,48 @@ func TestForeignNotModified(t *testing.T) {
 	}
 }
 
+// A handler that answers 304 whatever it is asked has failed: the last good page
+// stays.
+func TestNotModifiedWhateverIsAsked(t *testing.T) {
+	for name, test := range map[string]struct{ first, then string }{
+		"another page":  {`"one"`, `"two"`},
+		"no conditions": {"", `"one"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if n == 1 {
+						if test.first != "" {
+							w.Header().Set("Etag", test.first)
+						}
+						io.WriteString(w, "page 1")
+						return
+					}
+					w.Header().Set("Etag", test.then)
+					w.WriteHeader(304)
+				}}
+				site := isr.Wrap(c, isr.Options{Default: isr.Route{TTL: time.Second, StaleWhileRevalidate: time.Minute, StaleIfError: time.Minute}})
+				etag := get(site, "/").Header.Get("Etag")
+				for range 3 {
+					time.Sleep(2 * time.Second)
+					res := get(site, "/")
+					synctest.Wait()
+					if got := res.Header.Get("Etag"); read(res) != "page 1" || got != etag {
+						t.Errorf("%s, ETag %s", res.Status, got)
+					}
+				}
+				if p := pages(site)["/"]; p.Err == nil || p.Err.Error() != "the handler answered 304 to a request without conditions" {
+					t.Errorf("error %v", p.Err)
+				}
+				time.Sleep(time.Hour)
+				if res := get(site, "/"); res.StatusCode != 502 {
+					t.Errorf("%s when it may no longer be shown", res.Status)
+				}
+			})
+		})
+	}
+}
+
 // What traces and logs around the Site read from a visitor's request is the pattern
 // that the handler has matched, whoever it matched it for.
 func TestPatternOfVisitor(t *testing.T) {

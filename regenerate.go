@@ -315,13 +315,14 @@ func (o *outcome) raise() {
 
 // Why a generation failed, where the handler does not say so itself.
 var (
-	errTimeout = errors.New("the handler did not finish within Route.Timeout")
-	errGoexit  = errors.New("the handler called runtime.Goexit")
-	errShort   = errors.New("the handler wrote fewer bytes than its Content-Length")
-	errLong    = errors.New("the handler wrote more bytes than its Content-Length")
-	errLate    = errors.New("isr: nobody waits for this response any more")
-	errClosed  = errors.New("the site is shut down")
-	errBusy    = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
+	errTimeout     = errors.New("the handler did not finish within Route.Timeout")
+	errGoexit      = errors.New("the handler called runtime.Goexit")
+	errShort       = errors.New("the handler wrote fewer bytes than its Content-Length")
+	errLong        = errors.New("the handler wrote more bytes than its Content-Length")
+	errNotModified = errors.New("the handler answered 304 to a request without conditions")
+	errLate        = errors.New("isr: nobody waits for this response any more")
+	errClosed      = errors.New("the site is shut down")
+	errBusy        = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
 )
 
 // A waiter is someone who waits for a run, and what they need of it.
@@ -1358,7 +1359,7 @@ const (
 	isPage    fate = iota
 	isRenewal      // 304: the stored page is as good as new
 	isFailure      // those who wait get it
-	isForeign      // 304: of another page than the stored one
+	isForeign      // 304: of another page than the stored one, or to a request without conditions
 )
 
 // A stream is a response that is too large to be stored, on its way to a
@@ -1445,7 +1446,7 @@ func discarded(why refusal) error {
 func (r *recorder) forgetForeign() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.fate != isForeign || r.closed != nil || r.late != 0 {
+	if r.fate != isForeign || !r.conditional || r.closed != nil || r.late != 0 {
 		return false
 	}
 	r.header, r.sent, r.conditional = make(http.Header), nil, false
@@ -1471,7 +1472,7 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 	case r.f.route.isFailure(status, r.sent):
 		r.fate = isFailure
 		return refusal{}
-	case status == http.StatusNotModified && r.conditional && !r.f.old.validators.match(r.sent):
+	case status == http.StatusNotModified && !r.f.old.unknown() && !(r.conditional && r.f.old.validators.match(r.sent)):
 		r.fate = isForeign
 		return refusal{}
 	case status == http.StatusNotModified && r.conditional:
@@ -1661,6 +1662,8 @@ func (r *recorder) finish() {
 		fail.err = errLong
 	case r.length >= 0 && r.size < r.length && bodyAllowed(r.status):
 		fail.err = errShort
+	case r.fate == isForeign:
+		fail.err = errNotModified
 	case r.fate == isFailure:
 		fail.status = r.status
 		fail.err = &statusError{r.status}
