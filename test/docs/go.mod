@@ -5,6 +5,8 @@ go 1.25.0
 require (
 	github.com/alexedwards/scs/v2 v2.9.0
 	github.com/isr-go/isr v0.0.0
+	github.com/isr-go/isr/store/redis v0.0.0
+	github.com/redis/rueidis v1.0.70
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.71.0
 	go.opentelemetry.io/otel v1.46.0
 	go.opentelemetry.io/otel/sdk v1.46.0
@@ -25,4 +27,5 @@ require (
 
 replace (
 	github.com/isr-go/isr => ../..
+	github.com/isr-go/isr/store/redis => ../../store/redis
 )
