@@ -194,6 +194,17 @@ func TestGo(t *testing.T) {
 	}
 }
 
+// The README is short: a program, and at most 150 lines.
+func TestREADME(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, rest, ok := bytes.Cut(text, []byte("\n```\n")); !ok || bytes.Count(rest, []byte("\n")) > 150 {
+		t.Error("the README is too long: move something to docs")
+	}
+}
+
 // The program in server.md is the one that is tested.
 func TestServer(t *testing.T) {
 	want, err := os.ReadFile("server/main.go")
