@@ -26,6 +26,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/internal/guard"
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/store"
 )
 
@@ -185,7 +186,7 @@ func urlOf(path, query string) *url.URL {
 
 // isHTTPS reports whether the first of the proxies in front was asked over TLS.
 func isHTTPS(forwardedProto []string) bool {
-	for proto := range elements(forwardedProto) {
+	for proto := range header.List(forwardedProto) {
 		return strings.EqualFold(proto, "https")
 	}
 	return false

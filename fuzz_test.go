@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/isr-go/isr/internal/header"
 )
 
 // letters changes the case of the ASCII letters in s.
@@ -54,17 +56,17 @@ func FuzzCacheControl(f *testing.F) {
 	f.Add("private", "123456789012345678901234567890")
 	f.Fuzz(func(t *testing.T, text, number string) {
 		lines := strings.Split(text, "\n")
-		d := parseCacheControl(lines)
+		d := header.ParseCacheControl(lines)
 		for name, v := range map[string]time.Duration{
-			"max-age": d.maxAge, "s-maxage": d.sMaxAge,
-			"stale-while-revalidate": d.staleWhileRevalidate, "stale-if-error": d.staleIfError,
+			"max-age": d.MaxAge, "s-maxage": d.SMaxAge,
+			"stale-while-revalidate": d.StaleWhileRevalidate, "stale-if-error": d.StaleIfError,
 		} {
 			if v != -1 && (v < 0 || v > math.MaxInt32*time.Second || v%time.Second != 0) {
 				t.Errorf("%q: %s is %d ns", lines, name, v)
 			}
 		}
 		same := func(what string, lines ...string) {
-			if got := parseCacheControl(lines); got != d {
+			if got := header.ParseCacheControl(lines); got != d {
 				t.Errorf("%s: %q is\n%+v, but %q is\n%+v", what, text, d, lines, got)
 			}
 		}
@@ -77,21 +79,21 @@ func FuzzCacheControl(f *testing.F) {
 		same("what else is new", append(slices.Clone(lines), `extension, another="max-age=7, private"`)...)
 
 		// Of duplicates the first counts, and a quoted number is the same number.
-		plain := parseCacheControl(append(slices.Clone(lines), "max-age=17, s-maxage=17"))
-		if d.maxAge >= 0 && plain.maxAge != d.maxAge || d.maxAge < 0 && plain.maxAge != 17*time.Second || plain.sMaxAge < 0 {
-			t.Errorf("%q: max-age %v, and %v with another one after it", lines, d.maxAge, plain.maxAge)
+		plain := header.ParseCacheControl(append(slices.Clone(lines), "max-age=17, s-maxage=17"))
+		if d.MaxAge >= 0 && plain.MaxAge != d.MaxAge || d.MaxAge < 0 && plain.MaxAge != 17*time.Second || plain.SMaxAge < 0 {
+			t.Errorf("%q: max-age %v, and %v with another one after it", lines, d.MaxAge, plain.MaxAge)
 		}
 		if number != "" && strings.Trim(number, "0123456789") == "" {
-			bare := parseCacheControl([]string{"max-age=" + number + ", no-store"})
-			if quoted := parseCacheControl([]string{`max-age="` + number + `", no-store`}); quoted != bare || !bare.noStore {
+			bare := header.ParseCacheControl([]string{"max-age=" + number + ", no-store"})
+			if quoted := header.ParseCacheControl([]string{`max-age="` + number + `", no-store`}); quoted != bare || !bare.NoStore {
 				t.Errorf("%s is %+v, but quoted %+v", number, bare, quoted)
 			}
 			want := time.Duration(math.MaxInt32) * time.Second
 			if n, err := strconv.ParseInt(number, 10, 32); err == nil {
 				want = time.Duration(n) * time.Second
 			}
-			if bare.maxAge != want {
-				t.Errorf("max-age=%s is %v, want %v", number, bare.maxAge, want)
+			if bare.MaxAge != want {
+				t.Errorf("max-age=%s is %v, want %v", number, bare.MaxAge, want)
 			}
 		}
 	})
@@ -143,11 +145,11 @@ func FuzzAcceptEncoding(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		lines := strings.Split(text, "\n")
-		got := acceptsGzip(lines)
+		got := header.AcceptsGzip(lines)
 		if want, ok := slowlyAcceptsGzip(lines); ok && got != want {
 			t.Errorf("acceptsGzip(%q) = %v, want %v", lines, got, want)
 		}
-		with := func(lines ...string) bool { return acceptsGzip(lines) }
+		with := func(lines ...string) bool { return header.AcceptsGzip(lines) }
 		if with(letters(text, 'a', 'A')) != with(letters(text, 'A', 'a')) {
 			t.Errorf("%q: the case of letters matters", text)
 		}

@@ -8,9 +8,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -19,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unique"
+
+	"github.com/isr-go/isr/internal/header"
 )
 
 // The Cache-Status of requests that go to the handler untouched (RFC 9211).
@@ -30,230 +30,43 @@ const (
 	fwdUnclean     = "isr; fwd=bypass; detail=path"     // of a path that cleanPath refuses
 )
 
-// A forward is the Cache-Status of a request that had to wait for the handler.
-type forward struct {
-	reason    string // uri-miss, or stale
-	status    int    // the handler's, where it is not the one that the visitor gets
-	stored    bool
-	collapsed bool // whether another request had set the generation going
-	detail    string
-}
-
-func (f forward) String() string {
-	s := "isr; fwd=" + f.reason
-	if f.status != 0 {
-		s += "; fwd-status=" + strconv.Itoa(f.status)
-	}
-	if f.stored {
-		s += "; stored"
-	}
-	if f.collapsed {
-		s += "; collapsed"
-	}
-	if f.detail != "" {
-		s += "; detail=" + f.detail
-	}
-	return s
-}
-
-// elements yields the members of a comma-separated header (RFC 9110, section
-// 5.6.1), which has no quoted strings.
-func elements(lines []string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, line := range lines {
-			for line != "" {
-				var e string
-				e, line, _ = strings.Cut(line, ",")
-				if e = trimSpace(e); e != "" && !yield(e) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// trimSpace trims what RFC 9110 calls optional whitespace: spaces and tabs, and
-// nothing else.
-func trimSpace(s string) string {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
-		s = s[:len(s)-1]
-	}
-	return s
-}
-
-// isToken reports whether s is a token (RFC 9110, section 5.6.2).
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r)
-	})
-}
-
 // notForHandler reports whether isr itself answers what a request header asks.
 func notForHandler(name string) bool {
 	switch name {
 	case "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range":
 		return true
 	}
-	return isHopByHop(name)
-}
-
-// isHopByHop reports whether a header is about one connection (RFC 9110,
-// section 7.6.1).
-func isHopByHop(name string) bool {
-	switch name {
-	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
-		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
-		return true
-	}
-	return strings.HasPrefix(name, http.TrailerPrefix)
-}
-
-// directives are what a response's Cache-Control says (RFC 9111, section 5.2.2;
-// RFC 5861). Durations are negative where they are not given.
-type directives struct {
-	noStore, noCache, private, mustRevalidate, noTransform bool
-	maxAge, sMaxAge, staleWhileRevalidate, staleIfError    time.Duration
-}
-
-// parseCacheControl reads Cache-Control lines. Names are not case-sensitive, of
-// duplicates the first counts, arguments may be quoted, a number too large is
-// the largest, and what is no number means stale. The qualified forms of private
-// and no-cache count as the unqualified ones.
-func parseCacheControl(lines []string) directives {
-	d := directives{maxAge: -1, sMaxAge: -1, staleWhileRevalidate: -1, staleIfError: -1}
-	for _, line := range lines {
-		for line != "" {
-			var name, arg string
-			name, arg, line = cutDirective(line)
-			seconds := func(into *time.Duration) {
-				if *into < 0 {
-					*into = parseSeconds(arg)
-				}
-			}
-			switch strings.ToLower(name) {
-			case "no-store":
-				d.noStore = true
-			case "no-cache":
-				d.noCache = true
-			case "private":
-				d.private = true
-			case "must-revalidate", "proxy-revalidate":
-				d.mustRevalidate = true
-			case "no-transform":
-				d.noTransform = true
-			case "max-age":
-				seconds(&d.maxAge)
-			case "s-maxage":
-				seconds(&d.sMaxAge)
-			case "stale-while-revalidate":
-				seconds(&d.staleWhileRevalidate)
-			case "stale-if-error":
-				seconds(&d.staleIfError)
-			}
-		}
-	}
-	return d
-}
-
-// cutDirective cuts the first directive off a Cache-Control line.
-func cutDirective(line string) (name, arg, rest string) {
-	i := strings.IndexAny(line, "=,")
-	if i < 0 || line[i] == ',' {
-		name, rest, _ = strings.Cut(line, ",")
-		return strings.Trim(name, " \t"), "", rest
-	}
-	name, line = strings.Trim(line[:i], " \t"), strings.TrimLeft(line[i+1:], " \t")
-	if !strings.HasPrefix(line, `"`) {
-		arg, rest, _ = strings.Cut(line, ",")
-		return name, strings.Trim(arg, " \t"), rest
-	}
-	var b strings.Builder
-	for i := 1; i < len(line); i++ {
-		switch line[i] {
-		case '"':
-			_, rest, _ = strings.Cut(line[i:], ",")
-			return name, b.String(), rest
-		case '\\':
-			if i++; i < len(line) {
-				b.WriteByte(line[i])
-			}
-		default:
-			b.WriteByte(line[i])
-		}
-	}
-	return name, "", line[1:] // the quote is not closed: better to believe too much of it than too little
-}
-
-// parseSeconds reads delta-seconds (RFC 9111, section 1.2.2).
-func parseSeconds(s string) time.Duration {
-	if s == "" || strings.Trim(s, "0123456789") != "" {
-		return 0
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n > math.MaxInt32 {
-		n = math.MaxInt32
-	}
-	return time.Duration(n) * time.Second
-}
-
-// parseDate reads an HTTP-date (RFC 9110, section 5.6.7). Unlike http.ParseTime it
-// takes no zone but GMT, whatever its case, and no fractions of a second: what says
-// another zone is no date at all (RFC 9111, section 4.2).
-func parseDate(s string) (t time.Time, ok bool) {
-	if strings.Contains(s, ".") {
-		return t, false
-	}
-	if n := len(s) - len("GMT"); n > 0 && strings.EqualFold(s[n:], "GMT") {
-		s = s[:n] + "GMT"
-	}
-	for _, layout := range [...]string{http.TimeFormat, "Monday, 02-Jan-06 15:04:05 GMT", time.ANSIC} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t, true
-		}
-	}
-	return t, false
-}
-
-// parseAge reads the Age of an upstream: of a list the first member counts, and
-// what is no number counts as zero (RFC 9111, section 5.1).
-func parseAge(lines []string) time.Duration {
-	for age := range elements(lines) {
-		return parseSeconds(age)
-	}
-	return 0
+	return header.IsHopByHop(name)
 }
 
 // lifetime says how long a response lives, and whether the handler itself gave
 // it its time (RFC 9111, section 4.2.1).
-func (rt *route) lifetime(status int, h http.Header, d directives) (l lifetime, explicit bool) {
+func (rt *route) lifetime(status int, h http.Header, d header.Directives) (l lifetime, explicit bool) {
 	l = lifetime{rt.TTL, rt.StaleWhileRevalidate, rt.StaleIfError}
 	if isNotFound(status) {
 		// What was published meanwhile must be seen.
 		l.ttl, l.staleWhileRevalidate = rt.NotFoundTTL, 0
 	}
 	switch {
-	case d.sMaxAge >= 0:
-		l.ttl, explicit = d.sMaxAge, true
-	case d.maxAge >= 0:
-		l.ttl, explicit = d.maxAge, true
+	case d.SMaxAge >= 0:
+		l.ttl, explicit = d.SMaxAge, true
+	case d.MaxAge >= 0:
+		l.ttl, explicit = d.MaxAge, true
 	case h["Expires"] != nil:
-		at, _ := parseDate(h.Get("Expires")) // what is no date is in the past
-		from, ok := parseDate(h.Get("Date"))
+		at, _ := header.ParseDate(h.Get("Expires")) // what is no date is in the past
+		from, ok := header.ParseDate(h.Get("Date"))
 		if !ok {
 			from = time.Now()
 		}
 		l.ttl, explicit = max(0, at.Sub(from)), true
 	}
-	if d.staleWhileRevalidate >= 0 {
-		l.staleWhileRevalidate = d.staleWhileRevalidate
+	if d.StaleWhileRevalidate >= 0 {
+		l.staleWhileRevalidate = d.StaleWhileRevalidate
 	}
-	if d.staleIfError >= 0 {
-		l.staleIfError = d.staleIfError
+	if d.StaleIfError >= 0 {
+		l.staleIfError = d.StaleIfError
 	}
-	if d.mustRevalidate {
+	if d.MustRevalidate {
 		l.staleWhileRevalidate, l.staleIfError = 0, 0
 	}
 	return l, explicit
@@ -279,21 +92,21 @@ func (r refusal) String() string {
 // refuses says why a response of the route may not be stored, if so (RFC 9111,
 // section 3, and a little stricter).
 func (rt *route) refuses(status int, h http.Header) (no refusal) {
-	d := parseCacheControl(h["Cache-Control"])
+	d := header.ParseCacheControl(h["Cache-Control"])
 	l, explicit := rt.lifetime(status, h, d)
 	switch {
 	case h["Set-Cookie"] != nil:
 		return refusal{"sets a cookie", "set it in middleware outside of isr, or set Route.Bypass"}
-	case d.private:
+	case d.Private:
 		return refusal{why: "is private by its Cache-Control"}
-	case d.noStore:
+	case d.NoStore:
 		return refusal{why: "is no-store by its Cache-Control"}
-	case d.noCache:
+	case d.NoCache:
 		return refusal{why: "is no-cache by its Cache-Control"}
 	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
 		return refusal{"is an event stream", "set Route.Bypass"}
 	}
-	for name := range elements(h["Vary"]) {
+	for name := range header.List(h["Vary"]) {
 		name = http.CanonicalHeaderKey(name)
 		switch {
 		case name == "*":
@@ -322,7 +135,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 	if l.ttl < 0 || l.ttl == 0 && rt.TTL < 0 {
 		return refusal{why: "has no lifetime by its Cache-Control, and Route.TTL is NoStore"}
 	}
-	for tag := range elements(h["Cache-Tag"]) {
+	for tag := range header.List(h["Cache-Tag"]) {
 		if err := checkTag(tag); err != nil {
 			return refusal{"has a Cache-Tag that is none", err.Error()}
 		}
@@ -340,7 +153,7 @@ func isPrivate(status int, h http.Header) bool {
 		return true
 	}
 	return status >= 300 && status < 400 && status != http.StatusNotModified ||
-		h["Set-Cookie"] != nil || parseCacheControl(h["Cache-Control"]).private
+		h["Set-Cookie"] != nil || header.ParseCacheControl(h["Cache-Control"]).Private
 }
 
 // varyRemedy says what a developer can do about a Vary that the route does not
@@ -351,7 +164,7 @@ func varyRemedy(name string) string {
 		return "move CORS outside of isr, where it sees each visitor's request"
 	case notForHandler(name):
 		return "leave it out of Vary: isr answers it itself, and the handler never sees it"
-	case !isToken(name):
+	case !header.IsToken(name):
 		return "it is not the name of a header"
 	case name == "User-Agent":
 		return "add it to Route.Vary, and have Route.Normalize narrow it: each value is a page of its own"
@@ -370,7 +183,7 @@ func tagsOf(rt *route, h http.Header) []string {
 	for _, tag := range tags {
 		seen[tag] = true
 	}
-	for tag := range elements(h["Cache-Tag"]) {
+	for tag := range header.List(h["Cache-Tag"]) {
 		if !seen[tag] {
 			seen[tag] = true
 			tags = append(tags, strings.Clone(tag))
@@ -397,7 +210,7 @@ func (v validators) ask(h http.Header) bool {
 // these validators (RFC 9111, section 4.3.4). One without an ETag is.
 func (v validators) match(update http.Header) bool {
 	etag := update.Get("Etag")
-	if !isETag(etag) {
+	if !header.IsETag(etag) {
 		return true
 	}
 	if weak, ok := strings.CutPrefix(etag, "W/"); ok {
@@ -406,51 +219,11 @@ func (v validators) match(update http.Header) bool {
 	return etag == v.etag
 }
 
-// isETag reports whether s is an entity tag (RFC 9110, section 8.8.3).
-func isETag(s string) bool {
-	s = strings.TrimPrefix(s, "W/")
-	return len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' &&
-		!strings.ContainsFunc(s[1:len(s)-1], func(r rune) bool { return r == '"' || r <= ' ' || r == 0x7f })
-}
-
-// canonicalHeader returns a copy in which no rule can be got round by spelling.
-func canonicalHeader(h http.Header) http.Header {
-	out := make(http.Header, len(h))
-	for name, values := range h {
-		name = http.CanonicalHeaderKey(name)
-		out[name] = append(out[name], values...)
-	}
-	return out
-}
-
-// passedOn returns the headers of a response that go on to visitors: not those
-// of its connection, not those that are for one visitor alone, not those that
-// are made anew.
-func passedOn(h http.Header, body []byte) http.Header {
-	out := make(http.Header, len(h))
-	for name, values := range h {
-		if !isHopByHop(name) && len(values) > 0 {
-			out[name] = slices.Clone(values)
-		}
-	}
-	for name := range elements(h["Connection"]) {
-		out.Del(name)
-	}
-	for _, name := range [...]string{"Content-Length", "Set-Cookie", "Age"} {
-		delete(out, name)
-	}
-	_, typed := h["Content-Type"]
-	if !typed && len(body) > 0 && h.Get("Content-Encoding") == "" {
-		out.Set("Content-Type", http.DetectContentType(body))
-	}
-	return out
-}
-
 // newPage makes a page of a response.
 func (f *flight) newPage(status int, sent http.Header, body []byte) *page {
-	h := passedOn(sent, body)
+	h := header.Forwardable(sent, body)
 	plain := append([]byte(nil), body...)
-	return f.page(status, h, parseAge(sent["Age"]), plain, compress(h, plain))
+	return f.page(status, h, header.ParseAge(sent["Age"]), plain, compress(h, plain))
 }
 
 // merged returns the headers of a stored page, as a 304 has updated them (RFC
@@ -479,7 +252,7 @@ func (f *flight) renewed(merged http.Header) *page {
 	if f.old.gzip != nil {
 		compressed = f.old.gzip.body
 	}
-	return f.page(f.old.status, passedOn(merged, nil), parseAge(merged["Age"]), f.old.plain.body, compressed)
+	return f.page(f.old.status, header.Forwardable(merged, nil), header.ParseAge(merged["Age"]), f.old.plain.body, compressed)
 }
 
 // passMark makes the note that the response may not be stored.
@@ -502,7 +275,7 @@ const (
 // page makes a page of h, which it takes over, the Age that came with it, and the
 // encodings of a body.
 func (f *flight) page(status int, h http.Header, age time.Duration, plain, compressed []byte) *page {
-	d := parseCacheControl(h["Cache-Control"])
+	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &page{
 		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(), ticket: f.ticket, order: f.lease,
 		status: status, generated: time.Now(),
@@ -516,7 +289,7 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 		p.generated = p.generated.Add(-age)
 	}
 	etag := h.Get("Etag")
-	if isETag(etag) {
+	if header.IsETag(etag) {
 		p.validators.etag = etag
 	} else {
 		sum := sha256.Sum256(plain)
@@ -525,13 +298,13 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 	switch {
 	case !p.ownControl:
 		h["Cache-Control"] = []string{f.route.control(status, p.lifetime)}
-	case d.sMaxAge >= 0 && d.maxAge < 0 && h["Expires"] == nil:
+	case d.SMaxAge >= 0 && d.MaxAge < 0 && h["Expires"] == nil:
 		// Browsers would guess how long they may keep it.
 		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
 	}
-	addVary(h, f.route.varyOn)
+	header.AddVary(h, f.route.varyOn)
 	if compressed != nil {
-		addVary(h, "Accept-Encoding")
+		header.AddVary(h, "Accept-Encoding")
 	}
 	p.represent(h, etag, plain, compressed)
 	if limit := f.site.cache.maxBytes; p.size > limit {
@@ -552,7 +325,7 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 		p.gzip = newRepresentation(new(representation), &p.route.names[1], p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
 	}
 	p.plain = newRepresentation(&p.room, &p.route.names[0], p.status, h, plain, etag, false)
-	if t, ok := parseDate(h.Get("Last-Modified")); ok {
+	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
 	p.size = pageOverhead + p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
@@ -579,94 +352,11 @@ func (rt *route) control(status int, l lifetime) string {
 	case rt.CacheControl != "" && status < 400: // what is not found may be there tomorrow
 		return rt.CacheControl
 	case rt.authPage:
-		return privateControl // public would let others share it (RFC 9111, section 3.5)
+		return header.Private // public would let others share it (RFC 9111, section 3.5)
 	case rt.sharedMaxAge < 0:
 		return "public, max-age=0"
 	}
 	return fmt.Sprintf("public, max-age=0, s-maxage=%d", min(oneYear, max(0, min(l.ttl, rt.sharedMaxAge)/time.Second)))
-}
-
-// privateControl is the Cache-Control of what is for one visitor alone.
-const privateControl = "private, max-age=0"
-
-// makePrivate changes the headers of an answer to one visitor's own request so that
-// nobody else gets it: public and s-maxage were said of the page. What the visitor
-// himself may do with it stays as the handler wants it.
-func makePrivate(h http.Header) {
-	deleteTargeted(h)
-	for name, lines := range h {
-		if name != "Cache-Control" && strings.EqualFold(name, "Cache-Control") {
-			delete(h, name)
-			h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), lines...)
-		}
-	}
-	d := parseCacheControl(h["Cache-Control"])
-	if d.noStore || d.private {
-		return
-	}
-	control := "private"
-	switch {
-	case d.maxAge >= 0:
-		control += fmt.Sprintf(", max-age=%d", d.maxAge/time.Second)
-	case h["Expires"] == nil:
-		control = privateControl
-	}
-	for _, also := range [...]struct {
-		said bool
-		name string
-	}{{d.noCache, "no-cache"}, {d.mustRevalidate, "must-revalidate"}, {d.noTransform, "no-transform"}} {
-		if also.said {
-			control += ", " + also.name
-		}
-	}
-	h["Cache-Control"] = []string{control}
-}
-
-// setNoStore says that nobody keeps the response, whatever was said before.
-func setNoStore(h http.Header) {
-	deleteTargeted(h)
-	h.Set("Cache-Control", "no-store")
-}
-
-// deleteTargeted deletes the fields by which caches of one kind go instead of by
-// Cache-Control (RFC 9213): what overrides the one has to override the others.
-func deleteTargeted(h http.Header) {
-	for name := range h {
-		switch canonical := http.CanonicalHeaderKey(name); canonical {
-		case "Cdn-Cache-Control", "Surrogate-Control", "Edge-Control", "X-Accel-Expires":
-			delete(h, name)
-		default:
-			if strings.HasSuffix(canonical, "-Cdn-Cache-Control") {
-				delete(h, name)
-			}
-		}
-	}
-}
-
-// revokedControl returns the Cache-Control of a page that is shown although it was
-// invalidated, instead of its own: downstream its time is over, and nobody may do
-// with it what he might not before.
-func revokedControl(own string) string {
-	switch d := parseCacheControl([]string{own}); {
-	case d.noStore:
-		return own
-	case d.private:
-		return "private, max-age=0, must-revalidate"
-	}
-	return "public, max-age=0, must-revalidate"
-}
-
-// addVary adds names to Vary, each once.
-func addVary(h http.Header, names string) {
-	have := slices.Collect(elements(h["Vary"]))
-	for name := range elements([]string{names}) {
-		if !slices.ContainsFunc(have, func(s string) bool { return strings.EqualFold(s, name) }) {
-			have = append(have, name)
-		}
-	}
-	if len(have) > 0 {
-		h["Vary"] = []string{strings.Join(have, ", ")}
-	}
 }
 
 // A representation is one encoding of a page, with its headers ready to send.
@@ -705,7 +395,7 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 	n := len(h) + 6
 	rep.names, rep.values = make([]string, 0, n), make([]string, 0, n)
 	entity := []string{"Content-Encoding", "Content-Language", "Content-Type", "Last-Modified"}
-	if bodyAllowed(status) {
+	if header.BodyAllowed(status) {
 		add("Content-Length", strconv.Itoa(len(body)))
 	}
 	for _, name := range entity {
@@ -721,12 +411,12 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 			add(name, h[name]...)
 		}
 	}
-	if bodyAllowed(status) {
+	if header.BodyAllowed(status) {
 		add("Etag", etag)
 	}
 	add("Vary", h["Vary"]...)
 	add("Cache-Control", strings.Join(h["Cache-Control"], ", "))
-	rep.promise = promiseOf(parseCacheControl(h["Cache-Control"]))
+	rep.promise = promiseOf(header.ParseCacheControl(h["Cache-Control"]))
 	add("Age", "0")
 	add("Cache-Status", strings.Join(append(slices.Clip(h["Cache-Status"]), "isr"), ", "))
 	names := rep.names
@@ -780,7 +470,7 @@ func (rep *representation) at(v view) *stamp {
 	tail := s.values[len(s.values)-3:]
 	promise := rep.promise
 	if v.revoked {
-		tail[0] = revokedControl(tail[0])
+		tail[0] = header.Revoked(tail[0])
 		promise = min(promise, 0)
 	}
 	tail[1] = strconv.FormatInt(usedUp(age, promise, v.left == forever, left), 10)
@@ -797,12 +487,12 @@ func (rep *representation) at(v view) *stamp {
 
 // promiseOf returns for how many seconds shared caches may hold what says d, or a
 // negative number where it does not say.
-func promiseOf(d directives) int64 {
+func promiseOf(d header.Directives) int64 {
 	switch {
-	case d.sMaxAge >= 0:
-		return int64(d.sMaxAge / time.Second)
-	case d.maxAge >= 0:
-		return int64(d.maxAge / time.Second)
+	case d.SMaxAge >= 0:
+		return int64(d.SMaxAge / time.Second)
+	case d.MaxAge >= 0:
+		return int64(d.MaxAge / time.Second)
 	}
 	return -1
 }
@@ -828,7 +518,7 @@ func (p *page) serve(w http.ResponseWriter, r *http.Request, v view) {
 }
 
 // serveForwarded answers with a page that the visitor had to wait for.
-func (p *page) serveForwarded(w http.ResponseWriter, r *http.Request, v view, f forward) {
+func (p *page) serveForwarded(w http.ResponseWriter, r *http.Request, v view, f header.CacheStatus) {
 	rep := p.encodingFor(r)
 	values := slices.Clone(rep.at(v).values)
 	values[len(values)-1] = strings.TrimSuffix(rep.values[len(values)-1], "isr") + f.String()
@@ -837,7 +527,7 @@ func (p *page) serveForwarded(w http.ResponseWriter, r *http.Request, v view, f 
 
 // encodingFor chooses the representation. Ranges are of the plain bytes.
 func (p *page) encodingFor(r *http.Request) *representation {
-	if p.gzip != nil && r.Header["Range"] == nil && acceptsGzip(r.Header["Accept-Encoding"]) {
+	if p.gzip != nil && r.Header["Range"] == nil && header.AcceptsGzip(r.Header["Accept-Encoding"]) {
 		return p.gzip
 	}
 	return p.plain
@@ -892,26 +582,14 @@ func wellAsked(r *http.Request) *http.Request {
 		}
 	}
 	for _, name := range [...]string{"If-Modified-Since", "If-Unmodified-Since"} {
-		if lines := r.Header[name]; lines != nil && !isDate(lines) {
+		if lines := r.Header[name]; lines != nil && !header.IsDate(lines) {
 			edit().Del(name)
 		}
 	}
-	if r.Header["Range"] != nil && (r.Method != http.MethodGet || len(r.Header["If-Range"]) > 0 && !isValidator(r.Header["If-Range"])) {
+	if r.Header["Range"] != nil && (r.Method != http.MethodGet || len(r.Header["If-Range"]) > 0 && !header.IsValidator(r.Header["If-Range"])) {
 		edit().Del("Range")
 	}
 	return r
-}
-
-func isDate(lines []string) bool {
-	if len(lines) != 1 {
-		return false
-	}
-	_, ok := parseDate(lines[0])
-	return ok
-}
-
-func isValidator(lines []string) bool {
-	return len(lines) == 1 && isETag(lines[0]) || isDate(lines)
 }
 
 // A contentWriter corrects what http.ServeContent says of a representation.
@@ -952,42 +630,15 @@ func (rep *representation) writeHeader(h http.Header, values []string, from int,
 		}
 		name, vs := rep.names[i], values[i:j:j]
 		if !fresh {
-			override = override || name == "Cache-Control" && isPersonal(h)
-			vs = among(h, name, vs)
+			override = override || name == "Cache-Control" && header.IsPersonal(h)
+			vs = header.Merge(h, name, vs)
 		}
 		h[name] = vs
 		i = j
 	}
 	if override {
-		deleteTargeted(h)
+		header.DeleteTargeted(h)
 	}
-}
-
-// isPersonal reports whether outer middleware has made a response one visitor's
-// own, by the headers that it has set.
-func isPersonal(h http.Header) bool {
-	outer := parseCacheControl(h["Cache-Control"])
-	return outer.private || outer.noStore || h["Set-Cookie"] != nil
-}
-
-// among returns the values of a header of the page among those that outer
-// middleware has set already: in Vary and Cache-Status others have their say, and
-// what they have made one visitor's own must not be shared downstream.
-func among(h http.Header, name string, values []string) []string {
-	switch name {
-	case "Vary", "Cache-Status":
-		return append(slices.Clip(h[name]), values...)
-	case "Cache-Control":
-		outer := parseCacheControl(h[name])
-		switch {
-		case !outer.private && !outer.noStore && h["Set-Cookie"] == nil, parseCacheControl(values).noStore:
-			return values
-		case outer.private || outer.noStore:
-			return h[name]
-		}
-		return []string{privateControl}
-	}
-	return values
 }
 
 // serve passes a stream on to the visitor who took it, and says why it has broken
@@ -995,13 +646,13 @@ func among(h http.Header, name string, values []string) []string {
 func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 	defer st.close()
 	defer context.AfterFunc(r.Context(), st.close)()
-	h := passedOn(st.header, st.begin)
-	addVary(h, st.route.varyOn)
+	h := header.Forwardable(st.header, st.begin)
+	header.AddVary(h, st.route.varyOn)
 	if length := st.header["Content-Length"]; length != nil {
 		h["Content-Length"] = length
 	}
 	h.Add("Cache-Status", "isr; fwd=uri-miss; detail=too-large")
-	copyHeader(w.Header(), h)
+	header.Copy(w.Header(), h)
 	w.WriteHeader(st.status)
 	_, err := w.Write(st.begin)
 	st.begin = nil
@@ -1023,59 +674,6 @@ func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// copyHeader sets headers among those of outer middleware.
-func copyHeader(to, from http.Header) {
-	personal := isPersonal(to)
-	for name, values := range from {
-		to[name] = slices.Clone(among(to, name, values))
-	}
-	if personal {
-		deleteTargeted(to)
-	}
-}
-
-// acceptsGzip reports whether gzip is at least as welcome as no encoding
-// (RFC 9110, section 12.5.3).
-func acceptsGzip(lines []string) bool {
-	if len(lines) == 1 && strings.HasPrefix(lines[0], "gzip, ") && !strings.Contains(lines[0], ";") {
-		return true // as all browsers say it
-	}
-	zipped, identity, any := -1, -1, -1 // thousandths
-	for e := range elements(lines) {
-		coding, params, _ := strings.Cut(e, ";")
-		q := 1000
-		if params != "" {
-			q = quality(params)
-		}
-		switch coding = trimSpace(coding); {
-		case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
-			zipped = q
-		case strings.EqualFold(coding, "identity"):
-			identity = q
-		case coding == "*":
-			any = q
-		}
-	}
-	if zipped < 0 {
-		zipped = any
-	}
-	return zipped > 0 && zipped >= identity
-}
-
-// quality reads a weight (RFC 9110, section 12.4.2) in thousandths; what is no
-// number from 0 to 1 is zero.
-func quality(params string) int {
-	name, value, ok := strings.Cut(strings.Trim(params, " \t"), "=")
-	if !ok || !strings.EqualFold(strings.TrimRight(name, " \t"), "q") {
-		return 0
-	}
-	q, err := strconv.ParseFloat(strings.Trim(value, " \t"), 64)
-	if err != nil || !(q >= 0 && q <= 1) {
-		return 0
-	}
-	return int(q * 1000)
-}
-
 // worthCompressing is the size from which a body is compressed.
 const worthCompressing = 512
 
@@ -1085,7 +683,7 @@ var zippers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
 // nothing.
 func compress(h http.Header, body []byte) []byte {
 	if len(body) < worthCompressing || h["Content-Encoding"] != nil || !compressible(h.Get("Content-Type")) ||
-		parseCacheControl(h["Cache-Control"]).noTransform {
+		header.ParseCacheControl(h["Cache-Control"]).NoTransform {
 		return nil
 	}
 	buf := getBuffer()
@@ -1125,7 +723,7 @@ func (w *noStoreWriter) WriteHeader(status int) {
 		if status >= 200 {
 			w.status = status
 		}
-		setNoStore(w.Header())
+		header.SetNoStore(w.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

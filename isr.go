@@ -50,6 +50,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/store"
 )
 
@@ -334,7 +335,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 // handler where it must.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := visit{site: s, w: w, r: r, start: time.Now()}
-	if changesPage(r.Method) {
+	if header.IsUnsafe(r.Method) {
 		v.change()
 		return
 	}
@@ -415,17 +416,6 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-}
-
-// changesPage reports whether a successful request with this method expires the
-// page at its path: every method that is not known to be safe does (RFC 9111,
-// section 4.4).
-func changesPage(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return false
-	}
-	return true
 }
 
 // asksForPage reports whether a GET or HEAD could be answered with a page,
@@ -518,7 +508,7 @@ func (v *visit) wait(p *page) bool {
 		case st := <-offer:
 			return v.stream(st)
 		case <-patience:
-			if v.standIn(forward{reason: "stale", detail: "patience"}, nil) {
+			if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "patience"}, nil) {
 				return true
 			}
 		case <-timeout:
@@ -565,17 +555,17 @@ func (v *visit) stream(st *stream) bool {
 
 // busy answers where too many wait for a slot.
 func (v *visit) busy() {
-	if v.standIn(forward{reason: "stale", detail: "busy"}, errBusy) {
+	if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "busy"}, errBusy) {
 		return
 	}
 	v.w.Header().Set("Retry-After", "1")
-	v.fail(http.StatusServiceUnavailable, nil, forward{reason: "uri-miss", detail: "busy"}.String())
+	v.fail(http.StatusServiceUnavailable, nil, header.CacheStatus{Fwd: "uri-miss", Detail: "busy"}.String())
 	v.done(Miss, http.StatusServiceUnavailable, 0, errBusy)
 }
 
 // standIn answers with the stored page, if it may be shown where a new one could
 // not be had.
-func (v *visit) standIn(fwd forward, err error) bool {
+func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 	p, effect := v.site.cache.get(&v.key, nil)
 	switch view := p.view(effect, time.Now()); {
 	case view.state == Fresh: // by another run, begun later
@@ -591,10 +581,10 @@ func (v *visit) standIn(fwd forward, err error) bool {
 }
 
 // forwardOf says why a visitor had to wait for a run.
-func (v *visit) forwardOf(f *flight, joined bool) forward {
-	fwd := forward{reason: "uri-miss", collapsed: joined}
+func (v *visit) forwardOf(f *flight, joined bool) header.CacheStatus {
+	fwd := header.CacheStatus{Fwd: "uri-miss", Collapsed: joined}
 	if !f.replaces().unknown() {
-		fwd.reason = "stale"
+		fwd.Fwd = "stale"
 	}
 	return fwd
 }
@@ -629,7 +619,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 		// that he can join from now on has begun since.
 		return false
 	default:
-		fwd.stored = f.outcome.stored
+		fwd.Stored = f.outcome.stored
 		view := made.view(effect, time.Now())
 		v.tags = made.tags
 		made.serveForwarded(v.w, v.r, view, fwd)
@@ -670,10 +660,10 @@ func (v *visit) finds(f *flight) bool {
 
 // failed answers where the generation that the visitor has waited for failed:
 // with the last good page if that may still be shown, else with the failure.
-func (v *visit) failed(out *outcome, fwd forward) {
-	fwd.status = out.status
+func (v *visit) failed(out *outcome, fwd header.CacheStatus) {
+	fwd.FwdStatus = out.status
 	old := fwd
-	old.detail = "stale-if-error"
+	old.Detail = "stale-if-error"
 	if v.standIn(old, out.err) {
 		return
 	}
@@ -741,7 +731,7 @@ func (v *visit) passUncacheable() {
 		if w.status == 0 {
 			w.WriteHeader(http.StatusOK)
 		}
-	case !v.standIn(forward{reason: "stale", status: w.status, detail: "stale-if-error"}, w.err): // purged meanwhile
+	case !v.standIn(header.CacheStatus{Fwd: "stale", FwdStatus: w.status, Detail: "stale-if-error"}, w.err): // purged meanwhile
 		v.fail(max(w.status, http.StatusInternalServerError), nil, fwdUncacheable)
 	}
 }
@@ -784,7 +774,7 @@ func (v *visit) change() {
 // notFound answers for a path that was never prerendered.
 func (v *visit) notFound() {
 	h := v.w.Header()
-	setNoStore(h)
+	header.SetNoStore(h)
 	h.Add("Cache-Status", "isr; detail=not-prerendered")
 	http.NotFound(v.w, v.r)
 	v.done(Miss, http.StatusNotFound, 0, nil)
@@ -804,9 +794,9 @@ func (v *visit) placeholder() {
 func (v *visit) fail(status int, answer *answer, cacheStatus string) {
 	h := v.w.Header()
 	if answer != nil {
-		copyHeader(h, answer.header)
+		header.Copy(h, answer.header)
 	}
-	setNoStore(h)
+	header.SetNoStore(h)
 	if cacheStatus != "" {
 		h.Add("Cache-Status", cacheStatus)
 	}
@@ -915,7 +905,7 @@ func newRoute(where, pattern string, r Route) *route {
 	for _, name := range r.Vary {
 		name = http.CanonicalHeaderKey(name)
 		switch {
-		case !isToken(name) || name == "*":
+		case !header.IsToken(name) || name == "*":
 			complain("Vary", fmt.Sprintf("%q", name), "not the name of a header")
 		case notForHandler(name):
 			complain("Vary", name, "isr answers this one itself; it never reaches the handler")
@@ -925,7 +915,7 @@ func newRoute(where, pattern string, r Route) *route {
 		covers = append(covers, name)
 	}
 	for _, name := range r.VaryCookies {
-		if !isToken(name) {
+		if !header.IsToken(name) {
 			complain("VaryCookies", fmt.Sprintf("%q", name), "not the name of a cookie")
 		}
 	}

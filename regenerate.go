@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/store"
 )
 
@@ -1464,7 +1465,7 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 		return refusal{}
 	}
 	r.status = status
-	r.sent = canonicalHeader(r.header)
+	r.sent = header.Canonical(r.header)
 	if n, err := strconv.ParseInt(r.sent.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
 		r.length = n
 	}
@@ -1544,7 +1545,7 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 	switch size := r.size + int64(len(b)); {
 	case r.closed != nil && r.pipe == nil:
 		return 0, why, r.closed
-	case !bodyAllowed(r.status):
+	case !header.BodyAllowed(r.status):
 		return 0, why, http.ErrBodyNotAllowed
 	case r.length >= 0 && size > r.length:
 		r.lied = true
@@ -1657,19 +1658,19 @@ func (r *recorder) finish() {
 	case r.late != 0:
 		fail.status = r.late
 		fail.err = fmt.Errorf("%w, after it had begun to answer %d", &statusError{r.late}, r.status)
-		fail.retryAfter = retryAfter(r.header)
+		fail.retryAfter = header.RetryAfter(r.header)
 	case r.lied:
 		fail.err = errLong
-	case r.length >= 0 && r.size < r.length && bodyAllowed(r.status):
+	case r.length >= 0 && r.size < r.length && header.BodyAllowed(r.status):
 		fail.err = errShort
 	case r.fate == isForeign:
 		fail.err = errNotModified
 	case r.fate == isFailure:
 		fail.status = r.status
 		fail.err = &statusError{r.status}
-		fail.retryAfter = retryAfter(r.sent)
+		fail.retryAfter = header.RetryAfter(r.sent)
 		if r.size <= r.f.site.limit {
-			fail.answer = &answer{passedOn(r.sent, body), bytes.Clone(body)}
+			fail.answer = &answer{header.Forwardable(r.sent, body), bytes.Clone(body)}
 		}
 	case r.fate == isRenewal:
 		r.f.end(outcome{page: r.f.renewed(r.sent)})
@@ -1681,25 +1682,11 @@ func (r *recorder) finish() {
 	r.f.end(fail)
 }
 
-// retryAfter returns how long a failing handler asks to be left alone (RFC 9110,
-// section 10.2.3), or zero.
-func retryAfter(h http.Header) time.Duration {
-	v := h.Get("Retry-After")
-	if at, err := http.ParseTime(v); err == nil {
-		return max(0, time.Until(at))
-	}
-	return parseSeconds(v)
-}
-
 // A statusError is an error response of the handler.
 type statusError struct{ status int }
 
 func (e *statusError) Error() string {
 	return fmt.Sprintf("the handler answered %d %s", e.status, http.StatusText(e.status))
-}
-
-func bodyAllowed(status int) bool {
-	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
 // buffers hold the bodies of responses that are being written.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/store"
 )
 
@@ -639,7 +640,7 @@ func (o *observer) begin(status int) {
 	}
 	o.setMark()
 	if o.private && status != http.StatusSwitchingProtocols {
-		makePrivate(o.Header())
+		header.MakePrivate(o.Header())
 	}
 }
 

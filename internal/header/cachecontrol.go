@@ -1,0 +1,213 @@
+package header
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Directives are what a response's Cache-Control says (RFC 9111, section 5.2.2;
+// RFC 5861). Durations are negative where they are not given.
+type Directives struct {
+	NoStore, NoCache, Private, MustRevalidate, NoTransform bool
+	MaxAge, SMaxAge, StaleWhileRevalidate, StaleIfError    time.Duration
+}
+
+// ParseCacheControl reads Cache-Control lines. Names are not case-sensitive, of
+// duplicates the first counts, arguments may be quoted, a number too large is
+// the largest, and what is no number means stale. The qualified forms of private
+// and no-cache count as the unqualified ones.
+func ParseCacheControl(lines []string) Directives {
+	d := Directives{MaxAge: -1, SMaxAge: -1, StaleWhileRevalidate: -1, StaleIfError: -1}
+	for _, line := range lines {
+		for line != "" {
+			var name, arg string
+			name, arg, line = cutDirective(line)
+			seconds := func(into *time.Duration) {
+				if *into < 0 {
+					*into = ParseSeconds(arg)
+				}
+			}
+			switch strings.ToLower(name) {
+			case "no-store":
+				d.NoStore = true
+			case "no-cache":
+				d.NoCache = true
+			case "private":
+				d.Private = true
+			case "must-revalidate", "proxy-revalidate":
+				d.MustRevalidate = true
+			case "no-transform":
+				d.NoTransform = true
+			case "max-age":
+				seconds(&d.MaxAge)
+			case "s-maxage":
+				seconds(&d.SMaxAge)
+			case "stale-while-revalidate":
+				seconds(&d.StaleWhileRevalidate)
+			case "stale-if-error":
+				seconds(&d.StaleIfError)
+			}
+		}
+	}
+	return d
+}
+
+// cutDirective cuts the first directive off a Cache-Control line.
+func cutDirective(line string) (name, arg, rest string) {
+	i := strings.IndexAny(line, "=,")
+	if i < 0 || line[i] == ',' {
+		name, rest, _ = strings.Cut(line, ",")
+		return strings.Trim(name, " \t"), "", rest
+	}
+	name, line = strings.Trim(line[:i], " \t"), strings.TrimLeft(line[i+1:], " \t")
+	if !strings.HasPrefix(line, `"`) {
+		arg, rest, _ = strings.Cut(line, ",")
+		return name, strings.Trim(arg, " \t"), rest
+	}
+	var b strings.Builder
+	for i := 1; i < len(line); i++ {
+		switch line[i] {
+		case '"':
+			_, rest, _ = strings.Cut(line[i:], ",")
+			return name, b.String(), rest
+		case '\\':
+			if i++; i < len(line) {
+				b.WriteByte(line[i])
+			}
+		default:
+			b.WriteByte(line[i])
+		}
+	}
+	return name, "", line[1:] // the quote is not closed: better to believe too much of it than too little
+}
+
+// ParseSeconds reads delta-seconds (RFC 9111, section 1.2.2).
+func ParseSeconds(s string) time.Duration {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n > math.MaxInt32 {
+		n = math.MaxInt32
+	}
+	return time.Duration(n) * time.Second
+}
+
+// ParseDate reads an HTTP-date (RFC 9110, section 5.6.7). Unlike http.ParseTime it
+// takes no zone but GMT, whatever its case, and no fractions of a second: what says
+// another zone is no date at all (RFC 9111, section 4.2).
+func ParseDate(s string) (t time.Time, ok bool) {
+	if strings.Contains(s, ".") {
+		return t, false
+	}
+	if n := len(s) - len("GMT"); n > 0 && strings.EqualFold(s[n:], "GMT") {
+		s = s[:n] + "GMT"
+	}
+	for _, layout := range [...]string{http.TimeFormat, "Monday, 02-Jan-06 15:04:05 GMT", time.ANSIC} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, true
+		}
+	}
+	return t, false
+}
+
+// ParseAge reads the Age of an upstream: of a list the first member counts, and
+// what is no number counts as zero (RFC 9111, section 5.1).
+func ParseAge(lines []string) time.Duration {
+	for age := range List(lines) {
+		return ParseSeconds(age)
+	}
+	return 0
+}
+
+// Private is the Cache-Control of what is for one visitor alone.
+const Private = "private, max-age=0"
+
+// MakePrivate changes the headers of an answer to one visitor's own request so that
+// nobody else gets it: public and s-maxage were said of the page. What the visitor
+// himself may do with it stays as the handler wants it.
+func MakePrivate(h http.Header) {
+	DeleteTargeted(h)
+	for name, lines := range h {
+		if name != "Cache-Control" && strings.EqualFold(name, "Cache-Control") {
+			delete(h, name)
+			h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), lines...)
+		}
+	}
+	d := ParseCacheControl(h["Cache-Control"])
+	if d.NoStore || d.Private {
+		return
+	}
+	control := "private"
+	switch {
+	case d.MaxAge >= 0:
+		control += fmt.Sprintf(", max-age=%d", d.MaxAge/time.Second)
+	case h["Expires"] == nil:
+		control = Private
+	}
+	for _, also := range [...]struct {
+		said bool
+		name string
+	}{{d.NoCache, "no-cache"}, {d.MustRevalidate, "must-revalidate"}, {d.NoTransform, "no-transform"}} {
+		if also.said {
+			control += ", " + also.name
+		}
+	}
+	h["Cache-Control"] = []string{control}
+}
+
+// SetNoStore says that nobody keeps the response, whatever was said before.
+func SetNoStore(h http.Header) {
+	DeleteTargeted(h)
+	h.Set("Cache-Control", "no-store")
+}
+
+// DeleteTargeted deletes the fields by which caches of one kind go instead of by
+// Cache-Control (RFC 9213): what overrides the one has to override the others.
+func DeleteTargeted(h http.Header) {
+	for name := range h {
+		switch canonical := http.CanonicalHeaderKey(name); canonical {
+		case "Cdn-Cache-Control", "Surrogate-Control", "Edge-Control", "X-Accel-Expires":
+			delete(h, name)
+		default:
+			if strings.HasSuffix(canonical, "-Cdn-Cache-Control") {
+				delete(h, name)
+			}
+		}
+	}
+}
+
+// Revoked returns the Cache-Control of a page that is shown although it was
+// invalidated, instead of its own: downstream its time is over, and nobody may do
+// with it what he might not before.
+func Revoked(own string) string {
+	switch d := ParseCacheControl([]string{own}); {
+	case d.NoStore:
+		return own
+	case d.Private:
+		return "private, max-age=0, must-revalidate"
+	}
+	return "public, max-age=0, must-revalidate"
+}
+
+// IsPersonal reports whether outer middleware has made a response one visitor's
+// own, by the headers that it has set.
+func IsPersonal(h http.Header) bool {
+	outer := ParseCacheControl(h["Cache-Control"])
+	return outer.Private || outer.NoStore || h["Set-Cookie"] != nil
+}
+
+// RetryAfter returns how long a failing handler asks to be left alone (RFC 9110,
+// section 10.2.3), or zero.
+func RetryAfter(h http.Header) time.Duration {
+	v := h.Get("Retry-After")
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, time.Until(at))
+	}
+	return ParseSeconds(v)
+}

@@ -1,0 +1,84 @@
+package header
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Canonical returns a copy in which no rule can be got round by spelling.
+func Canonical(h http.Header) http.Header {
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		name = http.CanonicalHeaderKey(name)
+		out[name] = append(out[name], values...)
+	}
+	return out
+}
+
+// Forwardable returns the headers of a response that go on to visitors: not those
+// of its connection, not those that are for one visitor alone, not those that
+// are made anew.
+func Forwardable(h http.Header, body []byte) http.Header {
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		if !IsHopByHop(name) && len(values) > 0 {
+			out[name] = slices.Clone(values)
+		}
+	}
+	for name := range List(h["Connection"]) {
+		out.Del(name)
+	}
+	for _, name := range [...]string{"Content-Length", "Set-Cookie", "Age"} {
+		delete(out, name)
+	}
+	_, typed := h["Content-Type"]
+	if !typed && len(body) > 0 && h.Get("Content-Encoding") == "" {
+		out.Set("Content-Type", http.DetectContentType(body))
+	}
+	return out
+}
+
+// AddVary adds names to Vary, each once.
+func AddVary(h http.Header, names string) {
+	have := slices.Collect(List(h["Vary"]))
+	for name := range List([]string{names}) {
+		if !slices.ContainsFunc(have, func(s string) bool { return strings.EqualFold(s, name) }) {
+			have = append(have, name)
+		}
+	}
+	if len(have) > 0 {
+		h["Vary"] = []string{strings.Join(have, ", ")}
+	}
+}
+
+// Merge returns the values of a header of the page among those that outer
+// middleware has set already: in Vary and Cache-Status others have their say, and
+// what they have made one visitor's own must not be shared downstream.
+func Merge(h http.Header, name string, values []string) []string {
+	switch name {
+	case "Vary", "Cache-Status":
+		return append(slices.Clip(h[name]), values...)
+	case "Cache-Control":
+		outer := ParseCacheControl(h[name])
+		switch {
+		case !outer.Private && !outer.NoStore && h["Set-Cookie"] == nil, ParseCacheControl(values).NoStore:
+			return values
+		case outer.Private || outer.NoStore:
+			return h[name]
+		}
+		return []string{Private}
+	}
+	return values
+}
+
+// Copy sets headers among those of outer middleware.
+func Copy(to, from http.Header) {
+	personal := IsPersonal(to)
+	for name, values := range from {
+		to[name] = slices.Clone(Merge(to, name, values))
+	}
+	if personal {
+		DeleteTargeted(to)
+	}
+}
