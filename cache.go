@@ -54,11 +54,81 @@ func (k *key) length() int {
 
 // key returns the key of the page that r asks for, whose path is path, by cleanPath.
 func (s *Site) key(r *http.Request, path string, rt *route) key {
-	k := key{path: path, query: rt.keepQuery(r.URL.RawQuery), varied: rt.narrow(r)}
+	k := rt.rules.key(r, path, s.origin)
 	if r.Pattern != "" {
-		k.pattern = s.outerPattern(r.Pattern, path)
+		k.pattern = s.patterns.of(r.Pattern, path)
 	}
-	if s.origin.host == "" {
+	return k
+}
+
+// rules say which parts of a request name its page.
+type rules struct {
+	named   bool     // whether query names all parameters that count
+	query   []string // sorted
+	ignored []string // sorted
+
+	ignoredPrefixes []string
+	ignoredFirst    [256]bool // the bytes that names of ignored begin with
+
+	vary      []string // canonical, sorted, without what the key holds anyway
+	cookies   []string // sorted
+	normalize func(http.Header)
+	varyOn    string // the Vary header that says the same
+}
+
+// newRules returns the rules of a route, by its fields of the same names. An error
+// names the field.
+func newRules(query, ignore, vary, cookies []string, normalize func(http.Header)) (*rules, error) {
+	ru := &rules{named: query != nil, query: slices.Sorted(slices.Values(query)), normalize: normalize}
+	ru.ignore(ignore)
+	covers := make([]string, 0, len(vary)+1)
+	for _, name := range vary {
+		name = http.CanonicalHeaderKey(name)
+		switch {
+		case !header.IsToken(name) || name == "*":
+			return nil, fmt.Errorf("Vary: %q: not the name of a header", name)
+		case header.IsConditional(name), header.IsHopByHop(name):
+			return nil, fmt.Errorf("Vary: %s: isr answers this one itself; it never reaches the handler", name)
+		case name == "Host" || name == "X-Forwarded-Proto":
+			continue // in the key as it is
+		}
+		covers = append(covers, name)
+	}
+	for _, name := range cookies {
+		if !header.IsToken(name) {
+			return nil, fmt.Errorf("VaryCookies: %q: not the name of a cookie", name)
+		}
+	}
+	ru.vary = slices.Compact(slices.Sorted(slices.Values(covers)))
+	ru.cookies = slices.Compact(slices.Sorted(slices.Values(cookies)))
+	if slices.Contains(ru.vary, "Cookie") {
+		ru.cookies = nil // the whole header is in the key
+	} else if len(ru.cookies) > 0 {
+		covers = append(covers, "Cookie")
+	}
+	ru.varyOn = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
+	return ru, nil
+}
+
+// covers reports whether the key holds a request header, as far as it is declared.
+func (ru *rules) covers(name string) bool {
+	switch name {
+	case "Host", "X-Forwarded-Proto":
+		return true
+	case "Cookie":
+		return len(ru.cookies) > 0 || slices.Contains(ru.vary, name)
+	}
+	return slices.Contains(ru.vary, name)
+}
+
+// names returns the Vary header of the pages.
+func (ru *rules) names() string { return ru.varyOn }
+
+// key returns the key of the page that r asks for, whose path is path, by cleanPath,
+// but for the pattern of a ServeMux around the Site.
+func (ru *rules) key(r *http.Request, path string, o origin) key {
+	k := key{path: path, query: ru.keepQuery(r.URL.RawQuery), varied: ru.narrow(r.Header)}
+	if o.host == "" {
 		k.scheme = scheme(r)
 		k.host = cleanHost(k.scheme, r.Host)
 	}
@@ -89,6 +159,23 @@ func cleanHost(scheme, host string) string {
 		return bare + ":" + port
 	}
 	return host
+}
+
+// An origin is the scheme and host of every page, or empty where they are the
+// request's.
+type origin struct{ scheme, host string }
+
+// parseOrigin reads an origin.
+func parseOrigin(s string) (origin, error) {
+	if s == "" {
+		return origin{}, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" ||
+		u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return origin{}, fmt.Errorf("%q: want a scheme and a host, such as \"https://example.com\"", s)
+	}
+	return origin{u.Scheme, cleanHost(u.Scheme, u.Host)}, nil
 }
 
 // Why a path is not for the cache.
@@ -198,34 +285,48 @@ type outerMatch struct {
 	mux     *http.ServeMux // of this pattern alone, without method and host; nil where it is none
 }
 
+// patterns remember those of a ServeMux around the Site.
+type patterns struct {
+	unseen bool         // whether the handler is a ServeMux, which sets its own
+	oneHost bool        // whether the key has no host
+	known  sync.Map     // from a pattern to its outerMatch
+	n      atomic.Int32 // how many
+}
+
+// init says which handler is to see the patterns, and whether the Site has one origin.
+func (p *patterns) init(h http.Handler, o origin) {
+	_, p.unseen = h.(*http.ServeMux)
+	p.oneHost = o.host != ""
+}
+
 // maxOuter is how many patterns are remembered: more than that are none, but made of
 // what a visitor sends.
 const maxOuter = 1 << 10
 
-// outerPattern returns what a key holds of the pattern by which a ServeMux around
+// of returns what a key holds of the pattern by which a ServeMux around
 // the Site has found it. Which pattern that is may depend on the visitor's Host, so
 // it is part of the key as far as it says more than the path (and the host, where
 // that is in the key): where it has path values or a host. But it is not where the
 // handler cannot see it: where it does not match the page's path, or where that
 // handler is a ServeMux, which sets its own.
-func (s *Site) outerPattern(pattern, path string) string {
-	if s.router {
+func (p *patterns) of(pattern, path string) string {
+	if p.unseen {
 		return ""
 	}
 	wildcard := strings.IndexByte(pattern, '{')
 	hasWildcard := wildcard >= 0 && pattern[wildcard:] != "{$}"
-	hasHost := s.origin.host != "" && !strings.HasPrefix(pattern[strings.IndexByte(pattern, ' ')+1:], "/")
+	hasHost := p.oneHost && !strings.HasPrefix(pattern[strings.IndexByte(pattern, ' ')+1:], "/")
 	if !hasWildcard && !hasHost {
 		return ""
 	}
-	known, ok := s.outer.Load(pattern)
+	known, ok := p.known.Load(pattern)
 	if !ok {
 		m := outerMatch{pattern: getPattern(pattern), mux: outerMux(pattern)}
-		if s.outers.Add(1) > maxOuter {
-			s.outers.Add(-1)
+		if p.n.Add(1) > maxOuter {
+			p.n.Add(-1)
 			known = m
 		} else {
-			known, _ = s.outer.LoadOrStore(strings.Clone(pattern), m)
+			known, _ = p.known.LoadOrStore(strings.Clone(pattern), m)
 		}
 	}
 	m := known.(outerMatch)
@@ -363,57 +464,57 @@ var TrackingParameters = []string{
 	"mc_cid", "mc_eid", "_hsenc", "_hsmi", "_kx", "mkt_tok", // Mailchimp, HubSpot, Klaviyo, Marketo
 }
 
-// ignoreQuery notes the parameters that the page does not depend on, although
-// Route.Query may name them.
-func (rt *route) ignoreQuery(names []string) {
+// ignore notes the parameters that the page does not depend on, although Route.Query
+// may name them.
+func (ru *rules) ignore(names []string) {
 	for _, name := range names {
 		if prefix, ok := strings.CutSuffix(name, "*"); ok {
-			rt.ignoredPrefixes = append(rt.ignoredPrefixes, prefix)
+			ru.ignoredPrefixes = append(ru.ignoredPrefixes, prefix)
 		} else {
-			rt.ignored = append(rt.ignored, name)
+			ru.ignored = append(ru.ignored, name)
 		}
 		if begin := strings.TrimSuffix(name, "*"); begin != "" {
-			rt.ignoredFirst[begin[0]] = true
+			ru.ignoredFirst[begin[0]] = true
 		} else {
-			for i := range rt.ignoredFirst {
-				rt.ignoredFirst[i] = true
+			for i := range ru.ignoredFirst {
+				ru.ignoredFirst[i] = true
 			}
 		}
 	}
-	slices.Sort(rt.ignored)
+	slices.Sort(ru.ignored)
 }
 
 // keeps reports whether the page depends on a query parameter.
-func (rt *route) keeps(name string) bool {
-	if rt.Query != nil {
-		if _, named := slices.BinarySearch(rt.query, name); !named {
+func (ru *rules) keeps(name string) bool {
+	if ru.named {
+		if _, named := slices.BinarySearch(ru.query, name); !named {
 			return false
 		}
 	}
-	if name != "" && !rt.ignoredFirst[name[0]] {
+	if name != "" && !ru.ignoredFirst[name[0]] {
 		return true
 	}
-	for _, prefix := range rt.ignoredPrefixes {
+	for _, prefix := range ru.ignoredPrefixes {
 		if strings.HasPrefix(name, prefix) {
 			return false
 		}
 	}
-	_, ignored := slices.BinarySearch(rt.ignored, name)
+	_, ignored := slices.BinarySearch(ru.ignored, name)
 	return !ignored
 }
 
 // keepQuery returns the parameters of a raw query that the page depends on, in
 // canonical order: by name, the values of a name as they came.
-func (rt *route) keepQuery(raw string) string {
-	if raw == "" || rt.Query != nil && len(rt.query) == 0 {
+func (ru *rules) keepQuery(raw string) string {
+	if raw == "" || ru.named && len(ru.query) == 0 {
 		return ""
 	}
-	if kept, ok := rt.cutQuery(raw); ok {
+	if kept, ok := ru.cutQuery(raw); ok {
 		return kept
 	}
 	values, _ := url.ParseQuery(raw) // what it cannot parse, a handler does not see either
 	for name := range values {
-		if !rt.keeps(name) {
+		if !ru.keeps(name) {
 			delete(values, name)
 		}
 	}
@@ -422,7 +523,7 @@ func (rt *route) keepQuery(raw string) string {
 
 // cutQuery is keepQuery where that only has to leave something out. It allocates
 // nothing where what is kept stands together.
-func (rt *route) cutQuery(raw string) (kept string, ok bool) {
+func (ru *rules) cutQuery(raw string) (kept string, ok bool) {
 	var parts [8]string // of raw, as long as can be
 	n, last := 0, ""
 	begin, end := 0, 0 // of the last part
@@ -439,7 +540,7 @@ func (rt *route) cutQuery(raw string) (kept string, ok bool) {
 			continue
 		case !isUnreserved(name):
 			return "", false
-		case !rt.keeps(name):
+		case !ru.keeps(name):
 			continue
 		case !named || name < last || !isUnreserved(value):
 			return "", false
@@ -484,41 +585,41 @@ func isUnreservedByte(c byte) bool {
 	return false
 }
 
-// narrow returns what the key holds of the headers and cookies of r: those that
-// the route declares, as its Normalize leaves them.
-func (rt *route) narrow(r *http.Request) string {
-	if rt.varyOn == "" {
+// narrow returns what the key holds of the headers and cookies of a request: those
+// that the route declares, as its Normalize leaves them.
+func (ru *rules) narrow(sent http.Header) string {
+	if ru.varyOn == "" {
 		return ""
 	}
 	h := make(http.Header)
-	for _, name := range rt.vary {
-		if values := r.Header[name]; len(values) > 0 {
+	for _, name := range ru.vary {
+		if values := sent[name]; len(values) > 0 {
 			h[name] = slices.Clone(values)
 		}
 	}
-	if len(rt.cookies) > 0 {
-		rt.keepCookies(h, r.Header["Cookie"])
+	if len(ru.cookies) > 0 {
+		ru.keepCookies(h, sent["Cookie"])
 	}
-	if rt.Normalize != nil {
-		rt.Normalize(h)
-		if len(rt.cookies) > 0 {
-			rt.keepCookies(h, h["Cookie"])
+	if ru.normalize != nil {
+		ru.normalize(h)
+		if len(ru.cookies) > 0 {
+			ru.keepCookies(h, h["Cookie"])
 		}
 	}
 	var b []byte
-	for _, name := range rt.vary {
+	for _, name := range ru.vary {
 		b = appendHeader(b, name, h[name])
 	}
-	if len(rt.cookies) > 0 {
+	if len(ru.cookies) > 0 {
 		b = appendHeader(b, "Cookie", h["Cookie"])
 	}
 	return string(b)
 }
 
 // keepCookies sets the Cookie header in h to the declared cookies of some lines.
-func (rt *route) keepCookies(h http.Header, lines []string) {
+func (ru *rules) keepCookies(h http.Header, lines []string) {
 	all, kept := http.Request{Header: http.Header{"Cookie": lines}}, http.Request{Header: make(http.Header)}
-	for _, name := range rt.cookies {
+	for _, name := range ru.cookies {
 		for _, c := range all.CookiesNamed(name) {
 			kept.AddCookie(c)
 		}

@@ -365,22 +365,30 @@ func FuzzQuery(f *testing.F) {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, raw, names string) {
-		all, some, none := newRoute("", "", Route{IgnoreQuery: []string{}}), newRoute("", "", Route{Query: strings.Fields(names)}), newRoute("", "", Route{Query: []string{}})
-		usual, most := newRoute("", "", Route{}), newRoute("", "", Route{IgnoreQuery: append(strings.Fields(names), "not-a-name*")})
-		ignores := func(rt *route, name string) bool {
-			list := rt.IgnoreQuery
-			if rt == usual {
-				list = TrackingParameters
+		type queryRules struct {
+			*rules
+			Query, IgnoreQuery []string
+		}
+		with := func(query, ignore []string) *queryRules {
+			rules, err := newRules(query, ignore, nil, nil, nil)
+			if err != nil {
+				t.Fatal(err)
 			}
-			return slices.ContainsFunc(list, func(s string) bool {
+			return &queryRules{rules, query, ignore}
+		}
+		ignores := func(rt *queryRules, name string) bool {
+			return slices.ContainsFunc(rt.IgnoreQuery, func(s string) bool {
 				prefix, ok := strings.CutSuffix(s, "*")
 				return s == name || ok && strings.HasPrefix(name, prefix)
 			})
 		}
-		if got := none.keepQuery(raw); got != "" {
+		if got := with([]string{}, nil).keepQuery(raw); got != "" {
 			t.Errorf("of %q, %q is kept although nothing should be", raw, got)
 		}
-		for _, rt := range []*route{all, some, usual, most} {
+		for _, rt := range []*queryRules{
+			with(nil, nil), with(strings.Fields(names), nil), with(nil, []string{"utm_*", "gclid", "fbclid"}),
+			with(nil, append(strings.Fields(names), "not-a-name*")),
+		} {
 			values, _ := url.ParseQuery(raw)
 			maps.DeleteFunc(values, func(name string, _ []string) bool {
 				return rt.Query != nil && !slices.Contains(rt.Query, name) || ignores(rt, name)

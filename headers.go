@@ -30,15 +30,6 @@ const (
 	fwdUnclean     = "isr; fwd=bypass; detail=path"     // of a path that cleanPath refuses
 )
 
-// notForHandler reports whether isr itself answers what a request header asks.
-func notForHandler(name string) bool {
-	switch name {
-	case "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range":
-		return true
-	}
-	return header.IsHopByHop(name)
-}
-
 // lifetime says how long a response lives, and whether the handler itself gave
 // it its time (RFC 9111, section 4.2.1).
 func (rt *route) lifetime(status int, h http.Header, d header.Directives) (l lifetime, explicit bool) {
@@ -111,10 +102,10 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 		switch {
 		case name == "*":
 			return refusal{why: "varies on everything"}
-		case name == "Cookie" && len(rt.cookies) == 0 && !slices.Contains(rt.vary, name):
+		case name == "Accept-Encoding", rt.rules.covers(name):
+		case name == "Cookie":
 			return refusal{"varies on Cookie", "name the cookies in Route.VaryCookies"}
-		case name != "Cookie" && name != "Accept-Encoding" && name != "Host" && name != "X-Forwarded-Proto" &&
-			!slices.Contains(rt.vary, name):
+		default:
 			return refusal{"varies on " + name, varyRemedy(name)}
 		}
 	}
@@ -162,7 +153,7 @@ func varyRemedy(name string) string {
 	switch {
 	case name == "Origin", strings.HasPrefix(name, "Access-Control-"):
 		return "move CORS outside of isr, where it sees each visitor's request"
-	case notForHandler(name):
+	case header.IsConditional(name), header.IsHopByHop(name):
 		return "leave it out of Vary: isr answers it itself, and the handler never sees it"
 	case !header.IsToken(name):
 		return "it is not the name of a header"
@@ -302,7 +293,7 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 		// Browsers would guess how long they may keep it.
 		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
 	}
-	header.AddVary(h, f.route.varyOn)
+	header.AddVary(h, f.route.rules.names())
 	if compressed != nil {
 		header.AddVary(h, "Accept-Encoding")
 	}
@@ -351,7 +342,7 @@ func (rt *route) control(status int, l lifetime) string {
 	switch {
 	case rt.CacheControl != "" && status < 400: // what is not found may be there tomorrow
 		return rt.CacheControl
-	case rt.authPage:
+	case rt.rules.covers("Authorization"):
 		return header.Private // public would let others share it (RFC 9111, section 3.5)
 	case rt.sharedMaxAge < 0:
 		return "public, max-age=0"
@@ -647,7 +638,7 @@ func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 	defer st.close()
 	defer context.AfterFunc(r.Context(), st.close)()
 	h := header.Forwardable(st.header, st.begin)
-	header.AddVary(h, st.route.varyOn)
+	header.AddVary(h, st.route.rules.names())
 	if length := st.header["Content-Length"]; length != nil {
 		h["Content-Length"] = length
 	}

@@ -265,10 +265,8 @@ type Route struct {
 // are safe for concurrent use.
 type Site struct {
 	handler http.Handler
-	router  bool // whether the handler is a ServeMux
+	patterns patterns
 	origin  origin
-	outer   sync.Map          // from a pattern to its outerMatch
-	outers  atomic.Int32      // how many
 	mux     *http.ServeMux    // of the patterns in routes; only matched with, never served
 	routes  map[string]*route // by pattern
 	hosts   bool              // whether one of the patterns names a host
@@ -303,7 +301,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	maxBytes := cmp.Or(opts.MaxBytes, defaultMaxBytes)
 	s := &Site{
 		handler: h,
-		origin:  parseOrigin(opts.Origin),
+		origin:  mustParseOrigin(opts.Origin),
 		mux:     http.NewServeMux(),
 		routes:  make(map[string]*route),
 		other:   newRoute("Options.Default", "", opts.Default),
@@ -311,7 +309,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		log:     opts.Logger,
 		observe: opts.Observe,
 	}
-	_, s.router = h.(*http.ServeMux)
+	s.patterns.init(h, s.origin)
 	s.cache = newCache(maxBytes)
 	s.cache.overflown = sync.OnceFunc(s.warnOverflow)
 	s.locations.init()
@@ -838,16 +836,7 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 type route struct {
 	Route
 	pattern string
-	vary    []string // canonical, sorted, without what the key holds anyway
-	cookies []string // sorted
-	query   []string // sorted
-	ignored []string // sorted
-
-	ignoredPrefixes []string
-	ignoredFirst    [256]bool // the bytes that names of ignored begin with
-	varyOn          string    // the Vary header that says the same
-	authPage        bool      // whether Authorization is in the key
-
+	rules   *rules
 	sharedMaxAge time.Duration // Options.SharedMaxAge
 
 	names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
@@ -901,39 +890,14 @@ func newRoute(where, pattern string, r Route) *route {
 	rt.Timeout = cmp.Or(r.Timeout, defaultTimeout)
 	rt.Tags = foldTags(slices.Clone(r.Tags))
 
-	covers := make([]string, 0, len(r.Vary)+1)
-	for _, name := range r.Vary {
-		name = http.CanonicalHeaderKey(name)
-		switch {
-		case !header.IsToken(name) || name == "*":
-			complain("Vary", fmt.Sprintf("%q", name), "not the name of a header")
-		case notForHandler(name):
-			complain("Vary", name, "isr answers this one itself; it never reaches the handler")
-		case name == "Host" || name == "X-Forwarded-Proto":
-			continue // in the key as it is
-		}
-		covers = append(covers, name)
+	ignore := r.IgnoreQuery
+	if r.Query == nil && ignore == nil {
+		ignore = TrackingParameters
 	}
-	for _, name := range r.VaryCookies {
-		if !header.IsToken(name) {
-			complain("VaryCookies", fmt.Sprintf("%q", name), "not the name of a cookie")
-		}
+	var err error
+	if rt.rules, err = newRules(r.Query, ignore, r.Vary, r.VaryCookies, r.Normalize); err != nil {
+		panic(fmt.Sprintf("isr: %s.%v", where, err))
 	}
-	rt.vary = slices.Compact(slices.Sorted(slices.Values(covers)))
-	rt.cookies = slices.Compact(slices.Sorted(slices.Values(r.VaryCookies)))
-	if slices.Contains(rt.vary, "Cookie") {
-		rt.cookies = nil // the whole header is in the key
-	} else if len(rt.cookies) > 0 {
-		covers = append(covers, "Cookie")
-	}
-	rt.varyOn = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
-	rt.query = slices.Sorted(slices.Values(r.Query))
-	if r.Query == nil && r.IgnoreQuery == nil {
-		rt.ignoreQuery(TrackingParameters)
-	} else {
-		rt.ignoreQuery(r.IgnoreQuery)
-	}
-	rt.authPage = slices.Contains(rt.vary, "Authorization")
 	return rt
 }
 
@@ -942,7 +906,7 @@ func (rt *route) bypasses(r *http.Request) bool { return rt.isAuthorized(r) || r
 
 // isAuthorized reports whether r carries an Authorization that is not in the key.
 func (rt *route) isAuthorized(r *http.Request) bool {
-	return r.Header["Authorization"] != nil && !rt.authPage
+	return r.Header["Authorization"] != nil && !rt.rules.covers("Authorization")
 }
 
 func (rt *route) asksToPass(r *http.Request) bool { return rt.Bypass != nil && rt.Bypass(r) }
@@ -969,20 +933,12 @@ func (s *Site) lookup(host string, u *url.URL) *route {
 	return s.other
 }
 
-// An origin is the scheme and host of every page, or empty where they are the
-// request's.
-type origin struct{ scheme, host string }
-
-func parseOrigin(s string) origin {
-	if s == "" {
-		return origin{}
+func mustParseOrigin(s string) origin {
+	o, err := parseOrigin(s)
+	if err != nil {
+		panic(fmt.Sprintf("isr: Options.Origin: %v", err))
 	}
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" ||
-		u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
-		panic(fmt.Sprintf("isr: Options.Origin: %q: want a scheme and a host, such as \"https://example.com\"", s))
-	}
-	return origin{u.Scheme, cleanHost(u.Scheme, u.Host)}
+	return o
 }
 
 // Kind says what an [Event] is about.

@@ -38,20 +38,25 @@ type pageRequest struct {
 // keeps quiet about a response that breaks off where it finds none.
 var server = new(http.Server)
 
-// build returns the request that the handler sees. It depends on the key and on
+// build returns the request that the handler sees.
+func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
+	return p.key.request(ctx, o, p.pattern)
+}
+
+// request returns the request that the handler sees. It depends on the key and on
 // what the developer has configured, on nothing else: the pattern of an outer
 // ServeMux counts, and has path values, as far as it matches the key's own path.
-func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
+func (k *key) request(ctx context.Context, o origin, pattern string) *http.Request {
 	r := &http.Request{
-		Method: http.MethodGet, URL: urlOf(p.key.path, p.key.query), RequestURI: p.key.path,
+		Method: http.MethodGet, URL: urlOf(k.path, k.query), RequestURI: k.path,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: parseHeader(p.key.varied), Body: http.NoBody,
-		Host: p.key.host, RemoteAddr: "0.0.0.0:0",
+		Header: parseHeader(k.varied), Body: http.NoBody,
+		Host: k.host, RemoteAddr: "0.0.0.0:0",
 	}
-	if p.key.query != "" {
-		r.RequestURI += "?" + p.key.query
+	if k.query != "" {
+		r.RequestURI += "?" + k.query
 	}
-	scheme := p.key.scheme
+	scheme := k.scheme
 	if o.host != "" {
 		scheme, r.Host = o.scheme, o.host
 	}
@@ -59,8 +64,8 @@ func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
 	if scheme == "https" {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	}
-	if p.pattern != "" {
-		matchOuter(p.pattern, r)
+	if pattern != "" {
+		matchOuter(pattern, r)
 	}
 	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
 }

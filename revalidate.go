@@ -73,7 +73,7 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 		t.allQueries = true // the hosts' routes may keep different ones
 	}
 	t.route = s.lookup(t.host, urlOf(t.path, ""))
-	t.query = t.route.keepQuery(u.RawQuery)
+	t.query = t.route.rules.keepQuery(u.RawQuery)
 	return t, nil
 }
 
@@ -123,7 +123,7 @@ func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
 	if s.origin.host == "" && t.host == "" {
 		return req, false
 	}
-	varied := t.route.narrow(&http.Request{Header: http.Header{}})
+	varied := t.route.rules.narrow(nil)
 	return pageRequest{key: key{scheme: t.scheme, host: t.host, path: t.path, query: t.query, varied: varied}, route: t.route}, true
 }
 
@@ -141,7 +141,7 @@ const maxVariants = 16
 func (s *Site) mostWanted(t *target, pages []*page) (plain *page, others []*page) {
 	counts := s.cache.recentHits(pages, time.Now())
 	slices.SortStableFunc(pages, func(a, b *page) int { return cmp.Compare(counts[b], counts[a]) })
-	varied := t.route.narrow(&http.Request{Header: http.Header{}})
+	varied := t.route.rules.narrow(nil)
 	if i := slices.IndexFunc(pages, func(p *page) bool { return p.key.query == t.query && p.key.varied == varied }); i >= 0 {
 		plain = pages[i]
 		pages = slices.Delete(pages, i, i+1)

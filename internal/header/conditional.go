@@ -11,3 +11,13 @@ func IsDate(lines []string) bool {
 func IsValidator(lines []string) bool {
 	return len(lines) == 1 && IsETag(lines[0]) || IsDate(lines)
 }
+
+// IsConditional reports whether a request header asks for a part of a response, or for
+// one under a condition (RFC 9110, sections 13.1 and 14.2).
+func IsConditional(name string) bool {
+	switch name {
+	case "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range":
+		return true
+	}
+	return false
+}
