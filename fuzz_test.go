@@ -322,8 +322,8 @@ func asServed(t *testing.T, target string) (path string, ok bool) {
 	if again, err := cleanPath(path); err != nil || again != path {
 		t.Errorf("%q is %q, and that is %q, %v", target, path, again, err)
 	}
-	req := pageRequest{key: key{scheme: "http", host: "example.com", path: path, query: "q=1"}, route: newRoute("", "", Route{})}
-	r := req.build(context.Background(), origin{})
+	k := key{scheme: "http", host: "example.com", path: path, query: "q=1"}
+	r := k.request(context.Background(), origin{}, "")
 	if r.URL.EscapedPath() != path || r.URL.Path != u.Path || r.RequestURI != path+"?q=1" {
 		t.Errorf("%q: the page request has path %q, escaped %q, and RequestURI %q; want %q, %q", target, r.URL.Path, r.URL.EscapedPath(), r.RequestURI, u.Path, path)
 	}
@@ -594,16 +594,22 @@ func FuzzNarrow(f *testing.F) {
 				}
 			}
 		}
+	})
+}
 
-		// What is in the key is what the handler gets.
-		values := []string{accept, theme, other}
+// What is in the key is what the handler gets.
+func FuzzHeader(f *testing.F) {
+	f.Add("de, en", "dark", "User-Agent", "evil")
+	f.Add("", "\x80", "", "a;b")
+	f.Fuzz(func(t *testing.T, accept, theme, name, value string) {
+		values := []string{accept, theme, value}
 		encoded := appendHeader(appendHeader(nil, "Accept-Language", values), "Cookie", values[:1])
 		want := http.Header{"Accept-Language": values, "Cookie": values[:1]}
 		if got := parseHeader(string(encoded)); !maps.EqualFunc(got, want, slices.Equal) {
 			t.Errorf("%q is encoded as %q, and that is %q", want, encoded, got)
 		}
-		named := appendHeader(appendHeader(nil, "A"+header, []string{value, cookie}), "B"+header, nil)
-		want = http.Header{"A" + header: {value, cookie}}
+		named := appendHeader(appendHeader(nil, "A"+name, []string{value, theme}), "B"+name, nil)
+		want = http.Header{"A" + name: {value, theme}}
 		if got := parseHeader(string(named)); !maps.EqualFunc(got, want, slices.Equal) {
 			t.Errorf("%q is encoded as %q, and that is %q", want, named, got)
 		}

@@ -31,11 +31,17 @@ import (
 
 // A target is what a path given to Revalidate, Purge or Prerender means.
 type target struct {
+	scope
+	route *route
+}
+
+// A scope is what a path names: the pages of that path, of one host or all, with one
+// query or any.
+type scope struct {
 	scheme, host string // empty: the site's one origin, or whichever
 	path         string // escaped
 	query        string // as the key has it
 	allQueries   bool
-	route        *route
 }
 
 func (s *Site) parseTarget(name string) (t target, err error) {
@@ -57,7 +63,7 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 	if err != nil {
 		return t, fmt.Errorf("isr: path %q: %w", name, err)
 	}
-	t = target{scheme: u.Scheme, host: cleanHost(u.Scheme, u.Host), path: "/", allQueries: u.RawQuery == ""}
+	t.scope = scope{scheme: u.Scheme, host: cleanHost(u.Scheme, u.Host), path: "/", allQueries: u.RawQuery == ""}
 	if u.Path != "" {
 		if t.path, err = cleanPath(u.EscapedPath()); err != nil {
 			return t, fmt.Errorf("isr: path %q: %w", name, err)
@@ -87,12 +93,18 @@ func (s *Site) parseTargets(names []string) ([]target, error) {
 	return targets, errors.Join(errs...)
 }
 
-func (t *target) tag() string {
+// tag returns the tag of what the scope names.
+func (t *scope) tag() string {
 	b := appendPathTag(nil, t.scheme, t.host, canonicalPath(t.path))
 	if !t.allQueries {
 		b = append(append(b, '?'), t.query...)
 	}
 	return pathTag(b)
+}
+
+// matches reports whether the scope names the page with a key at its path.
+func (t *scope) matches(k *key) bool {
+	return (t.host == "" || k.host == t.host && k.scheme == t.scheme) && (t.allQueries || k.query == t.query)
 }
 
 // targetEvent returns an event about a target.
@@ -111,9 +123,7 @@ func tagsOfTargets(targets []target) []string {
 // pages returns what is stored of the target.
 func (s *Site) pages(t *target) []*page {
 	return s.cache.at(canonicalPath(t.path), func(p *page) bool {
-		return p.pass == (refusal{}) &&
-			(t.host == "" || p.key.host == t.host && p.key.scheme == t.scheme) &&
-			(t.allQueries || p.key.query == t.query)
+		return p.pass == (refusal{}) && t.matches(&p.key)
 	})
 }
 
