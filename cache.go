@@ -13,11 +13,9 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/url"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +24,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/internal/guard"
-	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
 
@@ -34,420 +32,13 @@ import (
 // the handler before the page is tried again.
 const passTTL = 10 * time.Second
 
-// A key names a page. The page request is built from it and from nothing else
-// that a visitor sends.
-type key struct {
-	scheme, host string // empty where Options.Origin makes them constant; host by cleanHost
-	path         string // escaped; by cleanPath
-	pattern      string // of a ServeMux around the Site, where it says more than the path; by outerPattern
-	query        string // the kept parameters in canonical order
-	varied       string // the declared headers and cookies; see appendHeader
-}
-
-// maxKeyBytes is the length of the longest key. Beyond it a request passes: no page
-// of a site has such a URL, and runs hold their keys when the visitor has left.
-const maxKeyBytes = 32 << 10
-
-func (k *key) length() int {
-	return len(k.host) + len(k.path) + len(k.pattern) + len(k.query) + len(k.varied)
-}
-
 // key returns the key of the page that r asks for, whose path is path, by cleanPath.
-func (s *Site) key(r *http.Request, path string, rt *route) key {
-	k := rt.rules.key(r, path, s.origin)
+func (s *Site) key(r *http.Request, path string, rt *route) pagekey.Key {
+	k := rt.rules.Key(r, path, s.origin)
 	if r.Pattern != "" {
-		k.pattern = s.patterns.of(r.Pattern, path)
+		k.Pattern = s.patterns.Of(r.Pattern, path)
 	}
 	return k
-}
-
-// rules say which parts of a request name its page.
-type rules struct {
-	named   bool     // whether query names all parameters that count
-	query   []string // sorted
-	ignored []string // sorted
-
-	ignoredPrefixes []string
-	ignoredFirst    [256]bool // the bytes that names of ignored begin with
-
-	vary      []string // canonical, sorted, without what the key holds anyway
-	cookies   []string // sorted
-	normalize func(http.Header)
-	varyOn    string // the Vary header that says the same
-}
-
-// newRules returns the rules of a route, by its fields of the same names. An error
-// names the field.
-func newRules(query, ignore, vary, cookies []string, normalize func(http.Header)) (*rules, error) {
-	ru := &rules{named: query != nil, query: slices.Sorted(slices.Values(query)), normalize: normalize}
-	ru.ignore(ignore)
-	covers := make([]string, 0, len(vary)+1)
-	for _, name := range vary {
-		name = http.CanonicalHeaderKey(name)
-		switch {
-		case !header.IsToken(name) || name == "*":
-			return nil, fmt.Errorf("Vary: %q: not the name of a header", name)
-		case header.IsConditional(name), header.IsHopByHop(name):
-			return nil, fmt.Errorf("Vary: %s: isr answers this one itself; it never reaches the handler", name)
-		case name == "Host" || name == "X-Forwarded-Proto":
-			continue // in the key as it is
-		}
-		covers = append(covers, name)
-	}
-	for _, name := range cookies {
-		if !header.IsToken(name) {
-			return nil, fmt.Errorf("VaryCookies: %q: not the name of a cookie", name)
-		}
-	}
-	ru.vary = slices.Compact(slices.Sorted(slices.Values(covers)))
-	ru.cookies = slices.Compact(slices.Sorted(slices.Values(cookies)))
-	if slices.Contains(ru.vary, "Cookie") {
-		ru.cookies = nil // the whole header is in the key
-	} else if len(ru.cookies) > 0 {
-		covers = append(covers, "Cookie")
-	}
-	ru.varyOn = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
-	return ru, nil
-}
-
-// covers reports whether the key holds a request header, as far as it is declared.
-func (ru *rules) covers(name string) bool {
-	switch name {
-	case "Host", "X-Forwarded-Proto":
-		return true
-	case "Cookie":
-		return len(ru.cookies) > 0 || slices.Contains(ru.vary, name)
-	}
-	return slices.Contains(ru.vary, name)
-}
-
-// names returns the Vary header of the pages.
-func (ru *rules) names() string { return ru.varyOn }
-
-// key returns the key of the page that r asks for, whose path is path, by cleanPath,
-// but for the pattern of a ServeMux around the Site.
-func (ru *rules) key(r *http.Request, path string, o origin) key {
-	k := key{path: path, query: ru.keepQuery(r.URL.RawQuery), varied: ru.narrow(r.Header)}
-	if o.host == "" {
-		k.scheme = scheme(r)
-		k.host = cleanHost(k.scheme, r.Host)
-	}
-	return k
-}
-
-// scheme returns the scheme that a visitor has used.
-func scheme(r *http.Request) string {
-	if r.TLS != nil || isHTTPS(r.Header["X-Forwarded-Proto"]) {
-		return "https"
-	}
-	return "http"
-}
-
-// cleanHost returns one spelling for all that name the same host and port (RFC
-// 3986, section 6.2): in lower case, without the port that the scheme has anyway,
-// and without the dot that ends a complete domain name.
-func cleanHost(scheme, host string) string {
-	host = strings.ToLower(host)
-	name, port := host, ""
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && (strings.IndexByte(host, ':') == i || host[i-1] == ']') {
-		name, port = host[:i], host[i+1:]
-	}
-	if port == "" || scheme == "http" && port == "80" || scheme == "https" && port == "443" {
-		return strings.TrimRight(name, ".")
-	}
-	if bare := strings.TrimRight(name, "."); bare != name {
-		return bare + ":" + port
-	}
-	return host
-}
-
-// An origin is the scheme and host of every page, or empty where they are the
-// request's.
-type origin struct{ scheme, host string }
-
-// parseOrigin reads an origin.
-func parseOrigin(s string) (origin, error) {
-	if s == "" {
-		return origin{}, nil
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" ||
-		u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
-		return origin{}, fmt.Errorf("%q: want a scheme and a host, such as \"https://example.com\"", s)
-	}
-	return origin{u.Scheme, cleanHost(u.Scheme, u.Host)}, nil
-}
-
-// Why a path is not for the cache.
-var (
-	errDots  = errors.New(`has a segment "." or ".."; name the path that is meant`)
-	errEmpty = errors.New(`has an empty segment; name the path without "//"`)
-)
-
-// cleanPath returns one spelling for all escaped paths that are the same by RFC
-// 3986, section 6.2.2: octets that need no escape have none, escapes are in upper
-// case. A path with dot segments, or with an empty one other than the last, is an
-// error: handlers clean it away, or redirect, and take it for another path, whose
-// page it must not survive. Behind an escaped slash a dot segment is one, too, for
-// the handlers that look at URL.Path.
-func cleanPath(escaped string) (path string, err error) {
-	plain := true
-	for i, c := range []byte(escaped) {
-		if c == '%' || (c == '/' || c == '.') && i > 0 && escaped[i-1] == '/' {
-			plain = false
-			break
-		}
-	}
-	if plain {
-		return escaped, nil
-	}
-	path = cleanEscapes(escaped)
-	if strings.Contains(path, "//") {
-		return "", errEmpty
-	}
-	for rest, more := path, true; more; {
-		var segment string
-		for segment, rest, more = strings.Cut(rest, "/"); segment != ""; {
-			var part string
-			if part, segment, _ = strings.Cut(segment, "%2F"); part == "." || part == ".." {
-				return "", errDots
-			}
-		}
-	}
-	return path, nil
-}
-
-// cleanEscapes decodes what needs no escape, and makes the other escapes upper case.
-func cleanEscapes(escaped string) string {
-	clean := true
-	for i := 0; clean && i+2 < len(escaped); i++ {
-		if escaped[i] == '%' {
-			c := unhex(escaped[i+1])<<4 | unhex(escaped[i+2])
-			clean = !isUnreservedByte(c) && escaped[i+1] < 'a' && escaped[i+2] < 'a'
-		}
-	}
-	if clean {
-		return escaped
-	}
-	b := make([]byte, 0, len(escaped))
-	for i := 0; i < len(escaped); i++ {
-		if escaped[i] != '%' || i+2 >= len(escaped) {
-			b = append(b, escaped[i])
-			continue
-		}
-		if c := unhex(escaped[i+1])<<4 | unhex(escaped[i+2]); isUnreservedByte(c) {
-			b = append(b, c)
-		} else {
-			b = append(b, '%', upperHex(escaped[i+1]), upperHex(escaped[i+2]))
-		}
-		i += 2
-	}
-	return string(b)
-}
-
-// unhex returns the value of a hexadecimal digit. URL.EscapedPath has no others
-// after a percent sign.
-func unhex(c byte) byte {
-	if c >= 'A' {
-		return c&^0x20 - 'A' + 10
-	}
-	return c - '0'
-}
-
-func upperHex(c byte) byte {
-	if c >= 'a' {
-		c -= 'a' - 'A'
-	}
-	return c
-}
-
-// urlOf returns the URL with an escaped path.
-func urlOf(path, query string) *url.URL {
-	u := &url.URL{RawQuery: query}
-	u.Path, _ = url.PathUnescape(path)
-	if u.EscapedPath() != path {
-		u.RawPath = path
-	}
-	return u
-}
-
-// isHTTPS reports whether the first of the proxies in front was asked over TLS.
-func isHTTPS(forwardedProto []string) bool {
-	for proto := range header.List(forwardedProto) {
-		return strings.EqualFold(proto, "https")
-	}
-	return false
-}
-
-// An outerMatch is a pattern of a ServeMux around the Site.
-type outerMatch struct {
-	pattern string         // as all methods that have pages know it
-	mux     *http.ServeMux // of this pattern alone, without method and host; nil where it is none
-}
-
-// patterns remember those of a ServeMux around the Site.
-type patterns struct {
-	unseen bool         // whether the handler is a ServeMux, which sets its own
-	oneHost bool        // whether the key has no host
-	known  sync.Map     // from a pattern to its outerMatch
-	n      atomic.Int32 // how many
-}
-
-// init says which handler is to see the patterns, and whether the Site has one origin.
-func (p *patterns) init(h http.Handler, o origin) {
-	_, p.unseen = h.(*http.ServeMux)
-	p.oneHost = o.host != ""
-}
-
-// maxOuter is how many patterns are remembered: more than that are none, but made of
-// what a visitor sends.
-const maxOuter = 1 << 10
-
-// of returns what a key holds of the pattern by which a ServeMux around
-// the Site has found it. Which pattern that is may depend on the visitor's Host, so
-// it is part of the key as far as it says more than the path (and the host, where
-// that is in the key): where it has path values or a host. But it is not where the
-// handler cannot see it: where it does not match the page's path, or where that
-// handler is a ServeMux, which sets its own.
-func (p *patterns) of(pattern, path string) string {
-	if p.unseen {
-		return ""
-	}
-	wildcard := strings.IndexByte(pattern, '{')
-	hasWildcard := wildcard >= 0 && pattern[wildcard:] != "{$}"
-	hasHost := p.oneHost && !strings.HasPrefix(pattern[strings.IndexByte(pattern, ' ')+1:], "/")
-	if !hasWildcard && !hasHost {
-		return ""
-	}
-	known, ok := p.known.Load(pattern)
-	if !ok {
-		m := outerMatch{pattern: getPattern(pattern), mux: outerMux(pattern)}
-		if p.n.Add(1) > maxOuter {
-			p.n.Add(-1)
-			known = m
-		} else {
-			known, _ = p.known.LoadOrStore(strings.Clone(pattern), m)
-		}
-	}
-	m := known.(outerMatch)
-	if m.mux == nil {
-		return ""
-	}
-	if _, matched := m.mux.Handler(&http.Request{Method: http.MethodGet, URL: urlOf(path, "")}); matched == "" {
-		return ""
-	}
-	return m.pattern
-}
-
-// outerMux returns a ServeMux of the pattern alone, without its method and host, or
-// nil if it is a pattern of another kind of router.
-func outerMux(pattern string) (mux *http.ServeMux) {
-	defer func() {
-		if recover() != nil { // what ServeMux says to a pattern that is none
-			mux = nil
-		}
-	}()
-	mux = http.NewServeMux()
-	mux.HandleFunc(pattern[max(0, strings.IndexByte(pattern, '/')):], func(http.ResponseWriter, *http.Request) {})
-	return mux
-}
-
-// getPattern returns the pattern for GET that goes with one for HEAD.
-func getPattern(pattern string) string {
-	if rest, ok := strings.CutPrefix(pattern, http.MethodHead+" "); ok {
-		return http.MethodGet + " " + rest
-	}
-	return pattern
-}
-
-// clone returns a key that shares no memory with a request. Pages share their host
-// and pattern, of which there are few: to compare them then takes no look at them.
-func (k *key) clone() key {
-	return key{
-		k.scheme, unique.Make(k.host).Value(), strings.Clone(k.path), unique.Make(k.pattern).Value(),
-		strings.Clone(k.query), strings.Clone(k.varied),
-	}
-}
-
-// bytes returns how much memory the key takes, and its path in the index if that
-// is another.
-func (k *key) bytes() int64 {
-	n := allocated(k.host) + allocated(k.path) + allocated(k.query) + allocated(k.varied)
-	if canonical := canonicalPath(k.path); canonical != k.path {
-		n += allocated(canonical)
-	}
-	return n
-}
-
-// tags calls yield with the tags that a page has by its key: each way in which
-// Revalidate and Purge can name it.
-func (k *key) tags(yield func(string) bool) {
-	var buf [256]byte
-	path := canonicalPath(k.path)
-	for _, base := range [2]key{{}, {scheme: k.scheme, host: k.host}} {
-		b := appendPathTag(buf[:0], base.scheme, base.host, path)
-		if !yield(pathTag(b)) || !yield(pathTag(append(append(b, '?'), k.query...))) || k.host == "" {
-			return
-		}
-	}
-}
-
-// exactTag returns the narrowest of the key's tags.
-func (k *key) exactTag() (exact string) {
-	for tag := range k.tags {
-		exact = tag
-	}
-	return exact
-}
-
-// appendPathTag appends the tag of all pages at a path. No tag that checkTag
-// accepts looks like it.
-func appendPathTag(b []byte, scheme, host, path string) []byte {
-	b = append(b, 0)
-	if host != "" {
-		b = append(append(append(b, scheme...), "://"...), host...)
-	}
-	return append(b, path...)
-}
-
-// pathTag returns what appendPathTag has made as a tag of a size that a Store
-// takes.
-func pathTag(b []byte) string {
-	if len(b) <= maxTagBytes {
-		return string(b)
-	}
-	sum := sha256.Sum256(b)
-	return "\x00#" + base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-// everything is the tag that every page has.
-const everything = "\x00"
-
-// canonicalPath returns one spelling for all escaped paths that mean the same
-// segments, so that an invalidation finds every one of them: /a:b and /a%3Ab are
-// two pages (RFC 3986, section 6.2.2), but one path to Revalidate and Purge.
-func canonicalPath(escaped string) string {
-	if strings.IndexByte(escaped, '%') < 0 {
-		return escaped
-	}
-	b := make([]byte, 0, len(escaped))
-	for i := 0; i < len(escaped); i++ {
-		if escaped[i] == '%' && i+2 < len(escaped) {
-			switch c, err := url.PathUnescape(escaped[i : i+3]); {
-			case err != nil:
-			case c == "/" || c == "%" || c == "?":
-				b = append(b, strings.ToUpper(escaped[i:i+3])...)
-				i += 2
-				continue
-			default:
-				b = append(b, c...)
-				i += 2
-				continue
-			}
-		}
-		b = append(b, escaped[i])
-	}
-	return string(b)
 }
 
 // TrackingParameters are the query parameters by which campaigns, newsletters and
@@ -462,212 +53,6 @@ var TrackingParameters = []string{
 	"msclkid", "ttclid", "twclid", "li_fat_id", "epik", "rdt_cid", "ScCid", // Microsoft, TikTok, X, LinkedIn, Pinterest, Reddit, Snap
 	"yclid", "ysclid", // Yandex
 	"mc_cid", "mc_eid", "_hsenc", "_hsmi", "_kx", "mkt_tok", // Mailchimp, HubSpot, Klaviyo, Marketo
-}
-
-// ignore notes the parameters that the page does not depend on, although Route.Query
-// may name them.
-func (ru *rules) ignore(names []string) {
-	for _, name := range names {
-		if prefix, ok := strings.CutSuffix(name, "*"); ok {
-			ru.ignoredPrefixes = append(ru.ignoredPrefixes, prefix)
-		} else {
-			ru.ignored = append(ru.ignored, name)
-		}
-		if begin := strings.TrimSuffix(name, "*"); begin != "" {
-			ru.ignoredFirst[begin[0]] = true
-		} else {
-			for i := range ru.ignoredFirst {
-				ru.ignoredFirst[i] = true
-			}
-		}
-	}
-	slices.Sort(ru.ignored)
-}
-
-// keeps reports whether the page depends on a query parameter.
-func (ru *rules) keeps(name string) bool {
-	if ru.named {
-		if _, named := slices.BinarySearch(ru.query, name); !named {
-			return false
-		}
-	}
-	if name != "" && !ru.ignoredFirst[name[0]] {
-		return true
-	}
-	for _, prefix := range ru.ignoredPrefixes {
-		if strings.HasPrefix(name, prefix) {
-			return false
-		}
-	}
-	_, ignored := slices.BinarySearch(ru.ignored, name)
-	return !ignored
-}
-
-// keepQuery returns the parameters of a raw query that the page depends on, in
-// canonical order: by name, the values of a name as they came.
-func (ru *rules) keepQuery(raw string) string {
-	if raw == "" || ru.named && len(ru.query) == 0 {
-		return ""
-	}
-	if kept, ok := ru.cutQuery(raw); ok {
-		return kept
-	}
-	values, _ := url.ParseQuery(raw) // what it cannot parse, a handler does not see either
-	for name := range values {
-		if !ru.keeps(name) {
-			delete(values, name)
-		}
-	}
-	return values.Encode()
-}
-
-// cutQuery is keepQuery where that only has to leave something out. It allocates
-// nothing where what is kept stands together.
-func (ru *rules) cutQuery(raw string) (kept string, ok bool) {
-	var parts [8]string // of raw, as long as can be
-	n, last := 0, ""
-	begin, end := 0, 0 // of the last part
-	for at := 0; at < len(raw); {
-		pair := raw[at:]
-		if i := strings.IndexByte(pair, '&'); i >= 0 {
-			pair = pair[:i]
-		}
-		from, to := at, at+len(pair)
-		at = to + 1
-		name, value, named := strings.Cut(pair, "=")
-		switch {
-		case pair == "":
-			continue
-		case !isUnreserved(name):
-			return "", false
-		case !ru.keeps(name):
-			continue
-		case !named || name < last || !isUnreserved(value):
-			return "", false
-		}
-		last = name
-		switch {
-		case end > 0 && from == end+1:
-			end = to
-			continue
-		case end == 0:
-		case n == len(parts)-1:
-			return "", false
-		default:
-			parts[n] = raw[begin:end]
-			n++
-		}
-		begin, end = from, to
-	}
-	if n == 0 {
-		return raw[begin:end], true
-	}
-	parts[n] = raw[begin:end]
-	return strings.Join(parts[:n+1], "&"), true
-}
-
-// isUnreserved reports whether url.QueryEscape leaves s as it is.
-func isUnreserved(s string) bool {
-	for i := range len(s) {
-		if !isUnreservedByte(s[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// isUnreservedByte reports whether c is unreserved (RFC 3986, section 2.3).
-func isUnreservedByte(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == '~':
-		return true
-	}
-	return false
-}
-
-// narrow returns what the key holds of the headers and cookies of a request: those
-// that the route declares, as its Normalize leaves them.
-func (ru *rules) narrow(sent http.Header) string {
-	if ru.varyOn == "" {
-		return ""
-	}
-	h := make(http.Header)
-	for _, name := range ru.vary {
-		if values := sent[name]; len(values) > 0 {
-			h[name] = slices.Clone(values)
-		}
-	}
-	if len(ru.cookies) > 0 {
-		ru.keepCookies(h, sent["Cookie"])
-	}
-	if ru.normalize != nil {
-		ru.normalize(h)
-		if len(ru.cookies) > 0 {
-			ru.keepCookies(h, h["Cookie"])
-		}
-	}
-	var b []byte
-	for _, name := range ru.vary {
-		b = appendHeader(b, name, h[name])
-	}
-	if len(ru.cookies) > 0 {
-		b = appendHeader(b, "Cookie", h["Cookie"])
-	}
-	return string(b)
-}
-
-// keepCookies sets the Cookie header in h to the declared cookies of some lines.
-func (ru *rules) keepCookies(h http.Header, lines []string) {
-	all, kept := http.Request{Header: http.Header{"Cookie": lines}}, http.Request{Header: make(http.Header)}
-	for _, name := range ru.cookies {
-		for _, c := range all.CookiesNamed(name) {
-			kept.AddCookie(c)
-		}
-	}
-	delete(h, "Cookie")
-	if values := kept.Header["Cookie"]; values != nil {
-		h["Cookie"] = values
-	}
-}
-
-// appendHeader appends a header so that parseHeader finds it again and no two
-// headers look the same.
-func appendHeader(b []byte, name string, values []string) []byte {
-	if len(values) == 0 {
-		return b
-	}
-	b = appendString(b, name)
-	b = binary.AppendUvarint(b, uint64(len(values)))
-	for _, v := range values {
-		b = appendString(b, v)
-	}
-	return b
-}
-
-func appendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
-// parseHeader is the inverse of appendHeader.
-func parseHeader(s string) http.Header {
-	h := make(http.Header)
-	number := func() int {
-		n, size := binary.Uvarint([]byte(s[:min(len(s), binary.MaxVarintLen64)]))
-		s = s[size:]
-		return int(n)
-	}
-	text := func() (t string) {
-		n := number()
-		t, s = s[:n], s[n:]
-		return t
-	}
-	for s != "" {
-		name := text()
-		for range number() {
-			h[name] = append(h[name], text())
-		}
-	}
-	return h
 }
 
 // State says where in its life a page is.
@@ -718,7 +103,7 @@ type Page struct {
 // A page is a stored response, or a pass mark: the note that there is none.
 type page struct {
 	// What was generated. Plain data that never changes; see encode.
-	key         key
+	key         pagekey.Key
 	pattern     string // of a ServeMux around the Site
 	matched     string // the pattern that the handler has matched, as http.Request has it
 	ticket      ticket
@@ -900,9 +285,9 @@ func (p *page) fail(err error, began ticket, retryAfter time.Duration) {
 func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	view := p.view(effect, now)
 	out := Page{
-		Scheme: p.key.scheme, Host: p.key.host, Path: p.key.path, Query: p.key.query, Route: p.route.pattern,
-		Varied: parseHeader(p.key.varied), Status: p.status, State: view.state, NotStored: p.pass.String(),
-		Generated: p.generated, Duration: p.took, Size: p.size, Tags: plainTags(p.tags), Hits: p.hits.Load(),
+		Scheme: p.key.Scheme, Host: p.key.Host, Path: p.key.Path, Query: p.key.Query, Route: p.route.pattern,
+		Varied: pagekey.ParseHeader(p.key.Variant), Status: p.status, State: view.state, NotStored: p.pass.String(),
+		Generated: p.generated, Duration: p.took, Size: p.size, Tags: pagekey.PlainTags(p.tags), Hits: p.hits.Load(),
 	}
 	if p.plain != nil {
 		out.Header, out.ETag = p.plain.snapshot()
@@ -940,10 +325,10 @@ type cache struct {
 	maxBytes int64
 
 	mu          sync.RWMutex
-	once, often *simplelru.LRU[key, *page] // guarded by mu, as all below
-	shelves     map[string]*shelf          // by canonical path
-	known       map[string]struct{}        // canonical paths that PrerenderedOnly routes admit
-	pages       []*page                    // in no order; see compact
+	once, often *simplelru.LRU[pagekey.Key, *page] // guarded by mu, as all below
+	shelves     map[string]*shelf                  // by canonical path
+	known       map[string]struct{}                // canonical paths that PrerenderedOnly routes admit
+	pages       []*page                            // in no order; see compact
 	bytes       int64
 	oftenBytes  int64
 }
@@ -953,8 +338,8 @@ func newCache(maxBytes int64) *cache {
 	c.fence.init(max(maxBytes/8, minTableBytes))
 	c.fence.judgeAll = c.judgeAll
 	// The lists never evict by themselves: memory is counted in bytes.
-	c.once, _ = simplelru.NewLRU[key, *page](1<<31-1, nil)
-	c.often, _ = simplelru.NewLRU[key, *page](1<<31-1, nil)
+	c.once, _ = simplelru.NewLRU[pagekey.Key, *page](1<<31-1, nil)
+	c.often, _ = simplelru.NewLRU[pagekey.Key, *page](1<<31-1, nil)
 	return c
 }
 
@@ -968,7 +353,7 @@ func (c *cache) shelf(path string) *shelf {
 
 // get returns the page with a key, which is on shelf sh if that is not nil, and
 // what the invalidations since its generation did to it. What is gone is nil.
-func (c *cache) get(k *key, sh *shelf) (*page, store.Effect) {
+func (c *cache) get(k *pagekey.Key, sh *shelf) (*page, store.Effect) {
 	var p *page
 	if sh != nil {
 		p = sh.front.Load()
@@ -987,14 +372,14 @@ func (c *cache) get(k *key, sh *shelf) (*page, store.Effect) {
 }
 
 // peek returns the page with a key, however old.
-func (c *cache) peek(k *key) *page {
+func (c *cache) peek(k *pagekey.Key) *page {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.find(k)
 }
 
 // find is peek under c.mu.
-func (c *cache) find(k *key) *page {
+func (c *cache) find(k *pagekey.Key) *page {
 	if p, ok := c.often.Peek(*k); ok {
 		return p
 	}
@@ -1099,11 +484,11 @@ func (c *cache) put(p *page, byName bool) (evicted []*page, ok bool) {
 	if p.size > c.maxBytes {
 		return nil, false
 	}
-	path := canonicalPath(p.key.path)
+	path := pagekey.CanonicalPath(p.key.Path)
 	sh := c.shelves[path]
 	if sh == nil {
 		sh = &shelf{route: p.route}
-		if p.key.path != path {
+		if p.key.Path != path {
 			sh.route = nil
 		}
 		c.shelves[path] = sh
@@ -1156,7 +541,7 @@ func (c *cache) drop(p *page) {
 	c.pages[p.index], last.index = last, p.index
 	c.pages[end] = nil
 	c.pages = c.pages[:end]
-	path := canonicalPath(p.key.path)
+	path := pagekey.CanonicalPath(p.key.Path)
 	if p.next != nil {
 		p.next.prev = p.prev
 	}
@@ -1244,21 +629,21 @@ func (c *cache) size() (pages int, bytes int64) {
 
 // admit makes a path known to its PrerenderedOnly route.
 func (s *Site) admit(t *target) {
-	if t.route.PrerenderedOnly || s.hosts && t.host == "" {
-		s.cache.admit(t.path)
+	if t.route.PrerenderedOnly || s.hosts && t.Host == "" {
+		s.cache.admit(t.Path)
 	}
 }
 
 func (c *cache) admit(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known[canonicalPath(path)] = struct{}{}
+	c.known[pagekey.CanonicalPath(path)] = struct{}{}
 }
 
 func (c *cache) admits(path string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	_, ok := c.known[canonicalPath(path)]
+	_, ok := c.known[pagekey.CanonicalPath(path)]
 	return ok
 }
 
@@ -1555,7 +940,7 @@ func (f *fence) debts() (m map[store.Effect][]string, clock uint64) {
 // owedTo returns the strongest effect that the Store is yet to hear of on a page
 // that comes from there. What it has heard meanwhile is among theirs, and newer than
 // the ticket of whoever has asked it before.
-func (f *fence) owedTo(k *key, tags []string) (strongest store.Effect) {
+func (f *fence) owedTo(k *pagekey.Key, tags []string) (strongest store.Effect) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.pending) == 0 {
@@ -1565,10 +950,10 @@ func (f *fence) owedTo(k *key, tags []string) (strongest store.Effect) {
 	for _, tag := range tags {
 		look(tag)
 	}
-	for tag := range k.tags {
+	for tag := range k.Tags {
 		look(tag)
 	}
-	look(everything)
+	look(pagekey.Everything)
 	return strongest
 }
 
@@ -1714,7 +1099,7 @@ func (f *fence) failing(p *page) bool {
 
 // invalidated reports whether a page, as far as one knows its tags, was
 // invalidated after a generation began.
-func (f *fence) invalidated(since *ticket, k *key, tags []string) bool {
+func (f *fence) invalidated(since *ticket, k *pagekey.Key, tags []string) bool {
 	if since.clock == f.clock.Load() {
 		return false
 	}
@@ -1724,10 +1109,10 @@ func (f *fence) invalidated(since *ticket, k *key, tags []string) bool {
 
 // since returns the strongest effect on what has one of the tags after a
 // generation began, and when that was.
-func (f *fence) since(began *ticket, k *key, tags []string) (strongest store.Effect, at time.Time) {
+func (f *fence) since(began *ticket, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
 	var buf [16]string // on the stack
-	all := append(append(buf[:0], tags...), everything)
-	for tag := range k.tags {
+	all := append(append(buf[:0], tags...), pagekey.Everything)
+	for tag := range k.Tags {
 		all = append(all, tag)
 	}
 	strongest, at = f.ours.Effect(store.Version(began.clock), all)
@@ -1738,94 +1123,6 @@ func (f *fence) since(began *ticket, k *key, tags []string) (strongest store.Eff
 		return store.Stale, time.Unix(0, f.returnedAt.Load())
 	}
 	return strongest, at
-}
-
-// Limits of tags.
-const (
-	maxTags     = 128 // of a page's own
-	maxTagBytes = 256
-	tagBuckets  = 64
-)
-
-// bucketTags are what a page has instead of the tags that are too many. No tag that
-// checkTag accepts looks like them, nor does that of a path. They are in Stores:
-// never change them, nor bucketTag.
-var bucketTags = func() (tags [tagBuckets]string) {
-	for i := range tags {
-		tags[i] = fmt.Sprintf("\x00~%02d", i)
-	}
-	return tags
-}()
-
-// bucketTag returns the bucket that a tag is folded into. Each invalidation of the
-// tag is one of its bucket, too.
-func bucketTag(tag string) string {
-	if isBucketTag(tag) {
-		return tag
-	}
-	sum := sha256.Sum256([]byte(tag))
-	return bucketTags[sum[0]%tagBuckets]
-}
-
-func isBucketTag(tag string) bool { return strings.HasPrefix(tag, "\x00~") }
-
-// withBuckets returns tags and their buckets.
-func withBuckets(tags []string) []string {
-	all := slices.Clone(tags)
-	for _, tag := range tags {
-		if bucket := bucketTag(tag); !slices.Contains(all[len(tags):], bucket) {
-			all = append(all, bucket)
-		}
-	}
-	return all
-}
-
-// foldTags returns at most maxTags tags: the first as they are, and buckets for the
-// rest where they are more.
-func foldTags(tags []string) []string {
-	if len(tags) <= maxTags {
-		return tags
-	}
-	out := make([]string, 0, maxTags)
-	var used [tagBuckets]bool
-	for _, tag := range tags {
-		if len(out) < maxTags-tagBuckets && !isBucketTag(tag) {
-			out = append(out, tag)
-		} else {
-			used[slices.Index(bucketTags[:], bucketTag(tag))] = true
-		}
-	}
-	for i, bucket := range bucketTags {
-		if used[i] {
-			out = append(out, bucket)
-		}
-	}
-	return out
-}
-
-// plainTags returns those of a page's tags that are not buckets.
-func plainTags(tags []string) []string {
-	if len(tags) == 0 || !isBucketTag(tags[len(tags)-1]) {
-		return tags
-	}
-	return slices.Clip(tags[:slices.IndexFunc(tags, isBucketTag)])
-}
-
-// checkTag says what is wrong with a tag.
-func checkTag(tag string) error {
-	switch {
-	case tag == "":
-		return errors.New("a tag is not empty")
-	case len(tag) > maxTagBytes:
-		return fmt.Errorf("a tag has at most %d bytes, not %d", maxTagBytes, len(tag))
-	case strings.ContainsFunc(tag, func(r rune) bool { return r < ' ' || r == ',' || r == 0x7f }):
-		return errors.New("a tag has no comma and no control character")
-	case strings.TrimSpace(tag) != tag:
-		return errors.New("a tag neither begins nor ends with a space")
-	case tag[0] == '/':
-		return errors.New(`a tag does not begin with "/": paths are for Revalidate and Purge, and need no tag`)
-	}
-	return nil
 }
 
 // A second is the second level of the cache: the Store behind its guard.
@@ -1891,7 +1188,7 @@ func (s *Site) open(st store.Store, version string) {
 // prefix returns what the keys of a program's build in the Store begin with. All
 // programs of a repository have one revision.
 func prefix(program, version string) string {
-	return string(appendString(appendString(nil, program), version))
+	return string(pagekey.AppendString(pagekey.AppendString(nil, program), version))
 }
 
 // revision returns the VCS revision of a build, or nothing where that does not tell
@@ -1975,19 +1272,19 @@ const maxInvalidated = 1000
 // storeKey returns the key of a page in the Store. Host and scheme are always part of
 // it, and so is where they are from: others may use the same Store, and a Host that a
 // visitor has sent is no Options.Origin.
-func (s *Site) storeKey(k *key) string {
+func (s *Site) storeKey(k *pagekey.Key) string {
 	b := []byte(s.second.prefix)
-	if s.origin.host != "" {
+	if s.origin.Host != "" {
 		b = append(b, 1)
 	} else {
 		b = append(b, 0)
 	}
-	b = appendString(b, cmp.Or(k.scheme, s.origin.scheme))
-	b = appendString(b, cmp.Or(k.host, s.origin.host))
-	b = appendString(b, k.path)
-	b = appendString(b, k.pattern)
-	b = appendString(b, k.query)
-	sum := sha256.Sum256(append(b, k.varied...))
+	b = pagekey.AppendString(b, cmp.Or(k.Scheme, s.origin.Scheme))
+	b = pagekey.AppendString(b, cmp.Or(k.Host, s.origin.Host))
+	b = pagekey.AppendString(b, k.Path)
+	b = pagekey.AppendString(b, k.Pattern)
+	b = pagekey.AppendString(b, k.Query)
+	sum := sha256.Sum256(append(b, k.Variant...))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
@@ -1998,10 +1295,10 @@ const keepStale = 30 * 24 * time.Hour
 // record returns the page as the Store keeps it.
 func (p *page) record(key string) *store.Record {
 	rec := &store.Record{Version: p.order.Version, Fence: p.order.Fence, Tags: slices.Clone(p.tags), Data: p.encode(key)}
-	for tag := range p.key.tags {
+	for tag := range p.key.Tags {
 		rec.Tags = append(rec.Tags, tag)
 	}
-	rec.Tags = append(rec.Tags, everything)
+	rec.Tags = append(rec.Tags, pagekey.Everything)
 	if l := p.lifetime; l.ttl != forever {
 		shown := min(max(l.staleWhileRevalidate, l.staleIfError, time.Second), keepStale)
 		if p.status == http.StatusNotFound || p.status == http.StatusGone {
@@ -2031,9 +1328,9 @@ func (p *page) encode(key string) []byte {
 		}
 	}
 	b := append(make([]byte, 0, n), pageFormat, 0, 0, 0, 0)
-	b = appendString(b, key)
-	b = appendString(b, p.pattern)
-	b = appendString(b, p.matched)
+	b = pagekey.AppendString(b, key)
+	b = pagekey.AppendString(b, p.pattern)
+	b = pagekey.AppendString(b, p.matched)
 	for _, n := range [...]int64{
 		int64(p.status), p.generated.UnixNano(), int64(p.took), int64(p.upstream),
 		int64(p.lifetime.ttl), int64(p.lifetime.staleWhileRevalidate), int64(p.lifetime.staleIfError),
@@ -2042,7 +1339,7 @@ func (p *page) encode(key string) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(p.tags)))
 	for _, tag := range p.tags {
-		b = appendString(b, tag)
+		b = pagekey.AppendString(b, tag)
 	}
 	var flags byte
 	if p.ownControl {
@@ -2055,7 +1352,7 @@ func (p *page) encode(key string) []byte {
 		flags |= hasGzip
 	}
 	b = append(b, flags)
-	b = appendString(b, etag)
+	b = pagekey.AppendString(b, etag)
 	lines := 0
 	for _, values := range h {
 		lines += len(values)
@@ -2063,7 +1360,7 @@ func (p *page) encode(key string) []byte {
 	b = binary.AppendUvarint(b, uint64(lines))
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		for _, v := range h[name] {
-			b = appendString(appendString(b, name), v)
+			b = pagekey.AppendString(pagekey.AppendString(b, name), v)
 		}
 	}
 	b = append(binary.AppendUvarint(b, uint64(len(p.plain.body))), p.plain.body...)
@@ -2098,7 +1395,7 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 		return nil, errForeign
 	}
 	p := &page{
-		key: req.key.clone(), route: req.route, pattern: string(d.bytes()), matched: unique.Make(string(d.bytes())).Value(),
+		key: req.key.Clone(), route: req.route, pattern: string(d.bytes()), matched: unique.Make(string(d.bytes())).Value(),
 		status: int(d.number()), generated: time.Unix(0, d.number()), took: time.Duration(d.number()), upstream: time.Duration(d.number()),
 		lifetime: lifetime{time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())},
 	}

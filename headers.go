@@ -19,6 +19,7 @@ import (
 	"unique"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
 )
 
 // The Cache-Status of requests that go to the handler untouched (RFC 9211).
@@ -102,7 +103,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 		switch {
 		case name == "*":
 			return refusal{why: "varies on everything"}
-		case name == "Accept-Encoding", rt.rules.covers(name):
+		case name == "Accept-Encoding", rt.rules.Covers(name):
 		case name == "Cookie":
 			return refusal{"varies on Cookie", "name the cookies in Route.VaryCookies"}
 		default:
@@ -127,7 +128,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 		return refusal{why: "has no lifetime by its Cache-Control, and Route.TTL is NoStore"}
 	}
 	for tag := range header.List(h["Cache-Tag"]) {
-		if err := checkTag(tag); err != nil {
+		if err := pagekey.CheckTag(tag); err != nil {
 			return refusal{"has a Cache-Tag that is none", err.Error()}
 		}
 	}
@@ -180,7 +181,7 @@ func tagsOf(rt *route, h http.Header) []string {
 			tags = append(tags, strings.Clone(tag))
 		}
 	}
-	return foldTags(tags)
+	return pagekey.FoldTags(tags)
 }
 
 // validators are those that the handler itself has set.
@@ -250,7 +251,7 @@ func (f *flight) renewed(merged http.Header) *page {
 func (f *flight) passMark(why refusal) *page {
 	return &page{
 		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease, generated: time.Now(),
-		pass: why, size: pageOverhead + f.key.bytes(),
+		pass: why, size: pageOverhead + f.key.Size(),
 	}
 }
 
@@ -293,7 +294,7 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 		// Browsers would guess how long they may keep it.
 		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
 	}
-	header.AddVary(h, f.route.rules.names())
+	header.AddVary(h, f.route.rules.Vary())
 	if compressed != nil {
 		header.AddVary(h, "Accept-Encoding")
 	}
@@ -319,12 +320,12 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
-	p.size = pageOverhead + p.key.bytes() + p.plain.bytes() + p.gzip.bytes()
+	p.size = pageOverhead + p.key.Size() + p.plain.bytes() + p.gzip.bytes()
 	if ofRoute := p.route.Tags; !slices.Equal(p.tags, ofRoute) {
 		p.size += int64(16 * cap(p.tags))
 		for i, tag := range p.tags {
-			if !isBucketTag(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
-				p.size += allocated(tag)
+			if !pagekey.IsBucket(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
+				p.size += pagekey.StringSize(tag)
 			}
 		}
 	}
@@ -342,7 +343,7 @@ func (rt *route) control(status int, l lifetime) string {
 	switch {
 	case rt.CacheControl != "" && status < 400: // what is not found may be there tomorrow
 		return rt.CacheControl
-	case rt.rules.covers("Authorization"):
+	case rt.rules.Covers("Authorization"):
 		return header.Private // public would let others share it (RFC 9111, section 3.5)
 	case rt.sharedMaxAge < 0:
 		return "public, max-age=0"
@@ -426,13 +427,10 @@ func (rep *representation) bytes() int64 {
 	}
 	n := int64(representationOverhead + cap(rep.body) + lineOverhead*cap(rep.values))
 	for _, v := range rep.values {
-		n += allocated(v)
+		n += pagekey.StringSize(v)
 	}
 	return n
 }
-
-// allocated returns about how much memory a string of its own takes.
-func allocated(s string) int64 { return int64(len(s)+15) &^ 15 }
 
 // snapshot returns the headers as they were generated.
 func (rep *representation) snapshot() (h http.Header, etag string) {
@@ -638,7 +636,7 @@ func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 	defer st.close()
 	defer context.AfterFunc(r.Context(), st.close)()
 	h := header.Forwardable(st.header, st.begin)
-	header.AddVary(h, st.route.rules.names())
+	header.AddVary(h, st.route.rules.Vary())
 	if length := st.header["Content-Length"]; length != nil {
 		h["Content-Length"] = length
 	}

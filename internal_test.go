@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/memory"
 )
@@ -27,7 +28,7 @@ import (
 func TestJoinLooksAgain(t *testing.T) {
 	site := Wrap(http.NotFoundHandler(), Options{})
 	site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
-	req := pageRequest{key: key{scheme: "http", host: "example.com", path: "/"}, route: site.other}
+	req := pageRequest{key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/"}, route: site.other}
 	if f, how := site.join(req, nil, &waiter{}); f != nil || how != changed {
 		t.Error("a second run was started")
 	}
@@ -150,7 +151,7 @@ func TestCompactionOracle(t *testing.T) {
 			switch n := rng.IntN(20); {
 			case n < 4 && len(runs) < 20:
 				ticket, h := c.beginRun()
-				p := &page{key: key{path: fmt.Sprint("/", rng.Uint64())}, route: rt, ticket: ticket, size: 1, generated: time.Now()}
+				p := &page{key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, route: rt, ticket: ticket, size: 1, generated: time.Now()}
 				for range rng.IntN(3) {
 					p.tags = append(p.tags, tag())
 				}

@@ -51,6 +51,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
 
@@ -264,14 +265,14 @@ type Route struct {
 // A Site is a wrapped handler and its pages. Make one with [Wrap]. Its methods
 // are safe for concurrent use.
 type Site struct {
-	handler http.Handler
-	patterns patterns
-	origin  origin
-	mux     *http.ServeMux    // of the patterns in routes; only matched with, never served
-	routes  map[string]*route // by pattern
-	hosts   bool              // whether one of the patterns names a host
-	other   *route            // Options.Default
-	limit   int64             // MaxPageBytes
+	handler  http.Handler
+	patterns pagekey.Patterns
+	origin   pagekey.Origin
+	mux      *http.ServeMux    // of the patterns in routes; only matched with, never served
+	routes   map[string]*route // by pattern
+	hosts    bool              // whether one of the patterns names a host
+	other    *route            // Options.Default
+	limit    int64             // MaxPageBytes
 
 	log     *slog.Logger
 	warned  sync.Map // of warning: those that were given
@@ -309,7 +310,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		log:     opts.Logger,
 		observe: opts.Observe,
 	}
-	s.patterns.init(h, s.origin)
+	s.patterns.Init(h, s.origin)
 	s.cache = newCache(maxBytes)
 	s.cache.overflown = sync.OnceFunc(s.warnOverflow)
 	s.locations.init()
@@ -350,7 +351,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var unclean error
 	if shelf == nil {
 		sent := path
-		if path, unclean = cleanPath(sent); unclean == nil && path != sent {
+		if path, unclean = pagekey.CleanPath(sent); unclean == nil && path != sent {
 			shelf = s.cache.shelf(path)
 		}
 	}
@@ -375,7 +376,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.key = s.key(r, path, v.route)
-	switch long := v.key.length() > maxKeyBytes; {
+	switch long := v.key.Length() > pagekey.MaxBytes; {
 	case long && v.route.PrerenderedOnly:
 		v.notFound()
 		return
@@ -431,7 +432,7 @@ type visit struct {
 	r     *http.Request
 	start time.Time
 	route *route
-	key   key
+	key   pagekey.Key
 	asked uint64   // the fence's clock when the visitor asked
 	tags  []string // of the page that they get
 }
@@ -741,13 +742,13 @@ func (v *visit) change() {
 		v.pass(fwdMethod)
 		return
 	}
-	clean, err := cleanPath(v.r.URL.EscapedPath())
+	clean, err := pagekey.CleanPath(v.r.URL.EscapedPath())
 	if err != nil {
 		v.pass(fwdMethod)
 		return
 	}
 	s, r := v.site, v.r // a hit's visit stays on the stack
-	changes := []change{{path: canonicalPath(clean), sent: clean, elsewhere: s.mayBeElsewhere(r, clean)}}
+	changes := []change{{path: pagekey.CanonicalPath(clean), sent: clean, elsewhere: s.mayBeElsewhere(r, clean)}}
 	looked := false
 	o := &observer{mark: fwdMethod}
 	o.success = func(known bool) {
@@ -820,14 +821,14 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 		pattern = v.route.pattern
 	}
 	e := Event{
-		Kind: kind, Host: cmp.Or(s.origin.host, v.key.host), Path: v.key.path, Query: v.key.query, Route: pattern,
-		Tags: plainTags(v.tags), Status: status, Duration: time.Since(v.start), Err: err,
+		Kind: kind, Host: cmp.Or(s.origin.Host, v.key.Host), Path: v.key.Path, Query: v.key.Query, Route: pattern,
+		Tags: pagekey.PlainTags(v.tags), Status: status, Duration: time.Since(v.start), Err: err,
 	}
 	if e.Path == "" {
 		e.Path = v.r.URL.EscapedPath()
 	}
 	if e.Host == "" {
-		e.Host = cleanHost(scheme(v.r), v.r.Host)
+		e.Host = pagekey.CleanHost(pagekey.SchemeOf(v.r), v.r.Host)
 	}
 	s.tell(e, age)
 }
@@ -835,8 +836,8 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 // A route is a Route ready for use.
 type route struct {
 	Route
-	pattern string
-	rules   *rules
+	pattern      string
+	rules        *pagekey.Rules
 	sharedMaxAge time.Duration // Options.SharedMaxAge
 
 	names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
@@ -875,7 +876,7 @@ func newRoute(where, pattern string, r Route) *route {
 		complain("Patience", r.Patience, "negative; zero means that visitors wait")
 	}
 	for _, tag := range r.Tags {
-		if err := checkTag(tag); err != nil {
+		if err := pagekey.CheckTag(tag); err != nil {
 			complain("Tags", fmt.Sprintf("%q", tag), err.Error())
 		}
 	}
@@ -888,14 +889,14 @@ func newRoute(where, pattern string, r Route) *route {
 	rt.StaleIfError = cmp.Or(r.StaleIfError, forever)
 	rt.NotFoundTTL = cmp.Or(r.NotFoundTTL, min(rt.TTL, defaultNotFoundTTL))
 	rt.Timeout = cmp.Or(r.Timeout, defaultTimeout)
-	rt.Tags = foldTags(slices.Clone(r.Tags))
+	rt.Tags = pagekey.FoldTags(slices.Clone(r.Tags))
 
 	ignore := r.IgnoreQuery
 	if r.Query == nil && ignore == nil {
 		ignore = TrackingParameters
 	}
 	var err error
-	if rt.rules, err = newRules(r.Query, ignore, r.Vary, r.VaryCookies, r.Normalize); err != nil {
+	if rt.rules, err = pagekey.NewRules(r.Query, ignore, r.Vary, r.VaryCookies, r.Normalize); err != nil {
 		panic(fmt.Sprintf("isr: %s.%v", where, err))
 	}
 	return rt
@@ -906,7 +907,7 @@ func (rt *route) bypasses(r *http.Request) bool { return rt.isAuthorized(r) || r
 
 // isAuthorized reports whether r carries an Authorization that is not in the key.
 func (rt *route) isAuthorized(r *http.Request) bool {
-	return r.Header["Authorization"] != nil && !rt.rules.covers("Authorization")
+	return r.Header["Authorization"] != nil && !rt.rules.Covers("Authorization")
 }
 
 func (rt *route) asksToPass(r *http.Request) bool { return rt.Bypass != nil && rt.Bypass(r) }
@@ -917,15 +918,15 @@ func (rt *route) asksToPass(r *http.Request) bool { return rt.Bypass != nil && r
 func (s *Site) routeOf(r *http.Request, path string) *route {
 	u := r.URL
 	if path != "" && path != u.EscapedPath() {
-		u = urlOf(path, "")
+		u = pagekey.URL(path, "")
 	}
-	return s.lookup(cleanHost(scheme(r), r.Host), u)
+	return s.lookup(pagekey.CleanHost(pagekey.SchemeOf(r), r.Host), u)
 }
 
 // lookup finds the route of the pages at a URL, by the host that their keys have.
 func (s *Site) lookup(host string, u *url.URL) *route {
 	if len(s.routes) > 0 {
-		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(s.origin.host, host), URL: u}
+		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(s.origin.Host, host), URL: u}
 		if _, pattern := s.mux.Handler(r); pattern != "" {
 			return s.routes[pattern]
 		}
@@ -933,8 +934,8 @@ func (s *Site) lookup(host string, u *url.URL) *route {
 	return s.other
 }
 
-func mustParseOrigin(s string) origin {
-	o, err := parseOrigin(s)
+func mustParseOrigin(s string) pagekey.Origin {
+	o, err := pagekey.ParseOrigin(s)
 	if err != nil {
 		panic(fmt.Sprintf("isr: Options.Origin: %v", err))
 	}

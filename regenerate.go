@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"container/list"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -24,73 +23,21 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
 
 // A pageRequest says what to generate.
 type pageRequest struct {
-	key     key
+	key     pagekey.Key
 	route   *route
 	pattern string // of a ServeMux around the Site, if there is one
 }
 
-// server marks a page request as one under a server: httputil.ReverseProxy
-// keeps quiet about a response that breaks off where it finds none.
-var server = new(http.Server)
-
 // build returns the request that the handler sees.
-func (p *pageRequest) build(ctx context.Context, o origin) *http.Request {
-	return p.key.request(ctx, o, p.pattern)
+func (p *pageRequest) build(ctx context.Context, o pagekey.Origin) *http.Request {
+	return p.key.Request(ctx, o, p.pattern)
 }
-
-// request returns the request that the handler sees. It depends on the key and on
-// what the developer has configured, on nothing else: the pattern of an outer
-// ServeMux counts, and has path values, as far as it matches the key's own path.
-func (k *key) request(ctx context.Context, o origin, pattern string) *http.Request {
-	r := &http.Request{
-		Method: http.MethodGet, URL: urlOf(k.path, k.query), RequestURI: k.path,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: parseHeader(k.varied), Body: http.NoBody,
-		Host: k.host, RemoteAddr: "0.0.0.0:0",
-	}
-	if k.query != "" {
-		r.RequestURI += "?" + k.query
-	}
-	scheme := k.scheme
-	if o.host != "" {
-		scheme, r.Host = o.scheme, o.host
-	}
-	r.Header.Set("X-Forwarded-Proto", scheme)
-	if scheme == "https" {
-		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
-	}
-	if pattern != "" {
-		matchOuter(pattern, r)
-	}
-	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
-}
-
-// matchOuter gives r the pattern of a ServeMux around the Site, and the path values
-// that follow from it and the page's own path. The method and host with which a
-// visitor has come do not count. What is no pattern of a ServeMux comes from
-// another kind of router, and is none of ours.
-func matchOuter(pattern string, r *http.Request) {
-	mux := outerMux(pattern)
-	if mux == nil {
-		return
-	}
-	mux.ServeHTTP(nowhere{}, r) // which sets both
-	if r.Pattern != "" {
-		r.Pattern = getPattern(pattern)
-	}
-}
-
-// nowhere is a ResponseWriter for what nobody wants.
-type nowhere struct{}
-
-func (nowhere) Header() http.Header         { return make(http.Header) }
-func (nowhere) WriteHeader(int)             {}
-func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
 
 // A slot is what a run needs to call the handler, so that no more of them do at a
 // time than the machine can bear.
@@ -129,7 +76,7 @@ type runs struct {
 	limits [slots]int // how many of each slot there are
 
 	mu      sync.Mutex // guards what follows, and what is said to be so in flight
-	flights map[key]*flight
+	flights map[pagekey.Key]*flight
 	queues  [queues]list.List // of *flight
 	taken   [slots]int
 	looking int            // runs that ask the Store before they need a slot
@@ -144,7 +91,7 @@ type runs struct {
 
 func (r *runs) init(generations, regenerations int) {
 	r.limits = [slots]int{forVisitors: generations, forRenewal: regenerations, forUnknown: regenerations, forNobody: regenerations}
-	r.flights = make(map[key]*flight)
+	r.flights = make(map[pagekey.Key]*flight)
 	r.paths = make(map[string]int)
 	r.idle = make(chan struct{})
 }
@@ -527,7 +474,7 @@ func (s *Site) drop(f *flight, out outcome) {
 // under runs.mu.
 func (s *Site) newFlight(req pageRequest, old *page) *flight {
 	r := &s.runs
-	req.key = req.key.clone()
+	req.key = req.key.Clone()
 	if req.pattern == "" && old != nil {
 		req.pattern = old.pattern
 	}
@@ -544,7 +491,7 @@ func (s *Site) newFlight(req pageRequest, old *page) *flight {
 	} else {
 		r.flights[req.key] = f
 	}
-	r.paths[canonicalPath(f.key.path)]++
+	r.paths[pagekey.CanonicalPath(f.key.Path)]++
 	return f
 }
 
@@ -763,7 +710,7 @@ func (f *flight) run() {
 		rec.abort(out.err)
 		if !f.end(out) && out.stack != nil && f.site.log != nil { // nobody else will say so
 			f.site.log.Error("isr: a handler panicked whose response was not waited for any more",
-				"path", f.key.path, "route", f.route.pattern, "error", out.err, "stack", string(out.stack))
+				"path", f.key.Path, "route", f.route.pattern, "error", out.err, "stack", string(out.stack))
 		}
 	}()
 	// What the handler derives hangs on a context of the context package itself,
@@ -805,7 +752,7 @@ func (f *flight) look(key string) (ended bool, err error) {
 	if err == nil && f.take(key, rec, effect, judged) {
 		return true, nil
 	}
-	if f.route.PrerenderedOnly && !s.cache.admits(f.key.path) {
+	if f.route.PrerenderedOnly && !s.cache.admits(f.key.Path) {
 		f.end(outcome{none: true})
 		return true, nil
 	}
@@ -909,7 +856,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 		}
 	}
 	if f.route.PrerenderedOnly {
-		s.cache.admit(f.key.path) // or it would not be in the Store
+		s.cache.admit(f.key.Path) // or it would not be in the Store
 	}
 	r := &s.runs
 	r.mu.Lock()
@@ -1016,14 +963,14 @@ func (f *flight) putBehind() {
 			return
 		}
 		if errors.Is(err, store.ErrTooLarge) {
-			s.warn(f.route, refusal{"is too large for the Store", "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.path)
+			s.warn(f.route, refusal{"is too large for the Store", "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.Path)
 		}
 	}
 	if lease.Leader {
 		s.second.End(ctx, key, lease)
 	}
 	if p := out.page; p != nil && p.private && !f.old.unknown() {
-		s.tellStore(store.Gone, f.key.exactTag()) // it is not for everybody any more
+		s.tellStore(store.Gone, f.key.NarrowestTag()) // it is not for everybody any more
 	}
 }
 
@@ -1069,7 +1016,7 @@ func (f *flight) end(out outcome) bool {
 func (s *Site) land(f *flight) {
 	r := &s.runs
 	f.leaveQueue()
-	path := canonicalPath(f.key.path)
+	path := pagekey.CanonicalPath(f.key.Path)
 	if r.paths[path]--; r.paths[path] == 0 {
 		delete(r.paths, path)
 	}
@@ -1135,30 +1082,30 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 	e.Duration = took
 	switch p := out.page; {
 	case p == nil:
-		e.Kind, e.Status, e.Err, e.Tags = Failed, out.status, out.err, plainTags(f.tags())
+		e.Kind, e.Status, e.Err, e.Tags = Failed, out.status, out.err, pagekey.PlainTags(f.tags())
 		var stack []slog.Attr
 		if out.stack != nil {
 			stack = append(stack, slog.String("stack", string(out.stack)))
 		}
 		s.report(e, stack...)
 	case p.pass != (refusal{}):
-		s.warn(p.route, p.pass, p.key.path)
+		s.warn(p.route, p.pass, p.key.Path)
 	default:
-		e.Status, e.Tags = p.status, plainTags(p.tags)
+		e.Status, e.Tags = p.status, pagekey.PlainTags(p.tags)
 		e.Changed = s.observe != nil && (f.old.unknown() || f.old.status != p.status || !bytes.Equal(f.old.plain.body, p.plain.body))
 		s.report(e)
 	}
 }
 
 // event returns an event about a page.
-func (s *Site) event(kind Kind, k *key, rt *route) Event {
-	return Event{Kind: kind, Host: cmp.Or(k.host, s.origin.host), Path: k.path, Query: k.query, Route: rt.pattern}
+func (s *Site) event(kind Kind, k *pagekey.Key, rt *route) Event {
+	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.pattern}
 }
 
 func (s *Site) reportEvicted(pages []*page) {
 	for _, p := range pages {
 		e := s.event(Evicted, &p.key, p.route)
-		e.Status, e.Tags = p.status, plainTags(p.tags)
+		e.Status, e.Tags = p.status, pagekey.PlainTags(p.tags)
 		s.report(e)
 	}
 }

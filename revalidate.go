@@ -26,22 +26,14 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
 
 // A target is what a path given to Revalidate, Purge or Prerender means.
 type target struct {
-	scope
+	pagekey.Scope
 	route *route
-}
-
-// A scope is what a path names: the pages of that path, of one host or all, with one
-// query or any.
-type scope struct {
-	scheme, host string // empty: the site's one origin, or whichever
-	path         string // escaped
-	query        string // as the key has it
-	allQueries   bool
 }
 
 func (s *Site) parseTarget(name string) (t target, err error) {
@@ -63,23 +55,23 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 	if err != nil {
 		return t, fmt.Errorf("isr: path %q: %w", name, err)
 	}
-	t.scope = scope{scheme: u.Scheme, host: cleanHost(u.Scheme, u.Host), path: "/", allQueries: u.RawQuery == ""}
+	t.Scope = pagekey.Scope{Scheme: u.Scheme, Host: pagekey.CleanHost(u.Scheme, u.Host), Path: "/", AllQueries: u.RawQuery == ""}
 	if u.Path != "" {
-		if t.path, err = cleanPath(u.EscapedPath()); err != nil {
+		if t.Path, err = pagekey.CleanPath(u.EscapedPath()); err != nil {
 			return t, fmt.Errorf("isr: path %q: %w", name, err)
 		}
 	}
-	if s.origin.host != "" && t.host != "" {
-		if (origin{t.scheme, t.host}) != s.origin {
-			return t, fmt.Errorf("isr: path %q: is not at Options.Origin, %s://%s", name, s.origin.scheme, s.origin.host)
+	if s.origin.Host != "" && t.Host != "" {
+		if (pagekey.Origin{Scheme: t.Scheme, Host: t.Host}) != s.origin {
+			return t, fmt.Errorf("isr: path %q: is not at Options.Origin, %s://%s", name, s.origin.Scheme, s.origin.Host)
 		}
-		t.scheme, t.host = "", ""
+		t.Scheme, t.Host = "", ""
 	}
-	if s.hosts && t.host == "" && s.origin.host == "" {
-		t.allQueries = true // the hosts' routes may keep different ones
+	if s.hosts && t.Host == "" && s.origin.Host == "" {
+		t.AllQueries = true // the hosts' routes may keep different ones
 	}
-	t.route = s.lookup(t.host, urlOf(t.path, ""))
-	t.query = t.route.rules.keepQuery(u.RawQuery)
+	t.route = s.lookup(t.Host, pagekey.URL(t.Path, ""))
+	t.Query = t.route.rules.Query(u.RawQuery)
 	return t, nil
 }
 
@@ -93,48 +85,34 @@ func (s *Site) parseTargets(names []string) ([]target, error) {
 	return targets, errors.Join(errs...)
 }
 
-// tag returns the tag of what the scope names.
-func (t *scope) tag() string {
-	b := appendPathTag(nil, t.scheme, t.host, canonicalPath(t.path))
-	if !t.allQueries {
-		b = append(append(b, '?'), t.query...)
-	}
-	return pathTag(b)
-}
-
-// matches reports whether the scope names the page with a key at its path.
-func (t *scope) matches(k *key) bool {
-	return (t.host == "" || k.host == t.host && k.scheme == t.scheme) && (t.allQueries || k.query == t.query)
-}
-
 // targetEvent returns an event about a target.
 func (s *Site) targetEvent(kind Kind, t *target) Event {
-	return Event{Kind: kind, Host: cmp.Or(t.host, s.origin.host), Path: t.path, Query: t.query, Route: t.route.pattern}
+	return Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.route.pattern}
 }
 
 func tagsOfTargets(targets []target) []string {
 	tags := make([]string, len(targets))
 	for i := range targets {
-		tags[i] = targets[i].tag()
+		tags[i] = targets[i].Tag()
 	}
 	return tags
 }
 
 // pages returns what is stored of the target.
 func (s *Site) pages(t *target) []*page {
-	return s.cache.at(canonicalPath(t.path), func(p *page) bool {
-		return p.pass == (refusal{}) && t.matches(&p.key)
+	return s.cache.at(pagekey.CanonicalPath(t.Path), func(p *page) bool {
+		return p.pass == (refusal{}) && t.Matches(&p.key)
 	})
 }
 
 // pageOf returns the page that a visitor without any headers gets at the target,
 // where it is known for which host that is.
 func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
-	if s.origin.host == "" && t.host == "" {
+	if s.origin.Host == "" && t.Host == "" {
 		return req, false
 	}
-	varied := t.route.rules.narrow(nil)
-	return pageRequest{key: key{scheme: t.scheme, host: t.host, path: t.path, query: t.query, varied: varied}, route: t.route}, true
+	varied := t.route.rules.Variant(nil)
+	return pageRequest{key: pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: varied}, route: t.route}, true
 }
 
 // stored returns what is stored of the target, but for what is purged.
@@ -151,8 +129,8 @@ const maxVariants = 16
 func (s *Site) mostWanted(t *target, pages []*page) (plain *page, others []*page) {
 	counts := s.cache.recentHits(pages, time.Now())
 	slices.SortStableFunc(pages, func(a, b *page) int { return cmp.Compare(counts[b], counts[a]) })
-	varied := t.route.rules.narrow(nil)
-	if i := slices.IndexFunc(pages, func(p *page) bool { return p.key.query == t.query && p.key.varied == varied }); i >= 0 {
+	varied := t.route.rules.Variant(nil)
+	if i := slices.IndexFunc(pages, func(p *page) bool { return p.key.Query == t.Query && p.key.Variant == varied }); i >= 0 {
 		plain = pages[i]
 		pages = slices.Delete(pages, i, i+1)
 	}
@@ -215,7 +193,7 @@ func (s *Site) revalidate(ctx context.Context, targets []target) error {
 // now: the plain pages first.
 func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewal, err error) {
 	err = s.invalidate(ctx, store.Expired, tagsOfTargets(targets)...)
-	seen := make(map[key]bool)
+	seen := make(map[pagekey.Key]bool)
 	var others []*renewal
 	for i := range targets {
 		t := &targets[i]
@@ -253,7 +231,7 @@ func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
 			defer func() { <-slots }()
 			r.err = s.generate(ctx, r.pageRequest)
 			if notStored := (*notStoredError)(nil); r.err != nil && !errors.As(r.err, &notStored) {
-				errs[i] = fmt.Errorf("isr: revalidate %s: %w", r.key.path, r.err)
+				errs[i] = fmt.Errorf("isr: revalidate %s: %w", r.key.Path, r.err)
 			}
 		})
 	}
@@ -275,24 +253,24 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 	redirects := status >= 300 && status < 400
 	if gone := status == http.StatusNotFound || status == http.StatusGone; s.log != nil && !r.stored && (redirects || gone) {
 		s.log.Warn("isr: a path was revalidated that was not stored and has no page",
-			"path", r.key.path, "route", r.route.pattern, "status", status)
+			"path", r.key.Path, "route", r.route.pattern, "status", status)
 	}
 	if !redirects || location == "" {
 		return t, false
 	}
-	from := urlOf(r.key.path, "")
-	from.Scheme, from.Host = cmp.Or(r.key.scheme, s.origin.scheme), cmp.Or(r.key.host, s.origin.host)
+	from := pagekey.URL(r.key.Path, "")
+	from.Scheme, from.Host = cmp.Or(r.key.Scheme, s.origin.Scheme), cmp.Or(r.key.Host, s.origin.Host)
 	to, err := from.Parse(location)
-	if err != nil || to.Scheme != from.Scheme || cleanHost(to.Scheme, to.Host) != from.Host {
+	if err != nil || to.Scheme != from.Scheme || pagekey.CleanHost(to.Scheme, to.Host) != from.Host {
 		return t, false
 	}
-	path, err := cleanPath(to.EscapedPath())
-	if err != nil || path != r.key.path+"/" && path+"/" != r.key.path || path == "" {
+	path, err := pagekey.CleanPath(to.EscapedPath())
+	if err != nil || path != r.key.Path+"/" && path+"/" != r.key.Path || path == "" {
 		return t, false
 	}
 	t = *r.target
-	t.scheme, t.host, t.path = r.key.scheme, r.key.host, path
-	t.route = s.lookup(t.host, urlOf(path, ""))
+	t.Scheme, t.Host, t.Path = r.key.Scheme, r.key.Host, path
+	t.route = s.lookup(t.Host, pagekey.URL(path, ""))
 	return t, true
 }
 
@@ -321,7 +299,7 @@ func (s *Site) invalidateTags(ctx context.Context, effect store.Effect, kind Kin
 	if err := checkTags(tags); err != nil {
 		return err
 	}
-	err := s.invalidate(ctx, effect, withBuckets(tags)...)
+	err := s.invalidate(ctx, effect, pagekey.WithBuckets(tags)...)
 	for _, tag := range tags {
 		s.report(Event{Kind: kind, Tag: tag})
 	}
@@ -331,7 +309,7 @@ func (s *Site) invalidateTags(ctx context.Context, effect store.Effect, kind Kin
 func checkTags(tags []string) error {
 	var errs []error
 	for _, tag := range tags {
-		if err := checkTag(tag); err != nil {
+		if err := pagekey.CheckTag(tag); err != nil {
 			errs = append(errs, fmt.Errorf("isr: tag %q: %w", tag, err))
 		}
 	}
@@ -441,7 +419,7 @@ type change struct {
 // the visitor may know of his success.
 func (s *Site) changed(c *change, known bool) bool {
 	here := s.runs.concern(c.path) || s.cache.holds(c.path) // in this order: a run ends by storing
-	tag := pathTag(appendPathTag(nil, "", "", c.path))
+	tag := pagekey.PathTag("", "", c.path)
 	if c.effect == store.None && (here || c.elsewhere) {
 		c.effect = store.Expired
 		if c.byLocation && !s.locations.take(c.path, time.Now()) {
@@ -467,14 +445,14 @@ func (s *Site) changed(c *change, known bool) bool {
 func (s *Site) changesNamed(changes []change, r *http.Request, h http.Header) []change {
 	for _, name := range [...]string{"Location", "Content-Location"} {
 		u := resolve(r, h.Get(name))
-		if u == nil || !isHostOf(r, u) && (s.origin.host == "" || cleanHost(s.origin.scheme, u.Host) != s.origin.host) {
+		if u == nil || !isHostOf(r, u) && (s.origin.Host == "" || pagekey.CleanHost(s.origin.Scheme, u.Host) != s.origin.Host) {
 			continue
 		}
-		clean, err := cleanPath(u.EscapedPath())
+		clean, err := pagekey.CleanPath(u.EscapedPath())
 		if err != nil {
 			continue
 		}
-		path := canonicalPath(clean)
+		path := pagekey.CanonicalPath(clean)
 		if i := slices.IndexFunc(changes, func(c change) bool { return c.path == path }); i >= 0 {
 			changes[i].byLocation = changes[i].byLocation && name == "Location"
 			continue
@@ -504,7 +482,7 @@ func resolve(r *http.Request, ref string) *url.URL {
 
 // isHostOf reports whether what was resolved for r is on the host that r names.
 func isHostOf(r *http.Request, u *url.URL) bool {
-	return u.Host == "" || cleanHost(cmp.Or(u.Scheme, scheme(r)), u.Host) == cleanHost(scheme(r), r.Host)
+	return u.Host == "" || pagekey.CleanHost(cmp.Or(u.Scheme, pagekey.SchemeOf(r)), u.Host) == pagekey.CleanHost(pagekey.SchemeOf(r), r.Host)
 }
 
 // onlyCleansPath reports whether an answer sends the visitor to another spelling of
@@ -521,10 +499,10 @@ func onlyCleansPath(r *http.Request, status int, h http.Header) bool {
 		return false
 	}
 	from, to := r.URL.EscapedPath(), u.EscapedPath()
-	if path.Clean(canonicalPath(from)) != path.Clean(canonicalPath(to)) {
+	if path.Clean(pagekey.CanonicalPath(from)) != path.Clean(pagekey.CanonicalPath(to)) {
 		return false
 	}
-	return from != to || !isHostOf(r, u) || u.Scheme == "https" && scheme(r) != "https"
+	return from != to || !isHostOf(r, u) || u.Scheme == "https" && pagekey.SchemeOf(r) != "https"
 }
 
 // locations bound how often a path is expired because an answer's Location names

@@ -1,3 +1,5 @@
+// Package header reads and writes the fields of RFC 9110, 9111 and 9211 as a cache
+// needs them.
 package header
 
 import (

@@ -1,0 +1,87 @@
+// Package pagekey turns a visitor's request into the key of a page, and the key into
+// the page request that the handler sees. What is not in the key the handler cannot
+// see: that is how a page never holds what belongs to one visitor.
+package pagekey
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"unique"
+
+	"github.com/isr-go/isr/internal/header"
+)
+
+// A Key names a page. The page request is built from it and from nothing else
+// that a visitor sends.
+type Key struct {
+	Scheme, Host string // empty where Options.Origin makes them constant; host by cleanHost
+	Path         string // escaped; by cleanPath
+	Pattern      string // of a ServeMux around the Site, where it says more than the path; by outerPattern
+	Query        string // the kept parameters in canonical order
+	Variant      string // the declared headers and cookies; see appendHeader
+}
+
+// MaxBytes is the length of the longest key. Beyond it a request passes: no page
+// of a site has such a URL, and runs hold their keys when the visitor has left.
+const MaxBytes = 32 << 10
+
+func (k *Key) Length() int {
+	return len(k.Host) + len(k.Path) + len(k.Pattern) + len(k.Query) + len(k.Variant)
+}
+
+// SchemeOf returns the scheme that a visitor has used.
+func SchemeOf(r *http.Request) string {
+	if r.TLS != nil || isHTTPS(r.Header["X-Forwarded-Proto"]) {
+		return "https"
+	}
+	return "http"
+}
+
+// An Origin is the scheme and host of every page, or empty where they are the
+// request's.
+type Origin struct{ Scheme, Host string }
+
+// ParseOrigin reads an origin.
+func ParseOrigin(s string) (Origin, error) {
+	if s == "" {
+		return Origin{}, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" ||
+		u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return Origin{}, fmt.Errorf("%q: want a scheme and a host, such as \"https://example.com\"", s)
+	}
+	return Origin{u.Scheme, CleanHost(u.Scheme, u.Host)}, nil
+}
+
+// isHTTPS reports whether the first of the proxies in front was asked over TLS.
+func isHTTPS(forwardedProto []string) bool {
+	for proto := range header.List(forwardedProto) {
+		return strings.EqualFold(proto, "https")
+	}
+	return false
+}
+
+// Clone returns a key that shares no memory with a request. Pages share their host
+// and pattern, of which there are few: to compare them then takes no look at them.
+func (k *Key) Clone() Key {
+	return Key{
+		k.Scheme, unique.Make(k.Host).Value(), strings.Clone(k.Path), unique.Make(k.Pattern).Value(),
+		strings.Clone(k.Query), strings.Clone(k.Variant),
+	}
+}
+
+// Size returns how much memory the key takes, and its path in the index if that
+// is another.
+func (k *Key) Size() int64 {
+	n := StringSize(k.Host) + StringSize(k.Path) + StringSize(k.Query) + StringSize(k.Variant)
+	if canonical := CanonicalPath(k.Path); canonical != k.Path {
+		n += StringSize(canonical)
+	}
+	return n
+}
+
+// StringSize returns about how much memory a string of its own takes.
+func StringSize(s string) int64 { return int64(len(s)+15) &^ 15 }

@@ -1,0 +1,113 @@
+package pagekey
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// An outerMatch is a pattern of a ServeMux around the Site.
+type outerMatch struct {
+	pattern string         // as all methods that have pages know it
+	mux     *http.ServeMux // of this pattern alone, without method and host; nil where it is none
+}
+
+// Patterns remember those of a ServeMux around the Site.
+type Patterns struct {
+	unseen  bool         // whether the handler is a ServeMux, which sets its own
+	oneHost bool         // whether the key has no host
+	known   sync.Map     // from a pattern to its outerMatch
+	n       atomic.Int32 // how many
+}
+
+// Init says which handler is to see the patterns, and whether the Site has one origin.
+func (p *Patterns) Init(h http.Handler, o Origin) {
+	_, p.unseen = h.(*http.ServeMux)
+	p.oneHost = o.Host != ""
+}
+
+// maxOuter is how many patterns are remembered: more than that are none, but made of
+// what a visitor sends.
+const maxOuter = 1 << 10
+
+// Of returns what a key holds of the pattern by which a ServeMux around
+// the Site has found it. Which pattern that is may depend on the visitor's Host, so
+// it is part of the key as far as it says more than the path (and the host, where
+// that is in the key): where it has path values or a host. But it is not where the
+// handler cannot see it: where it does not match the page's path, or where that
+// handler is a ServeMux, which sets its own.
+func (p *Patterns) Of(pattern, path string) string {
+	if p.unseen {
+		return ""
+	}
+	wildcard := strings.IndexByte(pattern, '{')
+	hasWildcard := wildcard >= 0 && pattern[wildcard:] != "{$}"
+	hasHost := p.oneHost && !strings.HasPrefix(pattern[strings.IndexByte(pattern, ' ')+1:], "/")
+	if !hasWildcard && !hasHost {
+		return ""
+	}
+	known, ok := p.known.Load(pattern)
+	if !ok {
+		m := outerMatch{pattern: getPattern(pattern), mux: outerMux(pattern)}
+		if p.n.Add(1) > maxOuter {
+			p.n.Add(-1)
+			known = m
+		} else {
+			known, _ = p.known.LoadOrStore(strings.Clone(pattern), m)
+		}
+	}
+	m := known.(outerMatch)
+	if m.mux == nil {
+		return ""
+	}
+	if _, matched := m.mux.Handler(&http.Request{Method: http.MethodGet, URL: URL(path, "")}); matched == "" {
+		return ""
+	}
+	return m.pattern
+}
+
+// outerMux returns a ServeMux of the pattern alone, without its method and host, or
+// nil if it is a pattern of another kind of router.
+func outerMux(pattern string) (mux *http.ServeMux) {
+	defer func() {
+		if recover() != nil { // what ServeMux says to a pattern that is none
+			mux = nil
+		}
+	}()
+	mux = http.NewServeMux()
+	mux.HandleFunc(pattern[max(0, strings.IndexByte(pattern, '/')):], func(http.ResponseWriter, *http.Request) {})
+	return mux
+}
+
+// getPattern returns the pattern for GET that goes with one for HEAD.
+func getPattern(pattern string) string {
+	if rest, ok := strings.CutPrefix(pattern, http.MethodHead+" "); ok {
+		return http.MethodGet + " " + rest
+	}
+	return pattern
+}
+
+// matchOuter gives r the pattern of a ServeMux around the Site, and the path values
+// that follow from it and the page's own path. The method and host with which a
+// visitor has come do not count. What is no pattern of a ServeMux comes from
+// another kind of router, and is none of ours.
+func matchOuter(pattern string, r *http.Request) {
+	mux := outerMux(pattern)
+	if mux == nil {
+		return
+	}
+	mux.ServeHTTP(nowhere{}, r) // which sets both
+	if r.Pattern != "" {
+		r.Pattern = getPattern(pattern)
+	}
+}
+
+// nowhere is a ResponseWriter for what nobody wants.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header { return make(http.Header) }
+
+func (nowhere) WriteHeader(int) {}
+
+func (nowhere) Write(b []byte) (int, error) { return len(b), nil }

@@ -1,0 +1,38 @@
+package pagekey
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+)
+
+// server marks a page request as one under a server: httputil.ReverseProxy
+// keeps quiet about a response that breaks off where it finds none.
+var server = new(http.Server)
+
+// Request returns the request that the handler sees. It depends on the key and on
+// what the developer has configured, on nothing else: the pattern of an outer
+// ServeMux counts, and has path values, as far as it matches the key's own path.
+func (k *Key) Request(ctx context.Context, o Origin, pattern string) *http.Request {
+	r := &http.Request{
+		Method: http.MethodGet, URL: URL(k.Path, k.Query), RequestURI: k.Path,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: ParseHeader(k.Variant), Body: http.NoBody,
+		Host: k.Host, RemoteAddr: "0.0.0.0:0",
+	}
+	if k.Query != "" {
+		r.RequestURI += "?" + k.Query
+	}
+	scheme := k.Scheme
+	if o.Host != "" {
+		scheme, r.Host = o.Scheme, o.Host
+	}
+	r.Header.Set("X-Forwarded-Proto", scheme)
+	if scheme == "https" {
+		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
+	}
+	if pattern != "" {
+		matchOuter(pattern, r)
+	}
+	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
+}

@@ -1,0 +1,84 @@
+package pagekey
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/isr-go/isr/internal/header"
+)
+
+// Rules say which parts of a request name its page.
+type Rules struct {
+	named     bool     // whether query names all parameters that count
+	keptQuery []string // sorted
+	ignored   []string // sorted
+
+	ignoredPrefixes []string
+	ignoredFirst    [256]bool // the bytes that names of ignored begin with
+
+	vary      []string // canonical, sorted, without what the key holds anyway
+	cookies   []string // sorted
+	normalize func(http.Header)
+	varyOn    string // the Vary header that says the same
+}
+
+// NewRules returns the rules of a route, by its fields of the same names. An error
+// names the field.
+func NewRules(query, ignore, vary, cookies []string, normalize func(http.Header)) (*Rules, error) {
+	ru := &Rules{named: query != nil, keptQuery: slices.Sorted(slices.Values(query)), normalize: normalize}
+	ru.ignore(ignore)
+	covers := make([]string, 0, len(vary)+1)
+	for _, name := range vary {
+		name = http.CanonicalHeaderKey(name)
+		switch {
+		case !header.IsToken(name) || name == "*":
+			return nil, fmt.Errorf("Vary: %q: not the name of a header", name)
+		case header.IsConditional(name), header.IsHopByHop(name):
+			return nil, fmt.Errorf("Vary: %s: isr answers this one itself; it never reaches the handler", name)
+		case name == "Host" || name == "X-Forwarded-Proto":
+			continue // in the key as it is
+		}
+		covers = append(covers, name)
+	}
+	for _, name := range cookies {
+		if !header.IsToken(name) {
+			return nil, fmt.Errorf("VaryCookies: %q: not the name of a cookie", name)
+		}
+	}
+	ru.vary = slices.Compact(slices.Sorted(slices.Values(covers)))
+	ru.cookies = slices.Compact(slices.Sorted(slices.Values(cookies)))
+	if slices.Contains(ru.vary, "Cookie") {
+		ru.cookies = nil // the whole header is in the key
+	} else if len(ru.cookies) > 0 {
+		covers = append(covers, "Cookie")
+	}
+	ru.varyOn = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
+	return ru, nil
+}
+
+// Covers reports whether the key holds a request header, as far as it is declared.
+func (ru *Rules) Covers(name string) bool {
+	switch name {
+	case "Host", "X-Forwarded-Proto":
+		return true
+	case "Cookie":
+		return len(ru.cookies) > 0 || slices.Contains(ru.vary, name)
+	}
+	return slices.Contains(ru.vary, name)
+}
+
+// Vary returns the Vary header of the pages.
+func (ru *Rules) Vary() string { return ru.varyOn }
+
+// Key returns the key of the page that r asks for, whose path is path, by cleanPath,
+// but for the pattern of a ServeMux around the Site.
+func (ru *Rules) Key(r *http.Request, path string, o Origin) Key {
+	k := Key{Path: path, Query: ru.Query(r.URL.RawQuery), Variant: ru.Variant(r.Header)}
+	if o.Host == "" {
+		k.Scheme = SchemeOf(r)
+		k.Host = CleanHost(k.Scheme, r.Host)
+	}
+	return k
+}

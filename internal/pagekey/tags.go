@@ -1,0 +1,171 @@
+package pagekey
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Tags calls yield with the tags that a page has by its key: each way in which
+// Revalidate and Purge can name it.
+func (k *Key) Tags(yield func(string) bool) {
+	var buf [256]byte
+	path := CanonicalPath(k.Path)
+	for _, base := range [2]Key{{}, {Scheme: k.Scheme, Host: k.Host}} {
+		b := appendPathTag(buf[:0], base.Scheme, base.Host, path)
+		if !yield(pathTag(b)) || !yield(pathTag(append(append(b, '?'), k.Query...))) || k.Host == "" {
+			return
+		}
+	}
+}
+
+// NarrowestTag returns the narrowest of the key's tags.
+func (k *Key) NarrowestTag() (exact string) {
+	for tag := range k.Tags {
+		exact = tag
+	}
+	return exact
+}
+
+// appendPathTag appends the tag of all pages at a path. No tag that checkTag
+// accepts looks like it.
+func appendPathTag(b []byte, scheme, host, path string) []byte {
+	b = append(b, 0)
+	if host != "" {
+		b = append(append(append(b, scheme...), "://"...), host...)
+	}
+	return append(b, path...)
+}
+
+// pathTag returns what appendPathTag has made as a tag of a size that a Store
+// takes.
+func pathTag(b []byte) string {
+	if len(b) <= MaxTagBytes {
+		return string(b)
+	}
+	sum := sha256.Sum256(b)
+	return "\x00#" + base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// PathTag returns the tag of all pages at a canonical path, of one host or, where
+// that is empty, of all.
+func PathTag(scheme, host, path string) string {
+	return pathTag(appendPathTag(nil, scheme, host, path))
+}
+
+// Everything is the tag that every page has.
+const Everything = "\x00"
+
+// Limits of tags.
+const (
+	MaxTags     = 128 // of a page's own
+	MaxTagBytes = 256
+	tagBuckets  = 64
+)
+
+// bucketTags are what a page has instead of the tags that are too many. No tag that
+// checkTag accepts looks like them, nor does that of a path. They are in Stores:
+// never change them, nor bucketTag.
+var bucketTags = func() (tags [tagBuckets]string) {
+	for i := range tags {
+		tags[i] = fmt.Sprintf("\x00~%02d", i)
+	}
+	return tags
+}()
+
+// bucketTag returns the bucket that a tag is folded into. Each invalidation of the
+// tag is one of its bucket, too.
+func bucketTag(tag string) string {
+	if IsBucket(tag) {
+		return tag
+	}
+	sum := sha256.Sum256([]byte(tag))
+	return bucketTags[sum[0]%tagBuckets]
+}
+
+func IsBucket(tag string) bool { return strings.HasPrefix(tag, "\x00~") }
+
+// WithBuckets returns tags and their buckets.
+func WithBuckets(tags []string) []string {
+	all := slices.Clone(tags)
+	for _, tag := range tags {
+		if bucket := bucketTag(tag); !slices.Contains(all[len(tags):], bucket) {
+			all = append(all, bucket)
+		}
+	}
+	return all
+}
+
+// FoldTags returns at most maxTags tags: the first as they are, and buckets for the
+// rest where they are more.
+func FoldTags(tags []string) []string {
+	if len(tags) <= MaxTags {
+		return tags
+	}
+	out := make([]string, 0, MaxTags)
+	var used [tagBuckets]bool
+	for _, tag := range tags {
+		if len(out) < MaxTags-tagBuckets && !IsBucket(tag) {
+			out = append(out, tag)
+		} else {
+			used[slices.Index(bucketTags[:], bucketTag(tag))] = true
+		}
+	}
+	for i, bucket := range bucketTags {
+		if used[i] {
+			out = append(out, bucket)
+		}
+	}
+	return out
+}
+
+// PlainTags returns those of a page's tags that are not buckets.
+func PlainTags(tags []string) []string {
+	if len(tags) == 0 || !IsBucket(tags[len(tags)-1]) {
+		return tags
+	}
+	return slices.Clip(tags[:slices.IndexFunc(tags, IsBucket)])
+}
+
+// CheckTag says what is wrong with a tag.
+func CheckTag(tag string) error {
+	switch {
+	case tag == "":
+		return errors.New("a tag is not empty")
+	case len(tag) > MaxTagBytes:
+		return fmt.Errorf("a tag has at most %d bytes, not %d", MaxTagBytes, len(tag))
+	case strings.ContainsFunc(tag, func(r rune) bool { return r < ' ' || r == ',' || r == 0x7f }):
+		return errors.New("a tag has no comma and no control character")
+	case strings.TrimSpace(tag) != tag:
+		return errors.New("a tag neither begins nor ends with a space")
+	case tag[0] == '/':
+		return errors.New(`a tag does not begin with "/": paths are for Revalidate and Purge, and need no tag`)
+	}
+	return nil
+}
+
+// A Scope is what a path names: the pages of that path, of one host or all, with one
+// query or any.
+type Scope struct {
+	Scheme, Host string // empty: the site's one origin, or whichever
+	Path         string // escaped
+	Query        string // as the key has it
+	AllQueries   bool
+}
+
+// Tag returns the tag of what the scope names.
+func (t *Scope) Tag() string {
+	b := appendPathTag(nil, t.Scheme, t.Host, CanonicalPath(t.Path))
+	if !t.AllQueries {
+		b = append(append(b, '?'), t.Query...)
+	}
+	return pathTag(b)
+}
+
+// Matches reports whether the scope names the page with a key at its path.
+func (t *Scope) Matches(k *Key) bool {
+	return (t.Host == "" || k.Host == t.Host && k.Scheme == t.Scheme) && (t.AllQueries || k.Query == t.Query)
+}
