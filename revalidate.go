@@ -2,18 +2,13 @@ package isr
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
-	"mime"
-	"mime/multipart"
 	"net"
 	"net/http"
 	"net/url"
@@ -27,6 +22,7 @@ import (
 
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/webhook"
 	"github.com/isr-go/isr/store"
 )
 
@@ -758,9 +754,6 @@ func (o *observer) writer() http.ResponseWriter {
 	return o
 }
 
-// maxRevalidateBytes is the size of the largest body that RevalidateHandler reads.
-const maxRevalidateBytes = 1 << 20
-
 // RevalidateHandler returns a handler with which a CMS renews pages on demand.
 // It panics if the secret is empty.
 //
@@ -790,7 +783,7 @@ func RevalidateHandler(site *Site, secret string) http.Handler {
 
 type revalidateHandler struct {
 	site   *Site
-	secret [sha256.Size]byte // hashes have one length, and tell nothing by how long they compare
+	secret [sha256.Size]byte // its hash
 }
 
 func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -798,21 +791,18 @@ func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet, http.MethodPost, http.MethodDelete:
 	default:
 		w.Header().Set("Allow", "DELETE, GET, POST")
-		answerJSON(w, http.StatusMethodNotAllowed, message{"Method not allowed"})
+		webhook.Refuse(w, http.StatusMethodNotAllowed, "Method not allowed")
 		return
 	}
-	if !h.authorized(r) {
+	if !webhook.Authorized(r, h.secret) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		answerJSON(w, http.StatusUnauthorized, message{"Invalid token"})
+		webhook.Refuse(w, http.StatusUnauthorized, "Invalid token")
 		return
 	}
-	paths, tags, err := namesIn(w, r)
+	paths, tags, err := webhook.Names(w, r)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		answerJSON(w, http.StatusRequestEntityTooLarge, message{fmt.Sprintf("Body is larger than %d bytes", maxRevalidateBytes)})
+		webhook.Refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("Body is larger than %d bytes", webhook.MaxBytes))
 		return
-	}
-	if err == nil && len(paths)+len(tags) == 0 {
-		err = errors.New("name a path or a tag")
 	}
 	var targets []target
 	if err == nil {
@@ -820,7 +810,7 @@ func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = errors.Join(err, checkTags(tags))
 	}
 	if err != nil {
-		answerJSON(w, http.StatusBadRequest, message{err.Error()})
+		webhook.Refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	pages := make(map[string]int, len(targets))
@@ -836,102 +826,11 @@ func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if h.site.log != nil {
 			h.site.log.Error("isr: revalidation failed", "error", err)
 		}
-		answerJSON(w, http.StatusInternalServerError, message{"Error revalidating"})
+		webhook.Refuse(w, http.StatusInternalServerError, "Error revalidating")
 		return
 	}
-	answerJSON(w, http.StatusOK, struct {
+	webhook.Answer(w, http.StatusOK, struct {
 		Revalidated bool           `json:"revalidated"`
 		Pages       map[string]int `json:"pages,omitempty"`
 	}{true, pages})
-}
-
-// authorized reports whether the request has the secret, in one place or in both:
-// several in one request would make guessing faster.
-func (h *revalidateHandler) authorized(r *http.Request) bool {
-	inQuery := r.URL.Query()["secret"]
-	var inHeader []string
-	for _, line := range r.Header["Authorization"] {
-		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
-			inHeader = append(inHeader, strings.TrimSpace(token))
-		}
-	}
-	if len(inQuery) > 1 || len(inHeader) > 1 || len(inQuery)+len(inHeader) == 0 {
-		return false
-	}
-	for _, given := range append(inHeader, inQuery...) {
-		hash := sha256.Sum256([]byte(given))
-		if subtle.ConstantTimeCompare(hash[:], h.secret[:]) != 1 {
-			return false
-		}
-	}
-	return true
-}
-
-// namesIn returns the paths and tags that a request names, as RevalidateHandler
-// says.
-func namesIn(w http.ResponseWriter, r *http.Request) (paths, tags []string, err error) {
-	q := r.URL.Query()
-	paths, tags = q["path"], q["tag"]
-	if r.Method == http.MethodGet {
-		return paths, tags, nil
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRevalidateBytes))
-	if err != nil {
-		return nil, nil, err
-	}
-	named := len(paths)+len(tags) > 0
-	morePaths, moreTags, err := namesInBody(r.Header.Get("Content-Type"), body, named)
-	if named && err != nil {
-		return paths, tags, nil
-	}
-	return append(paths, morePaths...), append(tags, moreTags...), err
-}
-
-// namesInBody returns the paths and tags in a body. JSON that is not for the handler
-// alone may hold more than them, unless it is taken strictly.
-func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []string, err error) {
-	kind, params, _ := mime.ParseMediaType(contentType)
-	var form url.Values
-	switch text := bytes.TrimSpace(body); {
-	case len(text) == 0:
-	case kind == "application/json", text[0] == '{', text[0] == '[': // whatever curl -d calls it
-		var named struct{ Paths, Tags []string }
-		err := json.Unmarshal(text, &named)
-		if err == nil && strictly {
-			d := json.NewDecoder(bytes.NewReader(text))
-			d.DisallowUnknownFields()
-			err = d.Decode(&named)
-		}
-		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-			err = fmt.Errorf("got %s", wrong.Value) // without the names of Go's types
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf(`want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: %w`, err)
-		}
-		return named.Paths, named.Tags, nil
-	case kind == "application/x-www-form-urlencoded":
-		if form, err = url.ParseQuery(string(text)); err != nil {
-			return nil, nil, fmt.Errorf("want a form: %w", err)
-		}
-	case kind == "multipart/form-data":
-		parts, err := multipart.NewReader(bytes.NewReader(body), params["boundary"]).ReadForm(maxRevalidateBytes)
-		if err != nil {
-			return nil, nil, fmt.Errorf("want a form: %w", err)
-		}
-		form = parts.Value
-	}
-	return form["path"], form["tag"], nil
-}
-
-// A message is an answer that says why nothing was done.
-type message struct {
-	Message string `json:"message"`
-}
-
-func answerJSON(w http.ResponseWriter, status int, answer any) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(answer)
 }

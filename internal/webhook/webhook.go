@@ -1,0 +1,125 @@
+// Package webhook reads what a revalidation request names, and answers it. A content
+// management system sends what it likes: paths and tags in the query, in a form or
+// as JSON, and the secret in one place. Nothing here holds more than MaxBytes of a
+// body, or tells by its timing how much of a guessed secret is right.
+package webhook
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// MaxBytes is the size of the largest body that Names reads.
+const MaxBytes = 1 << 20
+
+// Authorized reports whether the request has the secret of this hash, in one place or
+// in both: several in one request would make guessing faster. Hashes have one
+// length, so that the comparison takes the same time for every guess.
+func Authorized(r *http.Request, secret [sha256.Size]byte) bool {
+	inQuery := r.URL.Query()["secret"]
+	var inHeader []string
+	for _, line := range r.Header["Authorization"] {
+		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
+			inHeader = append(inHeader, strings.TrimSpace(token))
+		}
+	}
+	if len(inQuery) > 1 || len(inHeader) > 1 || len(inQuery)+len(inHeader) == 0 {
+		return false
+	}
+	for _, given := range append(inHeader, inQuery...) {
+		hash := sha256.Sum256([]byte(given))
+		if subtle.ConstantTimeCompare(hash[:], secret[:]) != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// Names returns the paths and tags that a request names in its query and, unless it
+// is a GET, in its body. Where the query names something, a body of another shape is
+// ignored. Whether they are paths and tags at all is for the caller to say.
+//
+// The error is an *http.MaxBytesError where the body is larger than MaxBytes; any
+// other is meant for the sender, who has to mend the request.
+func Names(w http.ResponseWriter, r *http.Request) (paths, tags []string, err error) {
+	q := r.URL.Query()
+	paths, tags = q["path"], q["tag"]
+	if r.Method != http.MethodGet {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBytes))
+		if err != nil {
+			return nil, nil, err
+		}
+		named := len(paths)+len(tags) > 0
+		morePaths, moreTags, err := namesInBody(r.Header.Get("Content-Type"), body, named)
+		if err != nil && !named {
+			return nil, nil, err
+		}
+		paths, tags = append(paths, morePaths...), append(tags, moreTags...)
+	}
+	if len(paths)+len(tags) == 0 {
+		return nil, nil, errors.New("name a path or a tag")
+	}
+	return paths, tags, nil
+}
+
+// namesInBody returns the paths and tags in a body. JSON may hold more than them,
+// unless it is taken strictly: then it has to be meant for this handler alone.
+func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []string, err error) {
+	kind, params, _ := mime.ParseMediaType(contentType)
+	var form url.Values
+	switch text := bytes.TrimSpace(body); {
+	case len(text) == 0:
+	case kind == "application/json", text[0] == '{', text[0] == '[': // whatever curl -d calls it
+		var named struct{ Paths, Tags []string }
+		err := json.Unmarshal(text, &named)
+		if err == nil && strictly {
+			d := json.NewDecoder(bytes.NewReader(text))
+			d.DisallowUnknownFields()
+			err = d.Decode(&named)
+		}
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+			err = fmt.Errorf("got %s", wrong.Value) // without the names of Go's types
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf(`want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: %w`, err)
+		}
+		return named.Paths, named.Tags, nil
+	case kind == "application/x-www-form-urlencoded":
+		if form, err = url.ParseQuery(string(text)); err != nil {
+			return nil, nil, fmt.Errorf("want a form: %w", err)
+		}
+	case kind == "multipart/form-data":
+		parts, err := multipart.NewReader(bytes.NewReader(body), params["boundary"]).ReadForm(MaxBytes)
+		if err != nil {
+			return nil, nil, fmt.Errorf("want a form: %w", err)
+		}
+		form = parts.Value
+	}
+	return form["path"], form["tag"], nil
+}
+
+// Answer answers in JSON that nobody keeps.
+func Answer(w http.ResponseWriter, status int, answer any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(answer)
+}
+
+// Refuse answers with a message that says why nothing was done.
+func Refuse(w http.ResponseWriter, status int, message string) {
+	Answer(w, status, struct {
+		Message string `json:"message"`
+	}{message})
+}
