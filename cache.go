@@ -104,9 +104,10 @@ type Page struct {
 type page struct {
 	// What was generated. Plain data that never changes; see encode.
 	key         pagekey.Key
-	pattern     string // of a ServeMux around the Site
-	matched     string // the pattern that the handler has matched, as http.Request has it
-	ticket      ticket
+	pattern     string       // of a ServeMux around the Site
+	matched     string       // the pattern that the handler has matched, as http.Request has it
+	subject     subject      // what the invalidations are held against
+	seq         uint64       // which of the Site's generations it is: a later one has more
 	order       store.Ticket // the Store's; zero where it was not to be had
 	status      int
 	pass        refusal // for a pass mark: why the response may not be stored
@@ -115,7 +116,6 @@ type page struct {
 	took        time.Duration
 	upstream    time.Duration // the Age that it came with, by which generated is earlier
 	lifetime    lifetime
-	tags        []string
 	validators  validators
 	modified    time.Time       // by validators.lastModified
 	ownControl  bool            // whether the Cache-Control is the handler's
@@ -123,7 +123,6 @@ type page struct {
 	size        int64
 
 	route *route
-	told  store.Effect // what the Store said of it, where it comes from there
 
 	// Guarded by cache.mu.
 	next, prev *page // on the same shelf
@@ -132,31 +131,43 @@ type page struct {
 	recent     hourly
 
 	hits    atomic.Uint64
-	touched atomic.Int64              // the second of the last move to the front of the list
-	judged  atomic.Pointer[judgement] // what came of the last compaction
-	verdict atomic.Uint64             // clock<<2 | effect: the last look at the invalidations
-	revoked atomic.Int64              // Unix time in ns of the invalidation that it was first seen to be stale by, not before its generation began
-	away    atomic.Int64              // Unix time in ns until which it is left to another instance
-	trouble atomic.Pointer[trouble]   // the failures since
-	aside   atomic.Pointer[page]      // a pass mark that holds while this page only stands by for errors
+	touched atomic.Int64            // the second of the last move to the front of the list
+	away    atomic.Int64            // Unix time in ns until which it is left to another instance
+	trouble atomic.Pointer[trouble] // the failures since
+	aside   atomic.Pointer[page]    // a pass mark that holds while this page only stands by for errors
 
 	room representation // for plain: what lies together is found together
 }
 
-// A ticket orders the generations by when they began: among each other by the
-// fence, against the invalidations of this Site by the clock, and against those
-// that the Store has put in order by the version.
-type ticket struct {
+// A snapshot is a moment in the orders of invalidations: by the clock in that of this
+// Site, by the version in that of the Store.
+type snapshot struct {
 	clock   uint64
 	version store.Version
-	fence   uint64
-	blind   uint64 // where the Store was not to be had: how often it had come back by then, plus one
+	offline uint64 // where the Store was not to be had: how often it had come back by then, plus one
 }
+
+// A subject is what invalidations are held against: a page, by when its generation
+// began, and by its tags. What is not atomic is written before it is shared.
+type subject struct {
+	since       snapshot
+	tags        []string
+	storeEffect store.Effect // what the Store said of it, where it comes from there
+	notBefore   time.Time    // when its generation began: nothing before that concerns it
+
+	judged  atomic.Pointer[judgement] // what came of the last compaction
+	verdict atomic.Uint64             // clock<<2 | effect: the last look at the invalidations
+	at      atomic.Int64              // Unix time in ns of the invalidation that it was first seen to be stale by
+}
+
+// invalidatedAt returns when what has an effect was invalidated, but not before its
+// generation began.
+func (s *subject) invalidatedAt() time.Time { return time.Unix(0, s.at.Load()) }
 
 // newerThan reports whether a page from the Store is newer than one that is
 // stored here. What was generated without the Store has no place in its order.
 func (p *page) newerThan(old *page) bool {
-	if old.ticket.blind != 0 {
+	if old.subject.since.offline != 0 {
 		return p.generated.After(old.generated)
 	}
 	return p.order.Compare(old.order) > 0
@@ -171,7 +182,8 @@ func (p *page) began() time.Time { return p.generated.Add(p.upstream - p.took) }
 type trouble struct {
 	failures int
 	err      error
-	ticket   ticket    // of the last of them
+	began    snapshot  // when the last of them did
+	seq      uint64    // which it was
 	until    time.Time // when it is time for another attempt in the background
 }
 
@@ -228,7 +240,7 @@ func (p *page) view(effect store.Effect, now time.Time) view {
 		v.left = p.lifetime.ttl - v.age
 	}
 	if v.revoked {
-		v.left = min(v.left, -max(0, now.Sub(time.Unix(0, p.revoked.Load()))))
+		v.left = min(v.left, -max(0, now.Sub(p.subject.invalidatedAt())))
 	}
 	v.onError = effect != store.Gone && v.left > -p.lifetime.staleIfError
 	aside := p.aside.Load()
@@ -256,7 +268,7 @@ func (v view) shows() bool {
 // because what came of a run that was to renew it may not be stored. It reports false
 // where there is nothing that could stand by.
 func (c *cache) setAside(old, mark *page) bool {
-	if old.unknown() || old.ticket.fence > mark.ticket.fence || c.effect(old) == store.Gone {
+	if old.unknown() || old.seq > mark.seq || old.effect(c.table) == store.Gone {
 		return false
 	}
 	old.aside.Store(mark)
@@ -265,14 +277,14 @@ func (c *cache) setAside(old, mark *page) bool {
 
 // fail notes a failed attempt to renew the page, and how long the handler asks to
 // be left alone.
-func (p *page) fail(err error, began ticket, retryAfter time.Duration) {
+func (p *page) fail(err error, began snapshot, seq uint64, retryAfter time.Duration) {
 	for {
 		old := p.trouble.Load()
-		t := &trouble{failures: 1, err: err, ticket: began}
+		t := &trouble{failures: 1, err: err, began: began, seq: seq}
 		if old != nil {
 			t.failures += old.failures
-			if old.ticket.fence > began.fence {
-				t.ticket = old.ticket
+			if old.seq > seq {
+				t.began, t.seq = old.began, old.seq
 			}
 		}
 		t.until = time.Now().Add(pause(t.failures, retryAfter))
@@ -287,7 +299,7 @@ func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	out := Page{
 		Scheme: p.key.Scheme, Host: p.key.Host, Path: p.key.Path, Query: p.key.Query, Route: p.route.pattern,
 		Varied: pagekey.ParseHeader(p.key.Variant), Status: p.status, State: view.state, NotStored: p.pass.String(),
-		Generated: p.generated, Duration: p.took, Size: p.size, Tags: pagekey.PlainTags(p.tags), Hits: p.hits.Load(),
+		Generated: p.generated, Duration: p.took, Size: p.size, Tags: pagekey.PlainTags(p.subject.tags), Hits: p.hits.Load(),
 	}
 	if p.plain != nil {
 		out.Header, out.ETag = p.plain.snapshot()
@@ -321,7 +333,7 @@ type shelf struct {
 // time. The latter holds at most four fifths of the memory; what drops off its
 // end gets another life in the former (a segmented LRU).
 type cache struct {
-	fence
+	table    *fence
 	maxBytes int64
 
 	mu          sync.RWMutex
@@ -333,10 +345,8 @@ type cache struct {
 	oftenBytes  int64
 }
 
-func newCache(maxBytes int64) *cache {
-	c := &cache{maxBytes: maxBytes, shelves: make(map[string]*shelf), known: make(map[string]struct{})}
-	c.fence.init(max(maxBytes/8, minTableBytes))
-	c.fence.judgeAll = c.judgeAll
+func newCache(maxBytes int64, table *fence) *cache {
+	c := &cache{table: table, maxBytes: maxBytes, shelves: make(map[string]*shelf), known: make(map[string]struct{})}
 	// The lists never evict by themselves: memory is counted in bytes.
 	c.once, _ = simplelru.NewLRU[pagekey.Key, *page](1<<31-1, nil)
 	c.often, _ = simplelru.NewLRU[pagekey.Key, *page](1<<31-1, nil)
@@ -363,7 +373,7 @@ func (c *cache) get(k *pagekey.Key, sh *shelf) (*page, store.Effect) {
 			return nil, store.None
 		}
 	}
-	effect := c.effect(p)
+	effect := p.effect(c.table)
 	if effect == store.Gone {
 		c.remove(p)
 		return nil, store.None
@@ -471,7 +481,7 @@ func (c *cache) put(p *page, byName bool) (evicted []*page, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.find(&p.key)
-	if old != nil && old.ticket.fence > p.ticket.fence || c.effect(p) == store.Gone {
+	if old != nil && old.seq > p.seq || p.effect(c.table) == store.Gone {
 		return nil, false
 	}
 	if old != nil {
@@ -572,7 +582,7 @@ func (c *cache) judgeAll(by *judgements) {
 			return
 		}
 		for _, p := range some[:n] {
-			if c.judge(p, by) == store.Gone {
+			if p.judge(c.table, by) == store.Gone {
 				c.remove(p)
 			}
 		}
@@ -653,7 +663,7 @@ func (s *Site) Pages() iter.Seq[Page] {
 	return func(yield func(Page) bool) {
 		now := time.Now()
 		for _, p := range s.cache.all() {
-			effect := s.cache.effect(p)
+			effect := p.effect(s.table)
 			if effect == store.Gone || p.view(effect, now).state == absent {
 				continue
 			}
@@ -734,22 +744,26 @@ const (
 	due                // somebody has to
 )
 
-func (f *fence) init(limit int64) {
-	f.ours, f.theirs = store.NewVersions(math.MaxInt), store.NewVersions(math.MaxInt)
-	f.limit = limit
+// newFence returns an empty fence of two tables with a number of bytes each. It has
+// all pages judged by judgeAll before it forgets anything, and calls overflown where
+// a table is full of what cannot be forgotten.
+func newFence(limit int64, judgeAll func(*judgements), overflown func()) *fence {
+	f := &fence{
+		ours: store.NewVersions(math.MaxInt), theirs: store.NewVersions(math.MaxInt), limit: limit,
+		judgeAll: judgeAll, overflown: overflown, running: make(map[hold]int), pending: make(map[string]owed),
+	}
 	f.trigger.Store(limit / 4 * 3)
-	f.running, f.pending = make(map[hold]int), make(map[string]owed)
 	f.clock.Store(1) // a page that nobody has judged yet has 0
+	return f
 }
 
-// now returns the ticket of what begins now, without a fence.
-func (f *fence) now() ticket {
-	return ticket{clock: f.clock.Load(), version: store.Version(f.seen.Load())}
+// now returns the snapshot of what begins now.
+func (f *fence) now() snapshot {
+	return snapshot{clock: f.clock.Load(), version: store.Version(f.seen.Load())}
 }
 
-// beginRun returns the ticket of a run that begins now, without a fence. What is
-// invalidated from now on is remembered until endRun.
-func (f *fence) beginRun() (ticket, hold) {
+// beginRun returns the snapshot of a run that begins now. What is invalidated from now on is remembered until endRun.
+func (f *fence) beginRun() (snapshot, hold) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := f.now()
@@ -837,24 +851,33 @@ func (s *Site) warnOverflow() {
 }
 
 // judge stamps what the invalidations did to a page into it.
-func (f *fence) judge(p *page, by *judgements) store.Effect {
-	effect := f.effect(p)
-	if mark := p.aside.Load(); mark != nil && !f.invalidatedSince(p, mark) { // else it will count as such
-		mark.judged.Store(by[store.None])
+func (p *page) judge(f *fence, by *judgements) store.Effect {
+	effect := p.effect(f)
+	if mark := p.aside.Load(); mark != nil && !f.invalidatedSince(&mark.subject, &p.key, p.subject.tags) { // else it will count as such
+		mark.subject.judge(by, store.None)
 	}
-	if t := p.trouble.Load(); t != nil && !f.invalidated(&t.ticket, &p.key, p.tags) { // likewise
+	if t := p.trouble.Load(); t != nil && !f.invalidated(&t.began, &p.key, p.subject.tags) { // likewise
 		judged := *t
-		judged.ticket.clock = max(t.ticket.clock, by[effect].clock)
-		judged.ticket.version = max(t.ticket.version, by[effect].version)
-		p.trouble.CompareAndSwap(t, &judged) // who has come first has a newer ticket
+		judged.began = by.advance(t.began)
+		p.trouble.CompareAndSwap(t, &judged) // who has come first has a newer one
 	}
-	p.judged.Store(by[effect])
+	p.subject.judge(by, effect)
 	return effect
 }
 
-// from returns the ticket from which on a page is still to be judged.
-func (p *page) from(j *judgement) ticket {
-	t := p.ticket
+// judge stamps what a compaction makes of a subject into it.
+func (s *subject) judge(by *judgements, effect store.Effect) { s.judged.Store(by[effect]) }
+
+// advance returns the snapshot from which on what had no effect by a compaction is
+// still to be judged.
+func (by *judgements) advance(s snapshot) snapshot {
+	s.clock, s.version = max(s.clock, by[store.None].clock), max(s.version, by[store.None].version)
+	return s
+}
+
+// from returns the snapshot from which on a subject is still to be judged.
+func (s *subject) from(j *judgement) snapshot {
+	t := s.since
 	if j != nil {
 		t.clock, t.version = max(t.clock, j.clock), max(t.version, j.version)
 	}
@@ -1038,46 +1061,51 @@ func (f *fence) tick() {
 }
 
 // effect returns the strongest effect on a page since its generation began.
-func (f *fence) effect(p *page) store.Effect {
+func (p *page) effect(f *fence) store.Effect {
+	if mark := p.aside.Load(); mark != nil && f.invalidatedSince(&mark.subject, &p.key, p.subject.tags) {
+		p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
+	}
+	return f.effect(&p.subject, &p.key)
+}
+
+// effect returns the strongest effect on what has a key since its generation began.
+func (f *fence) effect(s *subject, k *pagekey.Key) store.Effect {
 	for {
 		clock := f.clock.Load()
-		if v := p.verdict.Load(); v>>2 == clock {
+		if v := s.verdict.Load(); v>>2 == clock {
 			return store.Effect(v & 3)
 		}
-		judged := p.judged.Load()
-		from := p.from(judged)
-		strongest, at := f.since(&from, &p.key, p.tags)
+		judged := s.judged.Load()
+		from := s.from(judged)
+		strongest, at := f.since(&from, k, s.tags)
 		if judged != nil && judged.effect > strongest {
-			strongest = judged.effect // p.revoked has its time
+			strongest = judged.effect // s.at has its time
 		}
-		if p.told > strongest {
-			strongest, at = p.told, time.Time{}
+		if s.storeEffect > strongest {
+			strongest, at = s.storeEffect, time.Time{}
 		}
-		if mark := p.aside.Load(); mark != nil && f.invalidatedSince(p, mark) {
-			p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
-		}
-		if p.judged.Load() != judged {
+		if s.judged.Load() != judged {
 			continue // a compaction may have forgotten what there was to see
 		}
 		if strongest != store.None {
-			if began := p.began(); at.Before(began) {
-				at = began
+			if at.Before(s.notBefore) {
+				at = s.notBefore
 			}
-			p.revoked.CompareAndSwap(0, max(1, at.UnixNano()))
+			s.at.CompareAndSwap(0, max(1, at.UnixNano()))
 		}
-		p.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
+		s.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
 		return strongest
 	}
 }
 
-// invalidatedSince reports whether the page was invalidated after the generation began
-// of which there is but a mark.
-func (f *fence) invalidatedSince(p, mark *page) bool {
+// invalidatedSince reports whether what has a key and tags was invalidated since the
+// generation of a subject began.
+func (f *fence) invalidatedSince(s *subject, k *pagekey.Key, tags []string) bool {
 	for {
-		judged := mark.judged.Load()
-		from := mark.from(judged)
-		was := f.invalidated(&from, &p.key, p.tags)
-		if mark.judged.Load() == judged {
+		judged := s.judged.Load()
+		from := s.from(judged)
+		was := f.invalidated(&from, k, tags)
+		if s.judged.Load() == judged {
 			return was
 		}
 	}
@@ -1085,13 +1113,13 @@ func (f *fence) invalidatedSince(p, mark *page) bool {
 
 // failing reports whether the last attempt to renew the page has failed. An
 // invalidation since then gives hope.
-func (f *fence) failing(p *page) bool {
+func (p *page) failing(f *fence) bool {
 	for {
 		t := p.trouble.Load()
 		if t == nil {
 			return false
 		}
-		if was := f.invalidated(&t.ticket, &p.key, p.tags); p.trouble.Load() == t {
+		if was := f.invalidated(&t.began, &p.key, p.subject.tags); p.trouble.Load() == t {
 			return !was
 		}
 	}
@@ -1099,7 +1127,7 @@ func (f *fence) failing(p *page) bool {
 
 // invalidated reports whether a page, as far as one knows its tags, was
 // invalidated after a generation began.
-func (f *fence) invalidated(since *ticket, k *pagekey.Key, tags []string) bool {
+func (f *fence) invalidated(since *snapshot, k *pagekey.Key, tags []string) bool {
 	if since.clock == f.clock.Load() {
 		return false
 	}
@@ -1109,7 +1137,7 @@ func (f *fence) invalidated(since *ticket, k *pagekey.Key, tags []string) bool {
 
 // since returns the strongest effect on what has one of the tags after a
 // generation began, and when that was.
-func (f *fence) since(began *ticket, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
+func (f *fence) since(began *snapshot, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
 	var buf [16]string // on the stack
 	all := append(append(buf[:0], tags...), pagekey.Everything)
 	for tag := range k.Tags {
@@ -1119,7 +1147,7 @@ func (f *fence) since(began *ticket, k *pagekey.Key, tags []string) (strongest s
 	if e, when := f.theirs.Effect(began.version, all); e > strongest {
 		strongest, at = e, when
 	}
-	if began.blind != 0 && began.blind <= f.returns.Load() && strongest == store.None {
+	if began.offline != 0 && began.offline <= f.returns.Load() && strongest == store.None {
 		return store.Stale, time.Unix(0, f.returnedAt.Load())
 	}
 	return strongest, at
@@ -1224,7 +1252,7 @@ func (s *Site) follow(ctx context.Context) {
 				at = contact // the Store was away, and it can have been right after that
 			}
 			contact = now
-			s.cache.follow(at, c)
+			s.table.follow(at, c)
 			s.second.meets.Do(func() { close(s.second.met) })
 			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
 		},
@@ -1234,8 +1262,8 @@ func (s *Site) follow(ctx context.Context) {
 			}
 		},
 		func() {
-			if !s.second.Down() && s.cache.blinded.Swap(false) { // else it answers, but is not trusted yet
-				s.cache.returned()
+			if !s.second.Down() && s.table.blinded.Swap(false) { // else it answers, but is not trusted yet
+				s.table.returned()
 			}
 			if now := time.Now(); now.After(next) {
 				if s.payDebts(ctx) {
@@ -1251,7 +1279,7 @@ func (s *Site) follow(ctx context.Context) {
 // has now.
 func (s *Site) payDebts(ctx context.Context) bool {
 	for {
-		debts, asked := s.cache.debts()
+		debts, asked := s.table.debts()
 		if len(debts) == 0 {
 			return true
 		}
@@ -1260,7 +1288,7 @@ func (s *Site) payDebts(ctx context.Context) bool {
 			if err != nil {
 				return false
 			}
-			s.cache.settle(effect, v, asked, tags...)
+			s.table.settle(effect, v, asked, tags...)
 		}
 	}
 }
@@ -1294,7 +1322,7 @@ const keepStale = 30 * 24 * time.Hour
 
 // record returns the page as the Store keeps it.
 func (p *page) record(key string) *store.Record {
-	rec := &store.Record{Version: p.order.Version, Fence: p.order.Fence, Tags: slices.Clone(p.tags), Data: p.encode(key)}
+	rec := &store.Record{Version: p.order.Version, Fence: p.order.Fence, Tags: slices.Clone(p.subject.tags), Data: p.encode(key)}
 	for tag := range p.key.Tags {
 		rec.Tags = append(rec.Tags, tag)
 	}
@@ -1337,8 +1365,8 @@ func (p *page) encode(key string) []byte {
 	} {
 		b = binary.AppendVarint(b, n)
 	}
-	b = binary.AppendUvarint(b, uint64(len(p.tags)))
-	for _, tag := range p.tags {
+	b = binary.AppendUvarint(b, uint64(len(p.subject.tags)))
+	for _, tag := range p.subject.tags {
 		b = pagekey.AppendString(b, tag)
 	}
 	var flags byte
@@ -1400,7 +1428,7 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 		lifetime: lifetime{time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())},
 	}
 	for n := d.count(); n > 0; n-- {
-		p.tags = append(p.tags, string(d.bytes()))
+		p.subject.tags = append(p.subject.tags, string(d.bytes()))
 	}
 	flags := d.byte()
 	etag, h := string(d.bytes()), make(http.Header)
@@ -1419,8 +1447,8 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 	if flags&hasOwnETag != 0 {
 		p.validators.etag = etag
 	}
-	if slices.Equal(p.tags, req.route.Tags) {
-		p.tags = req.route.Tags
+	if slices.Equal(p.subject.tags, req.route.Tags) {
+		p.subject.tags = req.route.Tags
 	}
 	if !p.ownControl { // what goes out is what this instance is told to say
 		h["Cache-Control"] = []string{req.route.control(p.status, p.lifetime)}

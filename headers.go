@@ -250,8 +250,8 @@ func (f *flight) renewed(merged http.Header) *page {
 // passMark makes the note that the response may not be stored.
 func (f *flight) passMark(why refusal) *page {
 	return &page{
-		key: f.key, route: f.route, pattern: f.pattern, ticket: f.ticket, order: f.lease, generated: time.Now(),
-		pass: why, size: pageOverhead + f.key.Size(),
+		key: f.key, route: f.route, pattern: f.pattern, subject: subject{since: f.began}, seq: f.seq, order: f.lease,
+		generated: time.Now(), pass: why, size: pageOverhead + f.key.Size(),
 	}
 }
 
@@ -269,9 +269,9 @@ const (
 func (f *flight) page(status int, h http.Header, age time.Duration, plain, compressed []byte) *page {
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &page{
-		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(), ticket: f.ticket, order: f.lease,
-		status: status, generated: time.Now(),
-		tags: tagsOf(f.route, h), ownControl: h["Cache-Control"] != nil,
+		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(),
+		subject: subject{since: f.began, tags: tagsOf(f.route, h)}, seq: f.seq, order: f.lease,
+		status: status, generated: time.Now(), ownControl: h["Cache-Control"] != nil,
 	}
 	var explicit bool
 	if p.lifetime, explicit = f.route.lifetime(status, h, d); explicit {
@@ -321,9 +321,9 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
 	p.size = pageOverhead + p.key.Size() + p.plain.bytes() + p.gzip.bytes()
-	if ofRoute := p.route.Tags; !slices.Equal(p.tags, ofRoute) {
-		p.size += int64(16 * cap(p.tags))
-		for i, tag := range p.tags {
+	if ofRoute := p.route.Tags; !slices.Equal(p.subject.tags, ofRoute) {
+		p.size += int64(16 * cap(p.subject.tags))
+		for i, tag := range p.subject.tags {
 			if !pagekey.IsBucket(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
 				p.size += pagekey.StringSize(tag)
 			}

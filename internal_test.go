@@ -125,11 +125,10 @@ func TestCompactionOracle(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for range 20 {
-		c := newCache(1 << 30)
 		overflown, version := false, store.Version(0)
-		c.overflown = func() { overflown = true }
-		c.limit = 50_000
-		c.trigger.Store(c.limit / 4 * 3)
+		var c *cache
+		table := newFence(50_000, func(by *judgements) { c.judgeAll(by) }, func() { overflown = true })
+		c = newCache(1<<30, table)
 		var ours, theirs []entry
 		var runs []run
 		pages, rt := make(map[*page]bool), new(route)
@@ -138,22 +137,22 @@ func TestCompactionOracle(t *testing.T) {
 		strongest := func(p *page) (want store.Effect) {
 			look := func(list []entry, since uint64) {
 				for _, e := range list {
-					if e.at > since && e.effect > want && slices.Contains(p.tags, e.tag) {
+					if e.at > since && e.effect > want && slices.Contains(p.subject.tags, e.tag) {
 						want = e.effect
 					}
 				}
 			}
-			look(ours, p.ticket.clock)
-			look(theirs, uint64(p.ticket.version))
+			look(ours, p.subject.since.clock)
+			look(theirs, uint64(p.subject.since.version))
 			return want
 		}
 		for range 3000 {
 			switch n := rng.IntN(20); {
 			case n < 4 && len(runs) < 20:
-				ticket, h := c.beginRun()
-				p := &page{key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, route: rt, ticket: ticket, size: 1, generated: time.Now()}
+				began, h := table.beginRun()
+				p := &page{key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, route: rt, subject: subject{since: began}, size: 1, generated: time.Now()}
 				for range rng.IntN(3) {
-					p.tags = append(p.tags, tag())
+					p.subject.tags = append(p.subject.tags, tag())
 				}
 				runs = append(runs, run{p, h})
 			case n < 7 && len(runs) > 0:
@@ -165,24 +164,24 @@ func TestCompactionOracle(t *testing.T) {
 				} else if strongest(r.p) != store.Gone && !overflown {
 					t.Fatal("not stored, and not gone")
 				}
-				c.endRun(r.h)
+				table.endRun(r.h)
 			case n < 12:
 				e := entry{tag(), 0, effect()}
-				c.invalidate(e.effect, paid, e.tag)
-				e.at = c.clock.Load()
+				table.invalidate(e.effect, paid, e.tag)
+				e.at = table.clock.Load()
 				ours = append(ours, e)
 			case n < 17:
 				version += store.Version(1 + rng.IntN(3))
 				e := entry{tag(), uint64(version), effect()}
-				c.follow(time.Now(), store.Changes{List: changesOf(e.effect, version, []string{e.tag}), Upto: version})
+				table.follow(time.Now(), store.Changes{List: changesOf(e.effect, version, []string{e.tag}), Upto: version})
 				theirs = append(theirs, e)
 			case n == 17 && rng.IntN(30) == 0:
-				c.compacting.Lock()
-				c.compact()
-				c.compacting.Unlock()
+				table.compacting.Lock()
+				table.compact()
+				table.compacting.Unlock()
 			default:
 				for p := range pages {
-					got, want := c.effect(p), strongest(p)
+					got, want := p.effect(table), strongest(p)
 					if got < want || got > want && !overflown {
 						t.Fatalf("%v, want %v", got, want)
 					}
@@ -198,8 +197,8 @@ func TestCompactionOracle(t *testing.T) {
 				}
 			}
 		}
-		if n := c.tableBytes(); n > c.limit+1000 {
-			t.Errorf("the tables take %d bytes of %d", n, c.limit)
+		if n := table.tableBytes(); n > table.limit+1000 {
+			t.Errorf("the tables take %d bytes of %d", n, table.limit)
 		}
 	}
 }

@@ -279,6 +279,7 @@ type Site struct {
 	observe func(Event)
 	counts  [StoreFailed + 1]atomic.Uint64
 
+	table     *fence
 	cache     *cache
 	locations locations
 	second    *second // nil without a Store
@@ -311,8 +312,8 @@ func Wrap(h http.Handler, opts Options) *Site {
 		observe: opts.Observe,
 	}
 	s.patterns.Init(h, s.origin)
-	s.cache = newCache(maxBytes)
-	s.cache.overflown = sync.OnceFunc(s.warnOverflow)
+	s.table = newFence(max(maxBytes/8, minTableBytes), func(by *judgements) { s.cache.judgeAll(by) }, sync.OnceFunc(s.warnOverflow))
+	s.cache = newCache(maxBytes, s.table)
 	s.locations.init()
 	s.maxStreaming = max(s.limit, maxBytes/4)
 	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
@@ -384,7 +385,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.pass(fwdTooLong)
 		return
 	}
-	v.asked = s.cache.clock.Load()
+	v.asked = s.table.clock.Load()
 	for {
 		p, effect := s.cache.get(&v.key, shelf)
 		switch view := p.view(effect, v.start); {
@@ -395,7 +396,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			v.passUncacheable()
 			return
 		case view.state == Stale,
-			view.state == Expired && view.onError && (s.cache.failing(p) || s.runs.isClosed()):
+			view.state == Expired && view.onError && (p.failing(s.table) || s.runs.isClosed()):
 			s.join(v.request(), p, nil)
 			v.hit(p, view)
 			return
@@ -456,7 +457,7 @@ func (v *visit) hit(p *page, view view) {
 		kind = StaleHit
 	}
 	p.hits.Add(1)
-	v.tags = p.tags
+	v.tags = p.subject.tags
 	v.site.cache.touch(p, v.start)
 	p.serve(v.w, v.r, view)
 	v.done(kind, p.status, view.age, nil)
@@ -540,7 +541,7 @@ func (v *visit) showStale() bool {
 
 // stream passes on what is too large to be stored.
 func (v *visit) stream(st *stream) bool {
-	if st.ticket.clock < v.asked && v.site.cache.invalidated(&st.ticket, &v.key, st.tags) {
+	if st.began.clock < v.asked && v.site.table.invalidated(&st.began, &v.key, st.tags) {
 		st.close()
 		return false
 	}
@@ -570,7 +571,7 @@ func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 	case view.state == Fresh: // by another run, begun later
 		v.hit(p, view)
 	case view.shows():
-		v.tags = p.tags
+		v.tags = p.subject.tags
 		p.serveForwarded(v.w, v.r, view, fwd)
 		v.done(StaleHit, p.status, view.age, err)
 	default:
@@ -608,11 +609,11 @@ func (v *visit) answer(f *flight, joined bool) bool {
 		return true
 	}
 	made := f.outcome.page
-	effect := s.cache.effect(made)
+	effect := made.effect(s.table)
 	switch {
 	case made.pass != (refusal{}):
 		v.passUncacheable()
-	case effect != store.None && made.ticket.clock < v.asked:
+	case effect != store.None && made.subject.since.clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
 		// the run began and, for all one knows, before the visitor asked. Any run
 		// that he can join from now on has begun since.
@@ -620,7 +621,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 	default:
 		fwd.Stored = f.outcome.stored
 		view := made.view(effect, time.Now())
-		v.tags = made.tags
+		v.tags = made.subject.tags
 		made.serveForwarded(v.w, v.r, view, fwd)
 		v.done(Miss, made.status, view.age, nil)
 	}
@@ -631,7 +632,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 // has to be decided anew.
 func (v *visit) loaded(p *page) bool {
 	s := v.site
-	switch view := p.view(s.cache.effect(p), v.start); view.state {
+	switch view := p.view(p.effect(s.table), v.start); view.state {
 	case Stale:
 		s.join(v.request(), p, nil)
 		fallthrough

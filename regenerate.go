@@ -205,10 +205,11 @@ type flight struct {
 	ctx       *deadlineContext // the handler's; nil before it is called
 
 	// Guarded by runs.mu, but constant once the run calls the handler: until then
-	// it may find in the Store what it is to replace, and the ticket for it.
-	started bool // whether its ticket holds
+	// it may find in the Store what it is to replace, and the lease for it.
+	started bool // whether began holds
 	old     *page
-	ticket  ticket
+	began   snapshot     // in the orders of invalidations
+	seq     uint64       // which run of the Site it is
 	hold    hold         // of what was invalidated since it began
 	lease   store.Ticket // the Store's; zero where it could not be had
 
@@ -398,7 +399,7 @@ func (s *Site) isPaused(p *page) bool {
 	if now := time.Now(); now.UnixNano() < p.away.Load() {
 		return true
 	} else if t := p.trouble.Load(); t != nil && now.Before(t.until) {
-		return s.cache.failing(p)
+		return p.failing(s.table)
 	}
 	return false
 }
@@ -574,7 +575,7 @@ func (f *flight) replaces() *page {
 // tags returns the tags that the page will have, as far as one can know.
 func (f *flight) tags() []string {
 	if !f.old.unknown() {
-		return f.old.tags
+		return f.old.subject.tags
 	}
 	return f.route.Tags
 }
@@ -582,21 +583,21 @@ func (f *flight) tags() []string {
 // isOutdated reports whether what the run is about to say was invalidated since it
 // began, as far as one can know. It is called under runs.mu.
 func (f *flight) isOutdated() bool {
-	return f.started && f.site.cache.invalidated(&f.ticket, &f.key, f.tags())
+	return f.started && f.site.table.invalidated(&f.began, &f.key, f.tags())
 }
 
-// stamp gives a run the ticket of this moment. It is called under runs.mu.
+// stamp notes that a run begins at this moment. It is called under runs.mu.
 func (s *Site) stamp(f *flight) {
 	r := &s.runs
 	r.fence++
 	if f.counted {
-		f.ticket = s.cache.now()
+		f.began = s.table.now()
 	} else {
-		f.ticket, f.hold = s.cache.beginRun()
+		f.began, f.hold = s.table.beginRun()
 		f.counted = true
 		r.active++
 	}
-	f.ticket.fence = r.fence
+	f.seq = r.fence
 }
 
 // start begins a run. It is called under runs.mu.
@@ -641,7 +642,7 @@ func (s *Site) lookFirst(f *flight) {
 	s.stamp(f)
 	go func() {
 		s.second.meet()
-		first := look{reconnects: s.cache.returns.Load()}
+		first := look{reconnects: s.table.returns.Load()}
 		var ended bool
 		ended, first.err = f.look(s.storeKey(&f.key))
 		f.looked()
@@ -719,7 +720,7 @@ func (f *flight) run() {
 	defer cancel()
 	r = f.build(ctx, f.site.origin)
 	asked = r.Pattern
-	if f.old != nil && f.site.cache.effect(f.old) < store.Expired {
+	if f.old != nil && f.old.effect(f.site.table) < store.Expired {
 		rec.conditional = f.old.validators.ask(r.Header)
 	}
 	f.site.handler.ServeHTTP(rec, r)
@@ -747,7 +748,7 @@ func (f *flight) call() bool {
 // what another instance has made is as good as one's own.
 func (f *flight) look(key string) (ended bool, err error) {
 	s := f.site
-	judged := s.cache.now()
+	judged := s.table.now()
 	rec, effect, err := s.second.Get(context.Background(), key)
 	if err == nil && f.take(key, rec, effect, judged) {
 		return true, nil
@@ -773,7 +774,7 @@ func (f *flight) lookUp() (ended bool) {
 	s, ctx, key := f.site, context.Background(), f.site.storeKey(&f.key)
 	defer f.looked()
 	s.second.meet()
-	begin, returns := time.Now(), s.cache.returns.Load()
+	begin, returns := time.Now(), s.table.returns.Load()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		var err error
 		if f.first != nil {
@@ -794,7 +795,7 @@ func (f *flight) lookUp() (ended bool) {
 			f.goBlind(returns)
 			return false
 		}
-		clock := s.cache.clock.Load()
+		clock := s.table.clock.Load()
 		t, err := s.second.Begin(ctx, key, f.leaseTTL())
 		if err != nil {
 			f.goBlind(returns)
@@ -823,7 +824,7 @@ func (f *flight) leaseTTL() time.Duration {
 
 // take stores what the Store has returned, if it is newer than what is stored
 // here. It reports whether the run has ended with that.
-func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged ticket) bool {
+func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged snapshot) bool {
 	s := f.site
 	p, err := decode(rec.Data, key, &f.pageRequest)
 	if err != nil {
@@ -832,12 +833,13 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 		s.report(e)
 		return false
 	}
-	effect = max(effect, s.cache.owedTo(&p.key, p.tags))
-	p.order, p.told = store.Ticket{Version: rec.Version, Fence: rec.Fence}, effect
-	p.ticket = ticket{clock: judged.clock, version: max(judged.version, rec.Version), fence: f.ticket.fence}
+	effect = max(effect, s.table.owedTo(&p.key, p.subject.tags))
+	p.order, p.seq, p.subject.storeEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
+	p.subject.since = snapshot{clock: judged.clock, version: max(judged.version, rec.Version)}
 	if now := time.Now(); p.generated.After(now) { // by a clock that is ahead of ours
 		p.generated = now
 	}
+	p.subject.notBefore = p.began()
 	told := store.None // of what is stored here
 	switch old := s.cache.peek(&f.key); {
 	case old != nil && !p.newerThan(old): // another run of this instance has been here
@@ -847,7 +849,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 		p = old
 	default:
 		if old != nil {
-			p.ticket.fence = max(p.ticket.fence, old.ticket.fence)
+			p.seq = max(p.seq, old.seq)
 		}
 		evicted, ok := s.cache.put(p, f.isByName())
 		s.reportEvicted(evicted)
@@ -863,7 +865,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	f.old = p
 	stale := f.visitors > 0 && !f.renews // whether a stale page will do
 	r.mu.Unlock()
-	switch p.view(max(told, s.cache.effect(p)), time.Now()).state {
+	switch p.view(max(told, p.effect(s.table)), time.Now()).state {
 	case Fresh:
 	case Stale:
 		if !stale {
@@ -890,9 +892,9 @@ func (f *flight) permitted(t store.Ticket, clock uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.lease = t
-	f.ticket.clock = clock
-	f.ticket.version = max(f.ticket.version, t.Version)
-	f.site.cache.see(t.Version)
+	f.began.clock = clock
+	f.began.version = max(f.began.version, t.Version)
+	f.site.table.see(t.Version)
 }
 
 // goBlind notes that the Store has given no ticket, unless it has before.
@@ -903,8 +905,8 @@ func (f *flight) goBlind(returns uint64) {
 	r := &f.site.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f.site.cache.blinded.Store(true)
-	f.ticket.blind = returns + 1
+	f.site.table.blinded.Store(true)
+	f.began.offline = returns + 1
 }
 
 // stepBack gives the slot of a run that waits for another instance to one that has
@@ -957,7 +959,7 @@ func (f *flight) putBehind() {
 	}()
 	<-f.done
 	key, out, lease := s.storeKey(&f.key), &f.outcome, f.permit()
-	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.ticket.blind == 0 {
+	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.subject.since.offline == 0 {
 		err := s.second.Put(ctx, key, lease, p.record(key))
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
@@ -999,12 +1001,13 @@ func (f *flight) end(out outcome) bool {
 		p.took = took // and old stands by
 	} else if p != nil {
 		p.took = took
+		p.subject.notBefore = p.began()
 		evicted, out.stored = s.cache.put(p, f.isByName())
-	} else if old != nil && old.ticket.fence <= f.ticket.fence {
-		old.fail(out.err, f.ticket, out.retryAfter)
+	} else if old != nil && old.seq <= f.seq {
+		old.fail(out.err, f.began, f.seq, out.retryAfter)
 	} else if old == nil && f.route.Placeholder != nil {
 		p = f.passMark(refusal{why: "could not be generated"})
-		p.fail(out.err, f.ticket, 0)
+		p.fail(out.err, f.began, f.seq, 0)
 		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
 	}
 	f.outcome = out
@@ -1042,7 +1045,7 @@ func (s *Site) land(f *flight) {
 	if f.counted {
 		f.counted = false
 		r.active--
-		s.cache.endRun(f.hold)
+		s.table.endRun(f.hold)
 	}
 	r.rest()
 }
@@ -1091,7 +1094,7 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 	case p.pass != (refusal{}):
 		s.warn(p.route, p.pass, p.key.Path)
 	default:
-		e.Status, e.Tags = p.status, pagekey.PlainTags(p.tags)
+		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.tags)
 		e.Changed = s.observe != nil && (f.old.unknown() || f.old.status != p.status || !bytes.Equal(f.old.plain.body, p.plain.body))
 		s.report(e)
 	}
@@ -1105,7 +1108,7 @@ func (s *Site) event(kind Kind, k *pagekey.Key, rt *route) Event {
 func (s *Site) reportEvicted(pages []*page) {
 	for _, p := range pages {
 		e := s.event(Evicted, &p.key, p.route)
-		e.Status, e.Tags = p.status, pagekey.PlainTags(p.tags)
+		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.tags)
 		s.report(e)
 	}
 }
@@ -1322,7 +1325,7 @@ type stream struct {
 	header http.Header
 	begin  []byte
 	rest   *io.PipeReader // a read of nothing is a flush
-	ticket ticket
+	began  snapshot
 	route  *route
 	tags   []string
 	ctx    *deadlineContext // of the run
@@ -1536,7 +1539,7 @@ func (r *recorder) overflow() {
 	}
 	reader, writer := io.Pipe()
 	r.overflows = &stream{
-		status: r.status, header: r.sent, rest: reader, ticket: r.f.ticket, route: r.f.route, tags: tagsOf(r.f.route, r.sent),
+		status: r.status, header: r.sent, rest: reader, began: r.f.began, route: r.f.route, tags: tagsOf(r.f.route, r.sent),
 		ctx: r.f.ctx, alive: func() { r.timer.Reset(r.f.route.Timeout) },
 		writer: writer, release: sync.OnceFunc(func() { s.streaming.Add(-held) }),
 	}

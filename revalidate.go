@@ -113,7 +113,7 @@ func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
 
 // stored returns what is stored of the target, but for what is purged.
 func (s *Site) stored(t *target) []*page {
-	return slices.DeleteFunc(s.pages(t), func(p *page) bool { return s.cache.effect(p) == store.Gone })
+	return slices.DeleteFunc(s.pages(t), func(p *page) bool { return p.effect(s.table) == store.Gone })
 }
 
 // maxVariants is how many variants of a path, beside the plain page, Revalidate
@@ -340,22 +340,22 @@ func (s *Site) purge(ctx context.Context, targets []target) error {
 // of it; then it holds here, and the Store is told when it answers again.
 func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
 	if s.second == nil || len(tags) == 0 {
-		s.cache.invalidate(effect, paid, tags...)
+		s.table.invalidate(effect, paid, tags...)
 		return nil
 	}
-	asked := s.cache.now()
+	asked := s.table.now()
 	v, err := s.second.Invalidate(ctx, effect, tags...)
 	if err == nil && v <= asked.version {
 		err = errors.New("its versions have gone back")
 	}
 	if err != nil {
-		if !s.cache.invalidate(effect, due, tags...) {
+		if !s.table.invalidate(effect, due, tags...) {
 			err = fmt.Errorf("%w; and it is owed so much already that it will not be told", err)
 		}
 		return fmt.Errorf("isr: the Store, and with it other instances and the next start, may not know of it: %w", err)
 	}
-	s.cache.invalidate(effect, paid, tags...) // here it holds whatever the Store makes of it
-	s.cache.settle(effect, v, asked.clock, tags...)
+	s.table.invalidate(effect, paid, tags...) // here it holds whatever the Store makes of it
+	s.table.settle(effect, v, asked.clock, tags...)
 	return nil
 }
 
@@ -363,12 +363,12 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 // long: it holds here at once. The channel is closed when the Store has been told,
 // or has failed; or where too many are telling it, and it is told with the next debts.
 func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
-	s.cache.invalidate(effect, paying, tags...)
-	asked, told := s.cache.clock.Load(), make(chan struct{})
+	s.table.invalidate(effect, paying, tags...)
+	asked, told := s.table.clock.Load(), make(chan struct{})
 	select {
 	case s.second.tellers <- struct{}{}:
 	default:
-		s.cache.fallDue(tags)
+		s.table.fallDue(tags)
 		close(told)
 		return told
 	}
@@ -386,9 +386,9 @@ func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
 			r.rest()
 		}()
 		if v, err := s.second.Invalidate(context.Background(), effect, tags...); err == nil {
-			s.cache.settle(effect, v, asked, tags...)
+			s.table.settle(effect, v, asked, tags...)
 		} else {
-			s.cache.fallDue(tags)
+			s.table.fallDue(tags)
 		}
 	}()
 	return told
@@ -424,7 +424,7 @@ func (s *Site) changed(c *change, known bool) bool {
 	}
 	switch {
 	case here && (s.second == nil || !known):
-		s.cache.invalidate(c.effect, paid, tag)
+		s.table.invalidate(c.effect, paid, tag)
 	case known && (here || c.elsewhere && s.second.strangers.take(time.Now())):
 		select {
 		case <-s.tellStore(c.effect, tag):
