@@ -11,7 +11,6 @@ import (
 	"hash/crc32"
 	"iter"
 	"maps"
-	"math"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -24,6 +23,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/internal/guard"
+	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
@@ -104,11 +104,11 @@ type Page struct {
 type page struct {
 	// What was generated. Plain data that never changes; see encode.
 	key         pagekey.Key
-	pattern     string       // of a ServeMux around the Site
-	matched     string       // the pattern that the handler has matched, as http.Request has it
-	subject     subject      // what the invalidations are held against
-	seq         uint64       // which of the Site's generations it is: a later one has more
-	order       store.Ticket // the Store's; zero where it was not to be had
+	pattern     string               // of a ServeMux around the Site
+	matched     string               // the pattern that the handler has matched, as http.Request has it
+	subject     invalidation.Subject // what the invalidations are held against
+	seq         uint64               // which of the Site's generations it is: a later one has more
+	order       store.Ticket         // the Store's; zero where it was not to be had
 	status      int
 	pass        refusal // for a pass mark: why the response may not be stored
 	private     bool    // for a pass mark: whether that is because it is not for everybody
@@ -139,35 +139,10 @@ type page struct {
 	room representation // for plain: what lies together is found together
 }
 
-// A snapshot is a moment in the orders of invalidations: by the clock in that of this
-// Site, by the version in that of the Store.
-type snapshot struct {
-	clock   uint64
-	version store.Version
-	offline uint64 // where the Store was not to be had: how often it had come back by then, plus one
-}
-
-// A subject is what invalidations are held against: a page, by when its generation
-// began, and by its tags. What is not atomic is written before it is shared.
-type subject struct {
-	since       snapshot
-	tags        []string
-	storeEffect store.Effect // what the Store said of it, where it comes from there
-	notBefore   time.Time    // when its generation began: nothing before that concerns it
-
-	judged  atomic.Pointer[judgement] // what came of the last compaction
-	verdict atomic.Uint64             // clock<<2 | effect: the last look at the invalidations
-	at      atomic.Int64              // Unix time in ns of the invalidation that it was first seen to be stale by
-}
-
-// invalidatedAt returns when what has an effect was invalidated, but not before its
-// generation began.
-func (s *subject) invalidatedAt() time.Time { return time.Unix(0, s.at.Load()) }
-
 // newerThan reports whether a page from the Store is newer than one that is
 // stored here. What was generated without the Store has no place in its order.
 func (p *page) newerThan(old *page) bool {
-	if old.subject.since.offline != 0 {
+	if old.subject.Since.Offline != 0 {
 		return p.generated.After(old.generated)
 	}
 	return p.order.Compare(old.order) > 0
@@ -182,9 +157,9 @@ func (p *page) began() time.Time { return p.generated.Add(p.upstream - p.took) }
 type trouble struct {
 	failures int
 	err      error
-	began    snapshot  // when the last of them did
-	seq      uint64    // which it was
-	until    time.Time // when it is time for another attempt in the background
+	began    invalidation.Snapshot // when the last of them did
+	seq      uint64                // which it was
+	until    time.Time             // when it is time for another attempt in the background
 }
 
 // pause returns how long a page is left alone after some failures in a row: the
@@ -240,7 +215,7 @@ func (p *page) view(effect store.Effect, now time.Time) view {
 		v.left = p.lifetime.ttl - v.age
 	}
 	if v.revoked {
-		v.left = min(v.left, -max(0, now.Sub(p.subject.invalidatedAt())))
+		v.left = min(v.left, -max(0, now.Sub(p.subject.InvalidatedAt())))
 	}
 	v.onError = effect != store.Gone && v.left > -p.lifetime.staleIfError
 	aside := p.aside.Load()
@@ -277,7 +252,7 @@ func (c *cache) setAside(old, mark *page) bool {
 
 // fail notes a failed attempt to renew the page, and how long the handler asks to
 // be left alone.
-func (p *page) fail(err error, began snapshot, seq uint64, retryAfter time.Duration) {
+func (p *page) fail(err error, began invalidation.Snapshot, seq uint64, retryAfter time.Duration) {
 	for {
 		old := p.trouble.Load()
 		t := &trouble{failures: 1, err: err, began: began, seq: seq}
@@ -299,7 +274,7 @@ func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	out := Page{
 		Scheme: p.key.Scheme, Host: p.key.Host, Path: p.key.Path, Query: p.key.Query, Route: p.route.pattern,
 		Varied: pagekey.ParseHeader(p.key.Variant), Status: p.status, State: view.state, NotStored: p.pass.String(),
-		Generated: p.generated, Duration: p.took, Size: p.size, Tags: pagekey.PlainTags(p.subject.tags), Hits: p.hits.Load(),
+		Generated: p.generated, Duration: p.took, Size: p.size, Tags: pagekey.PlainTags(p.subject.Tags), Hits: p.hits.Load(),
 	}
 	if p.plain != nil {
 		out.Header, out.ETag = p.plain.snapshot()
@@ -333,7 +308,7 @@ type shelf struct {
 // time. The latter holds at most four fifths of the memory; what drops off its
 // end gets another life in the former (a segmented LRU).
 type cache struct {
-	table    *fence
+	table    *invalidation.Table
 	maxBytes int64
 
 	mu          sync.RWMutex
@@ -345,7 +320,7 @@ type cache struct {
 	oftenBytes  int64
 }
 
-func newCache(maxBytes int64, table *fence) *cache {
+func newCache(maxBytes int64, table *invalidation.Table) *cache {
 	c := &cache{table: table, maxBytes: maxBytes, shelves: make(map[string]*shelf), known: make(map[string]struct{})}
 	// The lists never evict by themselves: memory is counted in bytes.
 	c.once, _ = simplelru.NewLRU[pagekey.Key, *page](1<<31-1, nil)
@@ -569,7 +544,7 @@ func (c *cache) drop(p *page) {
 // judgeAll judges every page and drops what is gone. It holds no lock for more than
 // some pages at a time. It goes downwards: where a page is dropped, one from the end
 // takes its place, which was judged before, or has come since.
-func (c *cache) judgeAll(by *judgements) {
+func (c *cache) judgeAll(by *invalidation.Judgements) {
 	var some [256]*page
 	for end := -1; ; {
 		c.mu.RLock()
@@ -674,174 +649,6 @@ func (s *Site) Pages() iter.Seq[Page] {
 	}
 }
 
-// A table of invalidations takes an eighth of MaxBytes, and so do the debts: to judge
-// all pages, when it is full, then costs each invalidation about the same, whatever
-// MaxBytes is.
-const minTableBytes = 1 << 20
-
-// A fence keeps results that are older than an invalidation from passing for
-// fresh. Each invalidation leaves a version on its tags; a page carries the ones
-// of the moment when its generation began, and is compared with its tags when it
-// is read. So an invalidation costs the same however many pages it concerns, and
-// reaches those that are still on their way.
-//
-// What it remembers is bounded. When three quarters of that are used, all pages are
-// judged, and carry from then on what came of it; then whatever is older than the
-// oldest run under way is forgotten. No page notices.
-//
-// There are two orders of versions: the Site's own, of what was invalidated here,
-// which holds whatever becomes of the Store; and that of the Store, if there is one.
-type fence struct {
-	ours, theirs *store.Versions
-	clock        atomic.Uint64 // the newest of ours; moved with theirs, too, and when the table already holds it
-	seen         atomic.Uint64 // the newest of theirs that was heard of: what begins now begins after it
-	blinded      atomic.Bool   // whether anything was generated blind since the last contact
-	returns      atomic.Uint64 // how often the Store has come back
-
-	limit      int64         // of each table, in bytes
-	trigger    atomic.Int64  // from how many bytes on a compaction is worth it
-	followed   atomic.Uint64 // theirs are complete up to here
-	returnedAt atomic.Int64  // Unix time in ns at which the Store has come back last
-	judgeAll   func(*judgements)
-	overflown  func()     // is called where a table is full of what cannot be forgotten
-	compacting sync.Mutex // held by the one compaction; taken before mu
-
-	mu           sync.Mutex
-	running      map[hold]int    // the runs under way, by when they began; guarded by mu, as all below
-	pending      map[string]owed // what the Store is yet to hear of, by tag
-	pendingBytes int64
-	reset        store.Version // of the last Reset
-}
-
-// A hold keeps what was invalidated after it from being forgotten.
-type hold struct {
-	clock   uint64
-	version store.Version
-}
-
-// A judgement says what became of a page by what was invalidated up to a point.
-type judgement struct {
-	hold
-	effect store.Effect
-}
-
-// judgements are one judgement for each effect, which the pages share.
-type judgements [store.Gone + 1]*judgement
-
-// owed is an invalidation that the Store is yet to hear of.
-type owed struct {
-	effect store.Effect // the strongest
-	last   uint64       // the clock when it was asked for
-	due    bool         // whether nobody is telling the Store
-}
-
-// A debt says whether the Store is to hear of an invalidation.
-type debt int
-
-const (
-	paid   debt = iota // it has heard, or there is none
-	paying             // somebody is telling it
-	due                // somebody has to
-)
-
-// newFence returns an empty fence of two tables with a number of bytes each. It has
-// all pages judged by judgeAll before it forgets anything, and calls overflown where
-// a table is full of what cannot be forgotten.
-func newFence(limit int64, judgeAll func(*judgements), overflown func()) *fence {
-	f := &fence{
-		ours: store.NewVersions(math.MaxInt), theirs: store.NewVersions(math.MaxInt), limit: limit,
-		judgeAll: judgeAll, overflown: overflown, running: make(map[hold]int), pending: make(map[string]owed),
-	}
-	f.trigger.Store(limit / 4 * 3)
-	f.clock.Store(1) // a page that nobody has judged yet has 0
-	return f
-}
-
-// now returns the snapshot of what begins now.
-func (f *fence) now() snapshot {
-	return snapshot{clock: f.clock.Load(), version: store.Version(f.seen.Load())}
-}
-
-// beginRun returns the snapshot of a run that begins now. What is invalidated from now on is remembered until endRun.
-func (f *fence) beginRun() (snapshot, hold) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	t := f.now()
-	h := hold{t.clock, t.version}
-	f.running[h]++
-	return t, h
-}
-
-// endRun says that what has come of a run is stored, or never will be.
-func (f *fence) endRun(h hold) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.running[h]--; f.running[h] == 0 {
-		delete(f.running, h)
-	}
-}
-
-// makeRoom sees to it that the tables stay within their bound. It is called without
-// locks. Where they are full it waits for the compaction; mostly that is long over by
-// then.
-func (f *fence) makeRoom() {
-	switch n := f.tableBytes(); {
-	case n <= f.trigger.Load():
-	case n <= f.limit:
-		if f.compacting.TryLock() {
-			go func() {
-				defer f.compacting.Unlock()
-				f.compact()
-			}()
-		}
-	default:
-		f.compacting.Lock()
-		defer f.compacting.Unlock()
-		if f.tableBytes() > f.limit {
-			f.compact()
-		}
-	}
-}
-
-func (f *fence) tableBytes() int64 { return max(f.ours.Bytes(), f.theirs.Bytes()) }
-
-// compact judges all pages, and forgets what no run under way can be concerned by.
-// What is put meanwhile is from a run that was under way, or has begun since. It is
-// called under f.compacting.
-func (f *fence) compact() {
-	f.mu.Lock()
-	upto := hold{version: store.Version(f.followed.Load())} // before the clock, which was moved first
-	upto.clock = f.clock.Load()
-	oldest := upto
-	for h := range f.running {
-		oldest.clock, oldest.version = min(oldest.clock, h.clock), min(oldest.version, h.version)
-	}
-	f.mu.Unlock()
-	var by judgements
-	for effect := range by {
-		by[effect] = &judgement{upto, store.Effect(effect)}
-	}
-	f.judgeAll(&by)
-	const some = 256
-	for f.ours.Compact(store.Version(oldest.clock), some) {
-		runtime.Gosched()
-	}
-	for f.theirs.Compact(oldest.version, some) {
-		runtime.Gosched()
-	}
-	// Runs that are slower than the tables are large: what they make counts as
-	// invalidated. The pages are judged.
-	for _, table := range []*store.Versions{f.ours, f.theirs} {
-		if table.Bytes() <= f.limit {
-			continue
-		}
-		for table.Bytes() > f.limit/8*7 && table.Compact(math.MaxUint64, some) {
-		}
-		f.overflown()
-	}
-	f.trigger.Store(max(f.limit/4*3, min(f.limit, f.tableBytes()+f.limit/8)))
-}
-
 // warnOverflow says that a table was full of what could not be forgotten.
 func (s *Site) warnOverflow() {
 	if s.log != nil {
@@ -851,306 +658,40 @@ func (s *Site) warnOverflow() {
 }
 
 // judge stamps what the invalidations did to a page into it.
-func (p *page) judge(f *fence, by *judgements) store.Effect {
+func (p *page) judge(f *invalidation.Table, by *invalidation.Judgements) store.Effect {
 	effect := p.effect(f)
-	if mark := p.aside.Load(); mark != nil && !f.invalidatedSince(&mark.subject, &p.key, p.subject.tags) { // else it will count as such
-		mark.subject.judge(by, store.None)
+	if mark := p.aside.Load(); mark != nil && !f.SubjectSince(&mark.subject, &p.key, p.subject.Tags) { // else it will count as such
+		mark.subject.Judge(by, store.None)
 	}
-	if t := p.trouble.Load(); t != nil && !f.invalidated(&t.began, &p.key, p.subject.tags) { // likewise
+	if t := p.trouble.Load(); t != nil && !f.Since(&t.began, &p.key, p.subject.Tags) { // likewise
 		judged := *t
-		judged.began = by.advance(t.began)
+		judged.began = by.Advance(t.began)
 		p.trouble.CompareAndSwap(t, &judged) // who has come first has a newer one
 	}
-	p.subject.judge(by, effect)
+	p.subject.Judge(by, effect)
 	return effect
 }
 
-// judge stamps what a compaction makes of a subject into it.
-func (s *subject) judge(by *judgements, effect store.Effect) { s.judged.Store(by[effect]) }
-
-// advance returns the snapshot from which on what had no effect by a compaction is
-// still to be judged.
-func (by *judgements) advance(s snapshot) snapshot {
-	s.clock, s.version = max(s.clock, by[store.None].clock), max(s.version, by[store.None].version)
-	return s
-}
-
-// from returns the snapshot from which on a subject is still to be judged.
-func (s *subject) from(j *judgement) snapshot {
-	t := s.since
-	if j != nil {
-		t.clock, t.version = max(t.clock, j.clock), max(t.version, j.version)
-	}
-	return t
-}
-
-// see notes a version that the Store has given out.
-func (f *fence) see(v store.Version) {
-	for {
-		old := f.seen.Load()
-		if uint64(v) <= old || f.seen.CompareAndSwap(old, uint64(v)) {
-			return
-		}
-	}
-}
-
-// invalidate has an effect on all that is older, in the Site's own order. What is
-// owed is remembered until settle is told that the Store knows of it: it reports
-// false where there is too much of that already.
-func (f *fence) invalidate(effect store.Effect, d debt, tags ...string) (remembered bool) {
-	f.makeRoom()
-	defer f.makeRoom()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	clock, now := f.clock.Load()+1, time.Now()
-	for _, tag := range tags {
-		f.ours.Apply(now, store.Change{Tag: tag, Version: store.Version(clock), Effect: effect})
-	}
-	remembered = d == paid || f.owe(effect, clock, d == due, tags)
-	f.clock.Store(clock)
-	return remembered
-}
-
-// owedOverhead is what a debt takes beside its tag.
-const owedOverhead = 100
-
-// owe adds to what is owed to the Store. It reports false where that is too much to
-// be remembered. The debts of visitors leave a half to others. It is called under
-// f.mu.
-func (f *fence) owe(effect store.Effect, clock uint64, due bool, tags []string) (all bool) {
-	all = true
-	limit := f.limit
-	if !due {
-		limit /= 2
-	}
-	for _, tag := range tags {
-		o, ok := f.pending[tag]
-		if !ok {
-			n := owedOverhead + int64(len(tag))
-			if f.pendingBytes+n > limit {
-				all = false
-				continue
-			}
-			f.pendingBytes += n
-		}
-		f.pending[tag] = owed{max(o.effect, effect), clock, o.due || due}
-	}
-	return all
-}
-
-// forgive forgets a debt. It is called under f.mu.
-func (f *fence) forgive(tag string) {
-	delete(f.pending, tag)
-	f.pendingBytes -= owedOverhead + int64(len(tag))
-}
-
-// debts returns some of what is owed to the Store, by effect, and the clock.
-func (f *fence) debts() (m map[store.Effect][]string, clock uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	m = make(map[store.Effect][]string)
-	for tag, o := range f.pending {
-		if o.due {
-			m[o.effect] = append(m[o.effect], tag)
-			if len(m[o.effect]) == maxInvalidated {
-				break
-			}
-		}
-	}
-	return m, f.clock.Load()
-}
-
-// owedTo returns the strongest effect that the Store is yet to hear of on a page
-// that comes from there. What it has heard meanwhile is among theirs, and newer than
-// the ticket of whoever has asked it before.
-func (f *fence) owedTo(k *pagekey.Key, tags []string) (strongest store.Effect) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.pending) == 0 {
-		return store.None
-	}
-	look := func(tag string) { strongest = max(strongest, f.pending[tag].effect) }
-	for _, tag := range tags {
-		look(tag)
-	}
-	for tag := range k.Tags {
-		look(tag)
-	}
-	look(pagekey.Everything)
-	return strongest
-}
-
-// settle notes what the Store knows of, and the version that it gave it. It was
-// asked at a clock: what is owed since then is still so.
-func (f *fence) settle(effect store.Effect, v store.Version, asked uint64, tags ...string) {
-	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it is forgiven; see owedTo
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, tag := range tags {
-		if o, ok := f.pending[tag]; ok && o.effect <= effect && o.last <= asked {
-			f.forgive(tag)
-		}
-	}
-}
-
-// fallDue says that somebody who was telling the Store could not.
-func (f *fence) fallDue(tags []string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, tag := range tags {
-		if o, ok := f.pending[tag]; ok {
-			o.due = true
-			f.pending[tag] = o
-		}
-	}
-}
-
-func changesOf(effect store.Effect, v store.Version, tags []string) []store.Change {
-	list := make([]store.Change, len(tags))
-	for i, tag := range tags {
-		list[i] = store.Change{Tag: tag, Version: v, Effect: effect}
-	}
-	return list
-}
-
-// apply takes over what was invalidated in the Store.
-func (f *fence) apply(at time.Time, c store.Changes) {
-	f.see(c.Upto)
-	if len(c.List) == 0 && !c.Reset {
-		return
-	}
-	f.makeRoom()
-	if c.Reset {
-		f.theirs.Forget(at, c.Upto)
-	}
-	f.theirs.Apply(at, c.List...)
-	f.tick()
-}
-
-// follow takes over all that was invalidated in the Store up to a version.
-func (f *fence) follow(at time.Time, c store.Changes) {
-	if c.Reset && uint64(c.Upto) <= f.followed.Load() {
-		// Its order says nothing of what was judged further than that.
-		f.mu.Lock()
-		if c.Upto != f.reset {
-			f.reset = c.Upto
-			f.ours.Forget(at, store.Version(f.clock.Load()+1))
-			f.clock.Add(1)
-		}
-		f.mu.Unlock()
-	}
-	f.apply(at, c)
-	if uint64(c.Upto) > f.followed.Load() { // there is but one who follows
-		f.followed.Store(uint64(c.Upto))
-	}
-}
-
-// returned notes that the Store is back: what was generated without it counts as
-// stale.
-func (f *fence) returned() {
-	f.returnedAt.Store(time.Now().UnixNano())
-	f.returns.Add(1)
-	f.tick()
-}
-
-// tick moves the clock, so that every page is judged anew.
-func (f *fence) tick() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.clock.Add(1)
-}
-
 // effect returns the strongest effect on a page since its generation began.
-func (p *page) effect(f *fence) store.Effect {
-	if mark := p.aside.Load(); mark != nil && f.invalidatedSince(&mark.subject, &p.key, p.subject.tags) {
+func (p *page) effect(f *invalidation.Table) store.Effect {
+	if mark := p.aside.Load(); mark != nil && f.SubjectSince(&mark.subject, &p.key, p.subject.Tags) {
 		p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
 	}
-	return f.effect(&p.subject, &p.key)
-}
-
-// effect returns the strongest effect on what has a key since its generation began.
-func (f *fence) effect(s *subject, k *pagekey.Key) store.Effect {
-	for {
-		clock := f.clock.Load()
-		if v := s.verdict.Load(); v>>2 == clock {
-			return store.Effect(v & 3)
-		}
-		judged := s.judged.Load()
-		from := s.from(judged)
-		strongest, at := f.since(&from, k, s.tags)
-		if judged != nil && judged.effect > strongest {
-			strongest = judged.effect // s.at has its time
-		}
-		if s.storeEffect > strongest {
-			strongest, at = s.storeEffect, time.Time{}
-		}
-		if s.judged.Load() != judged {
-			continue // a compaction may have forgotten what there was to see
-		}
-		if strongest != store.None {
-			if at.Before(s.notBefore) {
-				at = s.notBefore
-			}
-			s.at.CompareAndSwap(0, max(1, at.UnixNano()))
-		}
-		s.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
-		return strongest
-	}
-}
-
-// invalidatedSince reports whether what has a key and tags was invalidated since the
-// generation of a subject began.
-func (f *fence) invalidatedSince(s *subject, k *pagekey.Key, tags []string) bool {
-	for {
-		judged := s.judged.Load()
-		from := s.from(judged)
-		was := f.invalidated(&from, k, tags)
-		if s.judged.Load() == judged {
-			return was
-		}
-	}
+	return f.Effect(&p.subject, &p.key)
 }
 
 // failing reports whether the last attempt to renew the page has failed. An
 // invalidation since then gives hope.
-func (p *page) failing(f *fence) bool {
+func (p *page) failing(f *invalidation.Table) bool {
 	for {
 		t := p.trouble.Load()
 		if t == nil {
 			return false
 		}
-		if was := f.invalidated(&t.began, &p.key, p.subject.tags); p.trouble.Load() == t {
+		if was := f.Since(&t.began, &p.key, p.subject.Tags); p.trouble.Load() == t {
 			return !was
 		}
 	}
-}
-
-// invalidated reports whether a page, as far as one knows its tags, was
-// invalidated after a generation began.
-func (f *fence) invalidated(since *snapshot, k *pagekey.Key, tags []string) bool {
-	if since.clock == f.clock.Load() {
-		return false
-	}
-	strongest, _ := f.since(since, k, tags)
-	return strongest != store.None
-}
-
-// since returns the strongest effect on what has one of the tags after a
-// generation began, and when that was.
-func (f *fence) since(began *snapshot, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
-	var buf [16]string // on the stack
-	all := append(append(buf[:0], tags...), pagekey.Everything)
-	for tag := range k.Tags {
-		all = append(all, tag)
-	}
-	strongest, at = f.ours.Effect(store.Version(began.clock), all)
-	if e, when := f.theirs.Effect(began.version, all); e > strongest {
-		strongest, at = e, when
-	}
-	if began.offline != 0 && began.offline <= f.returns.Load() && strongest == store.None {
-		return store.Stale, time.Unix(0, f.returnedAt.Load())
-	}
-	return strongest, at
 }
 
 // A second is the second level of the cache: the Store behind its guard.
@@ -1252,7 +793,7 @@ func (s *Site) follow(ctx context.Context) {
 				at = contact // the Store was away, and it can have been right after that
 			}
 			contact = now
-			s.table.follow(at, c)
+			s.table.Apply(at, c)
 			s.second.meets.Do(func() { close(s.second.met) })
 			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
 		},
@@ -1262,11 +803,11 @@ func (s *Site) follow(ctx context.Context) {
 			}
 		},
 		func() {
-			if !s.second.Down() && s.table.blinded.Swap(false) { // else it answers, but is not trusted yet
-				s.table.returned()
+			if !s.second.Down() { // else it answers, but is not trusted yet
+				s.table.Reconnected()
 			}
 			if now := time.Now(); now.After(next) {
-				if s.payDebts(ctx) {
+				if s.flush(ctx) {
 					pause = time.Second
 				} else {
 					next, pause = now.Add(pause), min(2*pause, time.Minute)
@@ -1275,27 +816,23 @@ func (s *Site) follow(ctx context.Context) {
 		})
 }
 
-// payDebts tells the Store what it has not yet heard of, and reports whether it
+// flush tells the Store what it has not yet heard of, and reports whether it
 // has now.
-func (s *Site) payDebts(ctx context.Context) bool {
+func (s *Site) flush(ctx context.Context) bool {
 	for {
-		debts, asked := s.table.debts()
-		if len(debts) == 0 {
+		undelivered, asked := s.table.Undelivered()
+		if len(undelivered) == 0 {
 			return true
 		}
-		for effect, tags := range debts {
+		for effect, tags := range undelivered {
 			v, err := s.second.Invalidate(ctx, effect, tags...)
 			if err != nil {
 				return false
 			}
-			s.table.settle(effect, v, asked, tags...)
+			s.table.Ack(effect, v, asked, tags...)
 		}
 	}
 }
-
-// maxInvalidated is of how many tags the Store is told at a time where it has missed
-// some.
-const maxInvalidated = 1000
 
 // storeKey returns the key of a page in the Store. Host and scheme are always part of
 // it, and so is where they are from: others may use the same Store, and a Host that a
@@ -1322,7 +859,7 @@ const keepStale = 30 * 24 * time.Hour
 
 // record returns the page as the Store keeps it.
 func (p *page) record(key string) *store.Record {
-	rec := &store.Record{Version: p.order.Version, Fence: p.order.Fence, Tags: slices.Clone(p.subject.tags), Data: p.encode(key)}
+	rec := &store.Record{Version: p.order.Version, Fence: p.order.Fence, Tags: slices.Clone(p.subject.Tags), Data: p.encode(key)}
 	for tag := range p.key.Tags {
 		rec.Tags = append(rec.Tags, tag)
 	}
@@ -1365,8 +902,8 @@ func (p *page) encode(key string) []byte {
 	} {
 		b = binary.AppendVarint(b, n)
 	}
-	b = binary.AppendUvarint(b, uint64(len(p.subject.tags)))
-	for _, tag := range p.subject.tags {
+	b = binary.AppendUvarint(b, uint64(len(p.subject.Tags)))
+	for _, tag := range p.subject.Tags {
 		b = pagekey.AppendString(b, tag)
 	}
 	var flags byte
@@ -1428,7 +965,7 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 		lifetime: lifetime{time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())},
 	}
 	for n := d.count(); n > 0; n-- {
-		p.subject.tags = append(p.subject.tags, string(d.bytes()))
+		p.subject.Tags = append(p.subject.Tags, string(d.bytes()))
 	}
 	flags := d.byte()
 	etag, h := string(d.bytes()), make(http.Header)
@@ -1447,8 +984,8 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 	if flags&hasOwnETag != 0 {
 		p.validators.etag = etag
 	}
-	if slices.Equal(p.subject.tags, req.route.Tags) {
-		p.subject.tags = req.route.Tags
+	if slices.Equal(p.subject.Tags, req.route.Tags) {
+		p.subject.Tags = req.route.Tags
 	}
 	if !p.ownControl { // what goes out is what this instance is told to say
 		h["Cache-Control"] = []string{req.route.control(p.status, p.lifetime)}

@@ -19,6 +19,7 @@ import (
 	"unique"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 )
 
@@ -250,7 +251,7 @@ func (f *flight) renewed(merged http.Header) *page {
 // passMark makes the note that the response may not be stored.
 func (f *flight) passMark(why refusal) *page {
 	return &page{
-		key: f.key, route: f.route, pattern: f.pattern, subject: subject{since: f.began}, seq: f.seq, order: f.lease,
+		key: f.key, route: f.route, pattern: f.pattern, subject: invalidation.Subject{Since: f.began}, seq: f.seq, order: f.lease,
 		generated: time.Now(), pass: why, size: pageOverhead + f.key.Size(),
 	}
 }
@@ -270,7 +271,7 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &page{
 		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(),
-		subject: subject{since: f.began, tags: tagsOf(f.route, h)}, seq: f.seq, order: f.lease,
+		subject: invalidation.Subject{Since: f.began, Tags: tagsOf(f.route, h)}, seq: f.seq, order: f.lease,
 		status: status, generated: time.Now(), ownControl: h["Cache-Control"] != nil,
 	}
 	var explicit bool
@@ -321,9 +322,9 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
 	p.size = pageOverhead + p.key.Size() + p.plain.bytes() + p.gzip.bytes()
-	if ofRoute := p.route.Tags; !slices.Equal(p.subject.tags, ofRoute) {
-		p.size += int64(16 * cap(p.subject.tags))
-		for i, tag := range p.subject.tags {
+	if ofRoute := p.route.Tags; !slices.Equal(p.subject.Tags, ofRoute) {
+		p.size += int64(16 * cap(p.subject.Tags))
+		for i, tag := range p.subject.Tags {
 			if !pagekey.IsBucket(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
 				p.size += pagekey.StringSize(tag)
 			}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/memory"
@@ -119,7 +120,7 @@ func TestCompactionOracle(t *testing.T) {
 	}
 	type run struct {
 		p *page
-		h hold
+		h invalidation.Hold
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -127,7 +128,7 @@ func TestCompactionOracle(t *testing.T) {
 	for range 20 {
 		overflown, version := false, store.Version(0)
 		var c *cache
-		table := newFence(50_000, func(by *judgements) { c.judgeAll(by) }, func() { overflown = true })
+		table := invalidation.New(50_000, func(by *invalidation.Judgements) { c.judgeAll(by) }, func() { overflown = true })
 		c = newCache(1<<30, table)
 		var ours, theirs []entry
 		var runs []run
@@ -137,22 +138,22 @@ func TestCompactionOracle(t *testing.T) {
 		strongest := func(p *page) (want store.Effect) {
 			look := func(list []entry, since uint64) {
 				for _, e := range list {
-					if e.at > since && e.effect > want && slices.Contains(p.subject.tags, e.tag) {
+					if e.at > since && e.effect > want && slices.Contains(p.subject.Tags, e.tag) {
 						want = e.effect
 					}
 				}
 			}
-			look(ours, p.subject.since.clock)
-			look(theirs, uint64(p.subject.since.version))
+			look(ours, p.subject.Since.Clock)
+			look(theirs, uint64(p.subject.Since.Version))
 			return want
 		}
 		for range 3000 {
 			switch n := rng.IntN(20); {
 			case n < 4 && len(runs) < 20:
-				began, h := table.beginRun()
-				p := &page{key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, route: rt, subject: subject{since: began}, size: 1, generated: time.Now()}
+				began, h := table.BeginRun()
+				p := &page{key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, route: rt, subject: invalidation.Subject{Since: began}, size: 1, generated: time.Now()}
 				for range rng.IntN(3) {
-					p.subject.tags = append(p.subject.tags, tag())
+					p.subject.Tags = append(p.subject.Tags, tag())
 				}
 				runs = append(runs, run{p, h})
 			case n < 7 && len(runs) > 0:
@@ -164,21 +165,19 @@ func TestCompactionOracle(t *testing.T) {
 				} else if strongest(r.p) != store.Gone && !overflown {
 					t.Fatal("not stored, and not gone")
 				}
-				table.endRun(r.h)
+				table.EndRun(r.h)
 			case n < 12:
 				e := entry{tag(), 0, effect()}
-				table.invalidate(e.effect, paid, e.tag)
-				e.at = table.clock.Load()
+				table.Invalidate(e.effect, invalidation.Delivered, e.tag)
+				e.at = table.Clock()
 				ours = append(ours, e)
 			case n < 17:
 				version += store.Version(1 + rng.IntN(3))
 				e := entry{tag(), uint64(version), effect()}
-				table.follow(time.Now(), store.Changes{List: changesOf(e.effect, version, []string{e.tag}), Upto: version})
+				table.Apply(time.Now(), store.Changes{List: invalidation.ChangesOf(e.effect, version, []string{e.tag}), Upto: version})
 				theirs = append(theirs, e)
 			case n == 17 && rng.IntN(30) == 0:
-				table.compacting.Lock()
-				table.compact()
-				table.compacting.Unlock()
+				table.Compact()
 			default:
 				for p := range pages {
 					got, want := p.effect(table), strongest(p)
@@ -197,8 +196,8 @@ func TestCompactionOracle(t *testing.T) {
 				}
 			}
 		}
-		if n := table.tableBytes(); n > table.limit+1000 {
-			t.Errorf("the tables take %d bytes of %d", n, table.limit)
+		if n := table.Bytes(); n > 50_000+1000 {
+			t.Errorf("the tables take %d bytes of 50,000", n)
 		}
 	}
 }

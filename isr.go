@@ -51,6 +51,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
@@ -279,7 +280,7 @@ type Site struct {
 	observe func(Event)
 	counts  [StoreFailed + 1]atomic.Uint64
 
-	table     *fence
+	table     *invalidation.Table
 	cache     *cache
 	locations locations
 	second    *second // nil without a Store
@@ -312,7 +313,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		observe: opts.Observe,
 	}
 	s.patterns.Init(h, s.origin)
-	s.table = newFence(max(maxBytes/8, minTableBytes), func(by *judgements) { s.cache.judgeAll(by) }, sync.OnceFunc(s.warnOverflow))
+	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.judgeAll(by) }, sync.OnceFunc(s.warnOverflow))
 	s.cache = newCache(maxBytes, s.table)
 	s.locations.init()
 	s.maxStreaming = max(s.limit, maxBytes/4)
@@ -385,7 +386,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.pass(fwdTooLong)
 		return
 	}
-	v.asked = s.table.clock.Load()
+	v.asked = s.table.Clock()
 	for {
 		p, effect := s.cache.get(&v.key, shelf)
 		switch view := p.view(effect, v.start); {
@@ -434,7 +435,7 @@ type visit struct {
 	start time.Time
 	route *route
 	key   pagekey.Key
-	asked uint64   // the fence's clock when the visitor asked
+	asked uint64   // the table's clock when the visitor asked
 	tags  []string // of the page that they get
 }
 
@@ -457,7 +458,7 @@ func (v *visit) hit(p *page, view view) {
 		kind = StaleHit
 	}
 	p.hits.Add(1)
-	v.tags = p.subject.tags
+	v.tags = p.subject.Tags
 	v.site.cache.touch(p, v.start)
 	p.serve(v.w, v.r, view)
 	v.done(kind, p.status, view.age, nil)
@@ -541,7 +542,7 @@ func (v *visit) showStale() bool {
 
 // stream passes on what is too large to be stored.
 func (v *visit) stream(st *stream) bool {
-	if st.began.clock < v.asked && v.site.table.invalidated(&st.began, &v.key, st.tags) {
+	if st.began.Clock < v.asked && v.site.table.Since(&st.began, &v.key, st.tags) {
 		st.close()
 		return false
 	}
@@ -571,7 +572,7 @@ func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 	case view.state == Fresh: // by another run, begun later
 		v.hit(p, view)
 	case view.shows():
-		v.tags = p.subject.tags
+		v.tags = p.subject.Tags
 		p.serveForwarded(v.w, v.r, view, fwd)
 		v.done(StaleHit, p.status, view.age, err)
 	default:
@@ -613,7 +614,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 	switch {
 	case made.pass != (refusal{}):
 		v.passUncacheable()
-	case effect != store.None && made.subject.since.clock < v.asked:
+	case effect != store.None && made.subject.Since.Clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
 		// the run began and, for all one knows, before the visitor asked. Any run
 		// that he can join from now on has begun since.
@@ -621,7 +622,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 	default:
 		fwd.Stored = f.outcome.stored
 		view := made.view(effect, time.Now())
-		v.tags = made.subject.tags
+		v.tags = made.subject.Tags
 		made.serveForwarded(v.w, v.r, view, fwd)
 		v.done(Miss, made.status, view.age, nil)
 	}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
@@ -84,7 +85,7 @@ type runs struct {
 	paths   map[string]int // how many runs there are at a canonical path
 	active  int            // runs under way
 	behind  int            // what is on its way to the Store, while nobody waits for it
-	fence   uint64         // the last ticket's
+	seq     uint64         // the last run's
 	closed  bool
 	idle    chan struct{} // closed when closed is set and nothing is under way
 }
@@ -208,10 +209,10 @@ type flight struct {
 	// it may find in the Store what it is to replace, and the lease for it.
 	started bool // whether began holds
 	old     *page
-	began   snapshot     // in the orders of invalidations
-	seq     uint64       // which run of the Site it is
-	hold    hold         // of what was invalidated since it began
-	lease   store.Ticket // the Store's; zero where it could not be had
+	began   invalidation.Snapshot // in the orders of invalidations
+	seq     uint64                // which run of the Site it is
+	hold    invalidation.Hold     // of what was invalidated since it began
+	lease   store.Ticket          // the Store's; zero where it could not be had
 
 	first  *look         // what came of asking the Store before there was a slot
 	looked func()        // closes found, once
@@ -575,7 +576,7 @@ func (f *flight) replaces() *page {
 // tags returns the tags that the page will have, as far as one can know.
 func (f *flight) tags() []string {
 	if !f.old.unknown() {
-		return f.old.subject.tags
+		return f.old.subject.Tags
 	}
 	return f.route.Tags
 }
@@ -583,21 +584,21 @@ func (f *flight) tags() []string {
 // isOutdated reports whether what the run is about to say was invalidated since it
 // began, as far as one can know. It is called under runs.mu.
 func (f *flight) isOutdated() bool {
-	return f.started && f.site.table.invalidated(&f.began, &f.key, f.tags())
+	return f.started && f.site.table.Since(&f.began, &f.key, f.tags())
 }
 
 // stamp notes that a run begins at this moment. It is called under runs.mu.
 func (s *Site) stamp(f *flight) {
 	r := &s.runs
-	r.fence++
+	r.seq++
 	if f.counted {
-		f.began = s.table.now()
+		f.began = s.table.Now()
 	} else {
-		f.began, f.hold = s.table.beginRun()
+		f.began, f.hold = s.table.BeginRun()
 		f.counted = true
 		r.active++
 	}
-	f.seq = r.fence
+	f.seq = r.seq
 }
 
 // start begins a run. It is called under runs.mu.
@@ -642,7 +643,7 @@ func (s *Site) lookFirst(f *flight) {
 	s.stamp(f)
 	go func() {
 		s.second.meet()
-		first := look{reconnects: s.table.returns.Load()}
+		first := look{reconnects: s.table.Reconnects()}
 		var ended bool
 		ended, first.err = f.look(s.storeKey(&f.key))
 		f.looked()
@@ -748,7 +749,7 @@ func (f *flight) call() bool {
 // what another instance has made is as good as one's own.
 func (f *flight) look(key string) (ended bool, err error) {
 	s := f.site
-	judged := s.table.now()
+	judged := s.table.Now()
 	rec, effect, err := s.second.Get(context.Background(), key)
 	if err == nil && f.take(key, rec, effect, judged) {
 		return true, nil
@@ -774,7 +775,7 @@ func (f *flight) lookUp() (ended bool) {
 	s, ctx, key := f.site, context.Background(), f.site.storeKey(&f.key)
 	defer f.looked()
 	s.second.meet()
-	begin, returns := time.Now(), s.table.returns.Load()
+	begin, returns := time.Now(), s.table.Reconnects()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		var err error
 		if f.first != nil {
@@ -795,7 +796,7 @@ func (f *flight) lookUp() (ended bool) {
 			f.goBlind(returns)
 			return false
 		}
-		clock := s.table.clock.Load()
+		clock := s.table.Clock()
 		t, err := s.second.Begin(ctx, key, f.leaseTTL())
 		if err != nil {
 			f.goBlind(returns)
@@ -824,7 +825,7 @@ func (f *flight) leaseTTL() time.Duration {
 
 // take stores what the Store has returned, if it is newer than what is stored
 // here. It reports whether the run has ended with that.
-func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged snapshot) bool {
+func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged invalidation.Snapshot) bool {
 	s := f.site
 	p, err := decode(rec.Data, key, &f.pageRequest)
 	if err != nil {
@@ -833,13 +834,13 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 		s.report(e)
 		return false
 	}
-	effect = max(effect, s.table.owedTo(&p.key, p.subject.tags))
-	p.order, p.seq, p.subject.storeEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
-	p.subject.since = snapshot{clock: judged.clock, version: max(judged.version, rec.Version)}
+	effect = max(effect, s.table.UndeliveredEffect(&p.key, p.subject.Tags))
+	p.order, p.seq, p.subject.StoreEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
+	p.subject.Since = invalidation.Snapshot{Clock: judged.Clock, Version: max(judged.Version, rec.Version)}
 	if now := time.Now(); p.generated.After(now) { // by a clock that is ahead of ours
 		p.generated = now
 	}
-	p.subject.notBefore = p.began()
+	p.subject.NotBefore = p.began()
 	told := store.None // of what is stored here
 	switch old := s.cache.peek(&f.key); {
 	case old != nil && !p.newerThan(old): // another run of this instance has been here
@@ -892,9 +893,9 @@ func (f *flight) permitted(t store.Ticket, clock uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.lease = t
-	f.began.clock = clock
-	f.began.version = max(f.began.version, t.Version)
-	f.site.table.see(t.Version)
+	f.began.Clock = clock
+	f.began.Version = max(f.began.Version, t.Version)
+	f.site.table.Observe(t.Version)
 }
 
 // goBlind notes that the Store has given no ticket, unless it has before.
@@ -905,8 +906,8 @@ func (f *flight) goBlind(returns uint64) {
 	r := &f.site.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f.site.table.blinded.Store(true)
-	f.began.offline = returns + 1
+	f.site.table.GeneratedOffline()
+	f.began.Offline = returns + 1
 }
 
 // stepBack gives the slot of a run that waits for another instance to one that has
@@ -959,7 +960,7 @@ func (f *flight) putBehind() {
 	}()
 	<-f.done
 	key, out, lease := s.storeKey(&f.key), &f.outcome, f.permit()
-	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.subject.since.offline == 0 {
+	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.subject.Since.Offline == 0 {
 		err := s.second.Put(ctx, key, lease, p.record(key))
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
@@ -1001,7 +1002,7 @@ func (f *flight) end(out outcome) bool {
 		p.took = took // and old stands by
 	} else if p != nil {
 		p.took = took
-		p.subject.notBefore = p.began()
+		p.subject.NotBefore = p.began()
 		evicted, out.stored = s.cache.put(p, f.isByName())
 	} else if old != nil && old.seq <= f.seq {
 		old.fail(out.err, f.began, f.seq, out.retryAfter)
@@ -1045,7 +1046,7 @@ func (s *Site) land(f *flight) {
 	if f.counted {
 		f.counted = false
 		r.active--
-		s.table.endRun(f.hold)
+		s.table.EndRun(f.hold)
 	}
 	r.rest()
 }
@@ -1094,7 +1095,7 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 	case p.pass != (refusal{}):
 		s.warn(p.route, p.pass, p.key.Path)
 	default:
-		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.tags)
+		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.Tags)
 		e.Changed = s.observe != nil && (f.old.unknown() || f.old.status != p.status || !bytes.Equal(f.old.plain.body, p.plain.body))
 		s.report(e)
 	}
@@ -1108,7 +1109,7 @@ func (s *Site) event(kind Kind, k *pagekey.Key, rt *route) Event {
 func (s *Site) reportEvicted(pages []*page) {
 	for _, p := range pages {
 		e := s.event(Evicted, &p.key, p.route)
-		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.tags)
+		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.Tags)
 		s.report(e)
 	}
 }
@@ -1325,7 +1326,7 @@ type stream struct {
 	header http.Header
 	begin  []byte
 	rest   *io.PipeReader // a read of nothing is a flush
-	began  snapshot
+	began  invalidation.Snapshot
 	route  *route
 	tags   []string
 	ctx    *deadlineContext // of the run

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/webhook"
 	"github.com/isr-go/isr/store"
@@ -340,35 +341,35 @@ func (s *Site) purge(ctx context.Context, targets []target) error {
 // of it; then it holds here, and the Store is told when it answers again.
 func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
 	if s.second == nil || len(tags) == 0 {
-		s.table.invalidate(effect, paid, tags...)
+		s.table.Invalidate(effect, invalidation.Delivered, tags...)
 		return nil
 	}
-	asked := s.table.now()
+	asked := s.table.Now()
 	v, err := s.second.Invalidate(ctx, effect, tags...)
-	if err == nil && v <= asked.version {
+	if err == nil && v <= asked.Version {
 		err = errors.New("its versions have gone back")
 	}
 	if err != nil {
-		if !s.table.invalidate(effect, due, tags...) {
-			err = fmt.Errorf("%w; and it is owed so much already that it will not be told", err)
+		if !s.table.Invalidate(effect, invalidation.Pending, tags...) {
+			err = fmt.Errorf("%w; and the outbox is full, so that it will not be told later", err)
 		}
 		return fmt.Errorf("isr: the Store, and with it other instances and the next start, may not know of it: %w", err)
 	}
-	s.table.invalidate(effect, paid, tags...) // here it holds whatever the Store makes of it
-	s.table.settle(effect, v, asked.clock, tags...)
+	s.table.Invalidate(effect, invalidation.Delivered, tags...) // here it holds whatever the Store makes of it
+	s.table.Ack(effect, v, asked.Clock, tags...)
 	return nil
 }
 
 // tellStore is invalidate for those who cannot wait for the Store, or not for
 // long: it holds here at once. The channel is closed when the Store has been told,
-// or has failed; or where too many are telling it, and it is told with the next debts.
+// or has failed; or where too many are telling it, and it is told with what is undelivered.
 func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
-	s.table.invalidate(effect, paying, tags...)
-	asked, told := s.table.clock.Load(), make(chan struct{})
+	s.table.Invalidate(effect, invalidation.InFlight, tags...)
+	asked, told := s.table.Clock(), make(chan struct{})
 	select {
 	case s.second.tellers <- struct{}{}:
 	default:
-		s.table.fallDue(tags)
+		s.table.Nack(tags)
 		close(told)
 		return told
 	}
@@ -386,9 +387,9 @@ func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
 			r.rest()
 		}()
 		if v, err := s.second.Invalidate(context.Background(), effect, tags...); err == nil {
-			s.table.settle(effect, v, asked, tags...)
+			s.table.Ack(effect, v, asked, tags...)
 		} else {
-			s.table.fallDue(tags)
+			s.table.Nack(tags)
 		}
 	}()
 	return told
@@ -424,7 +425,7 @@ func (s *Site) changed(c *change, known bool) bool {
 	}
 	switch {
 	case here && (s.second == nil || !known):
-		s.table.invalidate(c.effect, paid, tag)
+		s.table.Invalidate(c.effect, invalidation.Delivered, tag)
 	case known && (here || c.elsewhere && s.second.strangers.take(time.Now())):
 		select {
 		case <-s.tellStore(c.effect, tag):

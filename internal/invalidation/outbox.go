@@ -1,0 +1,131 @@
+package invalidation
+
+import (
+	"time"
+
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/store"
+)
+
+// entry is an invalidation that the Store is yet to hear of.
+type entry struct {
+	effect  store.Effect // the strongest
+	last    uint64       // the clock when it was asked for
+	pending bool         // whether nobody is telling the Store
+}
+
+// A Delivery says whether the Store is to hear of an invalidation.
+type Delivery int
+
+const (
+	Delivered Delivery = iota // it has heard, or there is none
+	InFlight                  // somebody is telling it
+	Pending                   // somebody has to
+)
+
+// entryOverhead is what an entry takes beside its tag.
+const entryOverhead = 100
+
+// enter adds to what the Store is yet to hear of. It reports false where that is too
+// much to be remembered. The entries of visitors leave a half to others. It is called under
+// f.mu.
+func (f *Table) enter(effect store.Effect, clock uint64, due bool, tags []string) (all bool) {
+	all = true
+	limit := f.limit
+	if !due {
+		limit /= 2
+	}
+	for _, tag := range tags {
+		o, ok := f.outbox[tag]
+		if !ok {
+			n := entryOverhead + int64(len(tag))
+			if f.outboxBytes+n > limit {
+				all = false
+				continue
+			}
+			f.outboxBytes += n
+		}
+		f.outbox[tag] = entry{max(o.effect, effect), clock, o.pending || due}
+	}
+	return all
+}
+
+// forget drops an entry. It is called under f.mu.
+func (f *Table) forget(tag string) {
+	delete(f.outbox, tag)
+	f.outboxBytes -= entryOverhead + int64(len(tag))
+}
+
+// Undelivered returns some of what the Store is yet to hear of, by effect, and the
+// clock.
+func (f *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m = make(map[store.Effect][]string)
+	for tag, o := range f.outbox {
+		if o.pending {
+			m[o.effect] = append(m[o.effect], tag)
+			if len(m[o.effect]) == MaxBatch {
+				break
+			}
+		}
+	}
+	return m, f.clock.Load()
+}
+
+// UndeliveredEffect returns the strongest effect that the Store is yet to hear of on a page
+// that comes from there. What it has heard meanwhile is among theirs, and newer than
+// the ticket of whoever has asked it before.
+func (f *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest store.Effect) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.outbox) == 0 {
+		return store.None
+	}
+	look := func(tag string) { strongest = max(strongest, f.outbox[tag].effect) }
+	for _, tag := range tags {
+		look(tag)
+	}
+	for tag := range k.Tags {
+		look(tag)
+	}
+	look(pagekey.Everything)
+	return strongest
+}
+
+// Ack notes what the Store knows of, and the version that it gave it. It was
+// asked at a clock: what was entered since then stays.
+func (f *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...string) {
+	f.apply(time.Now(), store.Changes{List: ChangesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, tag := range tags {
+		if o, ok := f.outbox[tag]; ok && o.effect <= effect && o.last <= asked {
+			f.forget(tag)
+		}
+	}
+}
+
+// Nack says that somebody who was telling the Store could not.
+func (f *Table) Nack(tags []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, tag := range tags {
+		if o, ok := f.outbox[tag]; ok {
+			o.pending = true
+			f.outbox[tag] = o
+		}
+	}
+}
+
+func ChangesOf(effect store.Effect, v store.Version, tags []string) []store.Change {
+	list := make([]store.Change, len(tags))
+	for i, tag := range tags {
+		list[i] = store.Change{Tag: tag, Version: v, Effect: effect}
+	}
+	return list
+}
+
+// MaxBatch is of how many tags the Store is told at a time where it has missed
+// some.
+const MaxBatch = 1000

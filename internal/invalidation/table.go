@@ -1,0 +1,230 @@
+// Package invalidation says which pages an invalidation has reached: in the Site's own
+// order, of what was invalidated here, and in that of the Store. Each invalidation costs
+// the same however many pages it concerns, and concerns no others, however many there
+// have been.
+package invalidation
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/store"
+)
+
+// A table of invalidations takes an eighth of MaxBytes, and so does the outbox: to judge
+// all pages, when it is full, then costs each invalidation about the same, whatever
+// MaxBytes is.
+const MinBytes = 1 << 20
+
+// A Table keeps results that are older than an invalidation from passing for
+// fresh. Each invalidation leaves a version on its tags; a page carries the ones
+// of the moment when its generation began, and is compared with its tags when it
+// is read. So an invalidation costs the same however many pages it concerns, and
+// reaches those that are still on their way.
+//
+// What it remembers is bounded. When three quarters of that are used, all pages are
+// judged, and carry from then on what came of it; then whatever is older than the
+// oldest run under way is forgotten. No page notices.
+//
+// There are two orders of versions: the Site's own, of what was invalidated here,
+// which holds whatever becomes of the Store; and that of the Store, if there is one.
+type Table struct {
+	ours, theirs     *store.Versions
+	clock            atomic.Uint64 // the newest of ours; moved with theirs, too, and when the table already holds it
+	highest          atomic.Uint64 // the newest of theirs that was heard of: what begins now begins after it
+	generatedOffline atomic.Bool   // whether anything was generated blind since the last contact
+	reconnects       atomic.Uint64 // how often the Store has come back
+
+	limit         int64         // of each table, in bytes
+	trigger       atomic.Int64  // from how many bytes on a compaction is worth it
+	followed      atomic.Uint64 // theirs are complete up to here
+	reconnectedAt atomic.Int64  // Unix time in ns at which the Store has come back last
+	judgeAll      func(*Judgements)
+	overflown     func()     // is called where a table is full of what cannot be forgotten
+	compacting    sync.Mutex // held by the one compaction; taken before mu
+
+	mu          sync.Mutex
+	running     map[Hold]int     // the runs under way, by when they began; guarded by mu, as all below
+	outbox      map[string]entry // what the Store is yet to hear of, by tag
+	outboxBytes int64
+	reset       store.Version // of the last Reset
+}
+
+// New returns an empty Table, of two orders with a number of bytes each. It has
+// all pages judged by judgeAll before it forgets anything, and calls overflown where
+// a table is full of what cannot be forgotten.
+func New(limit int64, judgeAll func(*Judgements), overflown func()) *Table {
+	f := &Table{
+		ours: store.NewVersions(math.MaxInt), theirs: store.NewVersions(math.MaxInt), limit: limit,
+		judgeAll: judgeAll, overflown: overflown, running: make(map[Hold]int), outbox: make(map[string]entry),
+	}
+	f.trigger.Store(limit / 4 * 3)
+	f.clock.Store(1) // a page that nobody has judged yet has 0
+	return f
+}
+
+// Clock returns the newest moment in the Site's own order.
+func (f *Table) Clock() uint64 { return f.clock.Load() }
+
+// Reconnects returns how often the Store has come back.
+func (f *Table) Reconnects() uint64 { return f.reconnects.Load() }
+
+// GeneratedOffline notes that something was generated without the Store: it counts as
+// stale when that is back.
+func (f *Table) GeneratedOffline() { f.generatedOffline.Store(true) }
+
+// Now returns the snapshot of what begins now.
+func (f *Table) Now() Snapshot {
+	return Snapshot{Clock: f.clock.Load(), Version: store.Version(f.highest.Load())}
+}
+
+// Observe notes a version that the Store has given out.
+func (f *Table) Observe(v store.Version) {
+	for {
+		old := f.highest.Load()
+		if uint64(v) <= old || f.highest.CompareAndSwap(old, uint64(v)) {
+			return
+		}
+	}
+}
+
+// Invalidate has an effect on all that is older, in the Site's own order. What is
+// undelivered is remembered until Ack is told that the Store knows of it: it reports
+// false where there is too much of that already.
+func (f *Table) Invalidate(effect store.Effect, d Delivery, tags ...string) (remembered bool) {
+	f.makeRoom()
+	defer f.makeRoom()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clock, now := f.clock.Load()+1, time.Now()
+	for _, tag := range tags {
+		f.ours.Apply(now, store.Change{Tag: tag, Version: store.Version(clock), Effect: effect})
+	}
+	remembered = d == Delivered || f.enter(effect, clock, d == Pending, tags)
+	f.clock.Store(clock)
+	return remembered
+}
+
+// apply takes over what was invalidated in the Store.
+func (f *Table) apply(at time.Time, c store.Changes) {
+	f.Observe(c.Upto)
+	if len(c.List) == 0 && !c.Reset {
+		return
+	}
+	f.makeRoom()
+	if c.Reset {
+		f.theirs.Forget(at, c.Upto)
+	}
+	f.theirs.Apply(at, c.List...)
+	f.tick()
+}
+
+// Apply takes over all that was invalidated in the Store up to a version.
+func (f *Table) Apply(at time.Time, c store.Changes) {
+	if c.Reset && uint64(c.Upto) <= f.followed.Load() {
+		// Its order says nothing of what was judged further than that.
+		f.mu.Lock()
+		if c.Upto != f.reset {
+			f.reset = c.Upto
+			f.ours.Forget(at, store.Version(f.clock.Load()+1))
+			f.clock.Add(1)
+		}
+		f.mu.Unlock()
+	}
+	f.apply(at, c)
+	if uint64(c.Upto) > f.followed.Load() { // there is but one who follows
+		f.followed.Store(uint64(c.Upto))
+	}
+}
+
+// Reconnected notes that the Store is back: what was generated without it counts as
+// stale.
+func (f *Table) Reconnected() {
+	if !f.generatedOffline.Swap(false) {
+		return
+	}
+	f.reconnectedAt.Store(time.Now().UnixNano())
+	f.reconnects.Add(1)
+	f.tick()
+}
+
+// tick moves the clock, so that every page is judged anew.
+func (f *Table) tick() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.clock.Add(1)
+}
+
+// Effect returns the strongest effect on what has a key since its generation began.
+func (f *Table) Effect(s *Subject, k *pagekey.Key) store.Effect {
+	for {
+		clock := f.clock.Load()
+		if v := s.verdict.Load(); v>>2 == clock {
+			return store.Effect(v & 3)
+		}
+		judged := s.judged.Load()
+		from := s.from(judged)
+		strongest, at := f.effectSince(&from, k, s.Tags)
+		if judged != nil && judged.effect > strongest {
+			strongest = judged.effect // s.at has its time
+		}
+		if s.StoreEffect > strongest {
+			strongest, at = s.StoreEffect, time.Time{}
+		}
+		if s.judged.Load() != judged {
+			continue // a compaction may have forgotten what there was to see
+		}
+		if strongest != store.None {
+			if at.Before(s.NotBefore) {
+				at = s.NotBefore
+			}
+			s.effectAt.CompareAndSwap(0, max(1, at.UnixNano()))
+		}
+		s.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
+		return strongest
+	}
+}
+
+// SubjectSince reports whether what has a key and tags was invalidated since the
+// generation of a subject began.
+func (f *Table) SubjectSince(s *Subject, k *pagekey.Key, tags []string) bool {
+	for {
+		judged := s.judged.Load()
+		from := s.from(judged)
+		was := f.Since(&from, k, tags)
+		if s.judged.Load() == judged {
+			return was
+		}
+	}
+}
+
+// Since reports whether a page, as far as one knows its tags, was
+// invalidated after a generation began.
+func (f *Table) Since(since *Snapshot, k *pagekey.Key, tags []string) bool {
+	if since.Clock == f.clock.Load() {
+		return false
+	}
+	strongest, _ := f.effectSince(since, k, tags)
+	return strongest != store.None
+}
+
+// effectSince returns the strongest effect on what has one of the tags after a
+// generation began, and when that was.
+func (f *Table) effectSince(began *Snapshot, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
+	var buf [16]string // on the stack
+	all := append(append(buf[:0], tags...), pagekey.Everything)
+	for tag := range k.Tags {
+		all = append(all, tag)
+	}
+	strongest, at = f.ours.Effect(store.Version(began.Clock), all)
+	if e, when := f.theirs.Effect(began.Version, all); e > strongest {
+		strongest, at = e, when
+	}
+	if began.Offline != 0 && began.Offline <= f.reconnects.Load() && strongest == store.None {
+		return store.Stale, time.Unix(0, f.reconnectedAt.Load())
+	}
+	return strongest, at
+}
