@@ -53,6 +53,7 @@ import (
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/store"
 )
 
@@ -677,12 +678,12 @@ func (v *visit) failed(out *outcome, fwd header.CacheStatus) {
 }
 
 // pass hands the visitor's own request to the wrapped handler.
-func (v *visit) pass(status string) { v.forward(&observer{mark: status}) }
+func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatus: status}) }
 
 // passPrivate is pass for a request that the route did not send past the cache: what
 // the handler says of its page, such as public, is not said of this answer.
 func (v *visit) passPrivate(status string) {
-	v.forward(&observer{mark: status, private: v.route != nil || !v.site.asksToPass(v.r)})
+	v.forward(respwriter.PassConfig{CacheStatus: status, Private: v.route != nil || !v.site.asksToPass(v.r)})
 }
 
 // asksToPass reports whether the Bypass of the request's route wants it past the
@@ -691,20 +692,19 @@ func (s *Site) asksToPass(r *http.Request) bool {
 	return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") && s.routeOf(r, "").asksToPass(r)
 }
 
-// forward hands the visitor's own request to the wrapped handler, with an observer
-// of what it answers.
-func (v *visit) forward(o *observer) {
-	o.ResponseWriter = v.w
+// forward hands the visitor's own request to the wrapped handler.
+func (v *visit) forward(c respwriter.PassConfig) {
+	p := respwriter.NewPass(v.w, c)
 	panicked := true
 	defer func() {
-		o.returned(panicked)
+		p.Finish(panicked)
 		status := 0
-		if o.success != nil {
-			status = o.status
+		if c.OnSuccess != nil {
+			status = p.Status()
 		}
 		v.done(Passed, status, 0, nil)
 	}()
-	v.site.handler.ServeHTTP(o.writer(), v.r)
+	v.site.handler.ServeHTTP(p.Writer(), v.r)
 	panicked = false
 }
 
@@ -716,24 +716,21 @@ func (v *visit) passUncacheable() {
 		v.pass(fwdUncacheable)
 		return
 	}
-	w := &standbyWriter{ResponseWriter: v.w, header: v.w.Header().Clone(), route: v.route}
+	outer := v.w
+	w := respwriter.NewStandby(outer, v.route.isFailure)
 	v.w = w
 	func() {
 		defer func() {
-			if e := recover(); e != nil && !w.fail(fmt.Errorf("the handler panicked: %v", e)) {
+			if e := recover(); e != nil && !w.Fail(fmt.Errorf("the handler panicked: %v", e)) {
 				panic(e)
 			}
 		}()
 		v.pass(fwdUncacheable)
 	}()
-	v.w = w.ResponseWriter
-	switch {
-	case w.err == nil:
-		if w.status == 0 {
-			w.WriteHeader(http.StatusOK)
-		}
-	case !v.standIn(header.CacheStatus{Fwd: "stale", FwdStatus: w.status, Detail: "stale-if-error"}, w.err): // purged meanwhile
-		v.fail(max(w.status, http.StatusInternalServerError), nil, fwdUncacheable)
+	v.w = outer
+	status, err := w.Finish()
+	if err != nil && !v.standIn(header.CacheStatus{Fwd: "stale", FwdStatus: status, Detail: "stale-if-error"}, err) { // purged meanwhile
+		v.fail(max(status, http.StatusInternalServerError), nil, fwdUncacheable)
 	}
 }
 
@@ -752,24 +749,22 @@ func (v *visit) change() {
 	s, r := v.site, v.r // a hit's visit stays on the stack
 	changes := []change{{path: pagekey.CanonicalPath(clean), sent: clean, elsewhere: s.mayBeElsewhere(r, clean)}}
 	looked := false
-	o := &observer{mark: fwdMethod}
-	o.success = func(known bool) {
+	v.forward(respwriter.PassConfig{CacheStatus: fwdMethod, OnSuccess: func(status int, h http.Header, committed bool) {
 		if !looked {
 			looked = true
-			if onlyCleansPath(r, o.status, o.Header()) {
+			if onlyCleansPath(r, status, h) {
 				changes = nil
 			} else {
-				changes = s.changesNamed(changes, r, o.Header())
+				changes = s.changesNamed(changes, r, h)
 			}
 		}
 		for i := range changes {
-			if c := &changes[i]; s.changed(c, known) && !c.told {
+			if c := &changes[i]; s.changed(c, committed) && !c.told {
 				c.told = true
 				s.report(Event{Kind: Revalidated, Path: c.sent})
 			}
 		}
-	}
-	v.forward(o)
+	}})
 }
 
 // notFound answers for a path that was never prerendered.
@@ -784,10 +779,9 @@ func (v *visit) notFound() {
 // placeholder answers while the page is being generated.
 func (v *visit) placeholder() {
 	v.w.Header().Add("Cache-Status", "isr; fwd=uri-miss; detail=placeholder")
-	w := &noStoreWriter{ResponseWriter: v.w}
+	w := respwriter.NewNoStore(v.w)
 	v.route.Placeholder.ServeHTTP(w, v.r)
-	w.implicit()
-	v.done(Miss, w.status, 0, nil)
+	v.done(Miss, w.Finish(), 0, nil)
 }
 
 // fail answers with the handler's own error, or for want of one with a bare

@@ -153,72 +153,6 @@ func TestCacheStatusOrder(t *testing.T) {
 	}
 }
 
-type (
-	bareWriter  struct{ http.ResponseWriter }
-	canFlush    struct{ http.ResponseWriter }
-	canNotify   struct{ http.ResponseWriter }
-	closeNotify interface{ CloseNotify() <-chan bool }
-)
-
-func (canFlush) Flush()                    {}
-func (canNotify) CloseNotify() <-chan bool { return nil }
-
-// The handler of a request that passes finds the abilities of the server's writer,
-// and none that are not there.
-func TestAbilitiesOfPasses(t *testing.T) {
-	type abilities struct{ flush, hijack, notify, readFrom bool }
-	abilitiesOf := func(w http.ResponseWriter) (a abilities) {
-		_, a.flush = w.(http.Flusher)
-		_, a.hijack = w.(http.Hijacker)
-		_, a.notify = w.(closeNotify)
-		_, a.readFrom = w.(io.ReaderFrom)
-		return a
-	}
-	rec := httptest.NewRecorder()
-	f, h, c := canFlush{rec}, hijackable{rec}, canNotify{rec}
-	for name, w := range map[string]http.ResponseWriter{
-		"none":   bareWriter{rec},
-		"flush":  f,
-		"notify": c,
-		"hijack": struct {
-			http.ResponseWriter
-			http.Hijacker
-		}{bareWriter{rec}, h},
-		"flush, notify": struct {
-			http.ResponseWriter
-			http.Flusher
-			closeNotify
-		}{rec, f, c},
-		"flush, hijack": struct {
-			http.ResponseWriter
-			http.Flusher
-			http.Hijacker
-		}{rec, f, h},
-		"hijack, notify": struct {
-			http.ResponseWriter
-			http.Hijacker
-			closeNotify
-		}{rec, h, c},
-		"all": struct {
-			http.ResponseWriter
-			http.Flusher
-			http.Hijacker
-			closeNotify
-		}{rec, f, h, c},
-	} {
-		for _, method := range []string{"OPTIONS", "POST"} {
-			var got abilities
-			site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = abilitiesOf(w) }), isr.Options{})
-			site.ServeHTTP(w, httptest.NewRequest(method, "/", nil))
-			want := abilitiesOf(w)
-			want.readFrom = true // which goes by Write where it has to
-			if got != want {
-				t.Errorf("%s %s: %+v, want %+v", method, name, got, want)
-			}
-		}
-	}
-}
-
 // A successful request with a method that is not known to be safe expires the page
 // at its path, and those at a Location and Content-Location on this site.
 func TestWhatAChangeExpires(t *testing.T) {
@@ -384,7 +318,7 @@ func TestPassesOfAClosedSiteArePrivate(t *testing.T) {
 // gin's Stream asks for CloseNotify and Flush, with whatever method.
 func TestStreamOfPasses(t *testing.T) {
 	server := httptest.NewServer(isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		gone := w.(closeNotify).CloseNotify()
+		gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
 		for range 3 {
 			select {
 			case <-gone:

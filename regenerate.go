@@ -25,6 +25,7 @@ import (
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/store"
 )
 
@@ -1613,7 +1614,7 @@ func (r *recorder) finish() {
 	switch {
 	case r.late != 0:
 		fail.status = r.late
-		fail.err = fmt.Errorf("%w, after it had begun to answer %d", &statusError{r.late}, r.status)
+		fail.err = fmt.Errorf("%w, after it had begun to answer %d", &respwriter.StatusError{Status: r.late}, r.status)
 		fail.retryAfter = header.RetryAfter(r.header)
 	case r.lied:
 		fail.err = errLong
@@ -1623,7 +1624,7 @@ func (r *recorder) finish() {
 		fail.err = errNotModified
 	case r.fate == isFailure:
 		fail.status = r.status
-		fail.err = &statusError{r.status}
+		fail.err = &respwriter.StatusError{Status: r.status}
 		fail.retryAfter = header.RetryAfter(r.sent)
 		if r.size <= r.f.site.limit {
 			fail.answer = &answer{header.Forwardable(r.sent, body), bytes.Clone(body)}
@@ -1636,13 +1637,6 @@ func (r *recorder) finish() {
 		return
 	}
 	r.f.end(fail)
-}
-
-// A statusError is an error response of the handler.
-type statusError struct{ status int }
-
-func (e *statusError) Error() string {
-	return fmt.Sprintf("the handler answered %d %s", e.status, http.StatusText(e.status))
 }
 
 // buffers hold the bodies of responses that are being written.

@@ -1,15 +1,12 @@
 package isr
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -20,7 +17,6 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
-	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/webhook"
@@ -583,176 +579,6 @@ func (r *runs) concern(path string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.paths[path] > 0
-}
-
-// An observer is the ResponseWriter of a request that passes. When the final header
-// is about to go out it adds isr's own member to Cache-Status: after those of the
-// caches behind the handler (RFC 9211, section 2). Where the request may change its
-// page, it calls success when the handler says so, again before the visitor may know
-// of it, and at the latest when the handler is through: by then the last of its
-// changes has been made.
-type observer struct {
-	http.ResponseWriter
-	mark     string // the member of Cache-Status
-	private  bool   // whether nobody else may get the answer
-	success  func(known bool)
-	marked   bool
-	status   int
-	written  int  // bytes that may not have gone out yet
-	hijacked bool // what then goes over the connection is not for us to know
-}
-
-// unsent is how much of a response surely stays here until the handler returns.
-const unsent = 2 << 10
-
-func (o *observer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
-
-func (o *observer) WriteHeader(status int) {
-	o.hijacked = o.hijacked || status == http.StatusSwitchingProtocols
-	if o.status < 200 {
-		o.begin(status)
-		o.succeed(false)
-	}
-	o.ResponseWriter.WriteHeader(status)
-}
-
-// begin notes the status, and completes the header if it is the final one. What
-// 101 leads to is a connection, which nobody can keep.
-func (o *observer) begin(status int) {
-	o.status = status
-	if status < 200 && status != http.StatusSwitchingProtocols {
-		return
-	}
-	o.setMark()
-	if o.private && status != http.StatusSwitchingProtocols {
-		header.MakePrivate(o.Header())
-	}
-}
-
-func (o *observer) setMark() {
-	if !o.marked {
-		o.marked = true
-		o.Header().Add("Cache-Status", o.mark)
-	}
-}
-
-func (o *observer) succeed(known bool) {
-	if o.success != nil && o.status >= 200 && o.status < 400 {
-		o.success(known)
-	}
-}
-
-func (o *observer) implicit() {
-	if o.status < 200 {
-		o.begin(http.StatusOK)
-		o.succeed(false)
-	}
-}
-
-// out is called before some bytes of the response may go out.
-func (o *observer) out(n int) {
-	o.implicit()
-	if o.written <= unsent && o.written+n > unsent {
-		o.succeed(true)
-	}
-	o.written = min(o.written+n, unsent+1)
-}
-
-func (o *observer) Write(b []byte) (int, error) {
-	o.out(len(b))
-	return o.ResponseWriter.Write(b)
-}
-
-func (o *observer) WriteString(s string) (int, error) {
-	o.out(len(s))
-	return io.WriteString(o.ResponseWriter, s)
-}
-
-func (o *observer) ReadFrom(r io.Reader) (int64, error) {
-	o.out(unsent + 1)
-	return io.Copy(o.ResponseWriter, r)
-}
-
-// FlushError keeps an http.ResponseController from flushing behind the observer.
-func (o *observer) FlushError() error {
-	o.out(unsent + 1)
-	return http.NewResponseController(o.ResponseWriter).Flush()
-}
-
-// returned is called when the handler has, with whether that was by a panic.
-func (o *observer) returned(panicked bool) {
-	switch {
-	case o.hijacked:
-	case panicked && o.status < 200:
-		o.setMark() // of the answer that somebody outside gives
-	default:
-		o.implicit()
-		o.succeed(true)
-	}
-}
-
-// What a ResponseWriter may be able to do beside that, and its observer then, too.
-type (
-	flushObserver  struct{ *observer }
-	hijackObserver struct{ *observer }
-	closeNotifier  interface{ CloseNotify() <-chan bool }
-)
-
-func (o flushObserver) Flush() { o.FlushError() }
-
-func (o hijackObserver) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := o.ResponseWriter.(http.Hijacker).Hijack()
-	o.hijacked = o.hijacked || err == nil
-	return conn, rw, err
-}
-
-// writer returns the observer with the abilities of what it observes: handlers ask
-// for them, and go another way where they are not there.
-func (o *observer) writer() http.ResponseWriter {
-	_, flushes := o.ResponseWriter.(http.Flusher)
-	_, hijacks := o.ResponseWriter.(http.Hijacker)
-	c, notifies := o.ResponseWriter.(closeNotifier)
-	f, h := http.Flusher(flushObserver{o}), http.Hijacker(hijackObserver{o})
-	switch {
-	case flushes && hijacks && notifies: // HTTP/1
-		return struct {
-			*observer
-			http.Flusher
-			http.Hijacker
-			closeNotifier
-		}{o, f, h, c}
-	case flushes && hijacks:
-		return struct {
-			*observer
-			http.Flusher
-			http.Hijacker
-		}{o, f, h}
-	case flushes && notifies: // HTTP/2
-		return struct {
-			*observer
-			http.Flusher
-			closeNotifier
-		}{o, f, c}
-	case hijacks && notifies:
-		return struct {
-			*observer
-			http.Hijacker
-			closeNotifier
-		}{o, h, c}
-	case flushes:
-		return struct {
-			*observer
-			http.Flusher
-		}{o, f}
-	case hijacks:
-		return hijackObserver{o}
-	case notifies:
-		return struct {
-			*observer
-			closeNotifier
-		}{o, c}
-	}
-	return o
 }
 
 // RevalidateHandler returns a handler with which a CMS renews pages on demand.

@@ -1,0 +1,206 @@
+// Package respwriter has the http.ResponseWriters that a handler is given in the
+// place of the visitor's. Each edits the header at the last moment, when the final
+// status is known and nothing has gone out, and each can do what the writer behind
+// it can: flush, hijack, be asked by an http.ResponseController.
+package respwriter
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/isr-go/isr/internal/header"
+)
+
+// A PassConfig says what a Pass does.
+type PassConfig struct {
+	CacheStatus string // the cache's own member of Cache-Status (RFC 9211)
+	Private     bool   // whether no cache may keep the response for others
+
+	// OnSuccess, unless nil, is called when the handler says that it was successful
+	// (with a status from 200 to 399), again before the visitor may know of it, and at
+	// the latest when the handler has returned: by then the last of what it changes
+	// is changed. Committed says that it is not the first of these calls.
+	OnSuccess func(status int, h http.Header, committed bool)
+}
+
+// A Pass stands before the handler of a request that passes the cache. When the
+// final header is about to go out it adds the cache's own member to Cache-Status:
+// after those of the caches behind the handler (RFC 9211, section 2). It is for one
+// goroutine at a time, as any http.ResponseWriter.
+type Pass struct{ pass }
+
+// NewPass returns a Pass in front of w. The handler gets its Writer.
+func NewPass(w http.ResponseWriter, c PassConfig) *Pass {
+	return &Pass{pass{ResponseWriter: w, PassConfig: c}}
+}
+
+// Status returns the status of the response, or zero where there is none yet. An
+// informational one counts until the final one is there.
+func (p *Pass) Status() int { return p.status }
+
+// Finish is to be called when the handler has returned, with whether that was by a
+// panic: it completes the header where nothing has.
+func (p *Pass) Finish(panicked bool) {
+	switch {
+	case p.hijacked:
+	case panicked && p.status < 200:
+		p.setCacheStatus() // of the answer that outer middleware gives
+	default:
+		p.implicit()
+		p.notify(true)
+	}
+}
+
+type pass struct {
+	http.ResponseWriter
+	PassConfig
+	marked   bool // whether Cache-Status is set
+	status   int
+	written  int  // bytes that may not have gone out yet
+	hijacked bool // then nothing here knows what goes over the connection
+}
+
+// serverBuffer is how much of a response surely stays in this process until the
+// handler returns.
+const serverBuffer = 2 << 10
+
+func (p *pass) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+func (p *pass) WriteHeader(status int) {
+	p.hijacked = p.hijacked || status == http.StatusSwitchingProtocols
+	if p.status < 200 {
+		p.begin(status)
+		p.notify(false)
+	}
+	p.ResponseWriter.WriteHeader(status)
+}
+
+// begin notes the status, and completes the header if it is the final one. What
+// 101 leads to is a connection, which no cache can keep.
+func (p *pass) begin(status int) {
+	p.status = status
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		return
+	}
+	p.setCacheStatus()
+	if p.Private && status != http.StatusSwitchingProtocols {
+		header.MakePrivate(p.Header())
+	}
+}
+
+func (p *pass) setCacheStatus() {
+	if !p.marked {
+		p.marked = true
+		p.Header().Add("Cache-Status", p.CacheStatus)
+	}
+}
+
+func (p *pass) notify(committed bool) {
+	if p.OnSuccess != nil && p.status >= 200 && p.status < 400 {
+		p.OnSuccess(p.status, p.Header(), committed)
+	}
+}
+
+func (p *pass) implicit() {
+	if p.status < 200 {
+		p.begin(http.StatusOK)
+		p.notify(false)
+	}
+}
+
+// beforeWrite is called before n bytes of the response may go out.
+func (p *pass) beforeWrite(n int) {
+	p.implicit()
+	if p.written <= serverBuffer && p.written+n > serverBuffer {
+		p.notify(true)
+	}
+	p.written = min(p.written+n, serverBuffer+1)
+}
+
+func (p *pass) Write(b []byte) (int, error) {
+	p.beforeWrite(len(b))
+	return p.ResponseWriter.Write(b)
+}
+
+func (p *pass) WriteString(s string) (int, error) {
+	p.beforeWrite(len(s))
+	return io.WriteString(p.ResponseWriter, s)
+}
+
+func (p *pass) ReadFrom(r io.Reader) (int64, error) {
+	p.beforeWrite(serverBuffer + 1)
+	return io.Copy(p.ResponseWriter, r)
+}
+
+// FlushError keeps an http.ResponseController from flushing behind the Pass.
+func (p *pass) FlushError() error {
+	p.beforeWrite(serverBuffer + 1)
+	return http.NewResponseController(p.ResponseWriter).Flush()
+}
+
+// What a ResponseWriter may be able to do beside that, and its Pass then, too.
+type (
+	flusher       struct{ *pass }
+	hijacker      struct{ *pass }
+	closeNotifier interface{ CloseNotify() <-chan bool }
+)
+
+func (f flusher) Flush() { f.FlushError() }
+
+func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := h.ResponseWriter.(http.Hijacker).Hijack()
+	h.hijacked = h.hijacked || err == nil
+	return conn, rw, err
+}
+
+// Writer returns the Pass with the abilities of the writer behind it: handlers ask
+// for them, and go another way where they are not there.
+func (p *Pass) Writer() http.ResponseWriter {
+	o := &p.pass
+	_, flushes := o.ResponseWriter.(http.Flusher)
+	_, hijacks := o.ResponseWriter.(http.Hijacker)
+	c, notifies := o.ResponseWriter.(closeNotifier)
+	f, h := http.Flusher(flusher{o}), http.Hijacker(hijacker{o})
+	switch {
+	case flushes && hijacks && notifies: // HTTP/1
+		return struct {
+			*pass
+			http.Flusher
+			http.Hijacker
+			closeNotifier
+		}{o, f, h, c}
+	case flushes && hijacks:
+		return struct {
+			*pass
+			http.Flusher
+			http.Hijacker
+		}{o, f, h}
+	case flushes && notifies: // HTTP/2
+		return struct {
+			*pass
+			http.Flusher
+			closeNotifier
+		}{o, f, c}
+	case hijacks && notifies:
+		return struct {
+			*pass
+			http.Hijacker
+			closeNotifier
+		}{o, h, c}
+	case flushes:
+		return struct {
+			*pass
+			http.Flusher
+		}{o, f}
+	case hijacks:
+		return hijacker{o}
+	case notifies:
+		return struct {
+			*pass
+			closeNotifier
+		}{o, c}
+	}
+	return o
+}

@@ -1,0 +1,185 @@
+package respwriter_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/isr-go/isr/internal/respwriter"
+)
+
+type (
+	bareWriter  struct{ http.ResponseWriter }
+	canFlush    struct{ http.ResponseWriter }
+	canNotify   struct{ http.ResponseWriter }
+	canHijack   struct{ http.ResponseWriter }
+	closeNotify interface{ CloseNotify() <-chan bool }
+)
+
+func (canFlush) Flush()                    {}
+func (canNotify) CloseNotify() <-chan bool { return nil }
+
+func (canHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, other := net.Pipe()
+	return conn, nil, other.Close()
+}
+
+// The handler of a request that passes finds the abilities of the server's writer,
+// and none that are not there.
+func TestPassKeepsAbilities(t *testing.T) {
+	type abilities struct{ flush, hijack, notify, readFrom bool }
+	abilitiesOf := func(w http.ResponseWriter) (a abilities) {
+		_, a.flush = w.(http.Flusher)
+		_, a.hijack = w.(http.Hijacker)
+		_, a.notify = w.(closeNotify)
+		_, a.readFrom = w.(io.ReaderFrom)
+		return a
+	}
+	rec := httptest.NewRecorder()
+	f, h, c := canFlush{rec}, canHijack{rec}, canNotify{rec}
+	for name, w := range map[string]http.ResponseWriter{
+		"none":   bareWriter{rec},
+		"flush":  f,
+		"notify": c,
+		"hijack": h,
+		"flush, notify": struct {
+			http.ResponseWriter
+			http.Flusher
+			closeNotify
+		}{rec, f, c},
+		"flush, hijack": struct {
+			http.ResponseWriter
+			http.Flusher
+			http.Hijacker
+		}{rec, f, h},
+		"hijack, notify": struct {
+			http.ResponseWriter
+			http.Hijacker
+			closeNotify
+		}{rec, h, c},
+		"all": struct {
+			http.ResponseWriter
+			http.Flusher
+			http.Hijacker
+			closeNotify
+		}{rec, f, h, c},
+	} {
+		want := abilitiesOf(w)
+		want.readFrom = true // which goes by Write where it has to
+		if got := abilitiesOf(respwriter.NewPass(w, respwriter.PassConfig{}).Writer()); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// A success is told when the handler says so, before the visitor may know of it, and
+// when the handler has returned.
+func TestPassTellsSuccess(t *testing.T) {
+	for name, test := range map[string]struct {
+		serve func(w http.ResponseWriter)
+		want  []string
+	}{
+		"nothing written":         {func(w http.ResponseWriter) {}, []string{"200 first", "200 committed"}},
+		"a header":                {func(w http.ResponseWriter) { w.WriteHeader(303) }, []string{"303 first", "step", "303 committed"}},
+		"a little":                {func(w http.ResponseWriter) { io.WriteString(w, "ok") }, []string{"200 first", "step", "200 committed"}},
+		"a little, in bytes":      {func(w http.ResponseWriter) { w.Write([]byte("ok")) }, []string{"200 first", "step", "200 committed"}},
+		"more than is held":       {func(w http.ResponseWriter) { w.Write(make([]byte, 5000)) }, []string{"200 first", "200 committed", "step", "200 committed"}},
+		"copied":                  {func(w http.ResponseWriter) { io.Copy(w, struct{ io.Reader }{strings.NewReader("ok")}) }, []string{"200 first", "200 committed", "step", "200 committed"}},
+		"flushed":                 {func(w http.ResponseWriter) { w.(http.Flusher).Flush() }, []string{"200 first", "200 committed", "step", "200 committed"}},
+		"flushed by a controller": {func(w http.ResponseWriter) { http.NewResponseController(w).Flush() }, []string{"200 first", "200 committed", "step", "200 committed"}},
+		"informational":           {func(w http.ResponseWriter) { w.WriteHeader(103) }, []string{"step", "200 first", "200 committed"}},
+		"informational first":     {func(w http.ResponseWriter) { w.WriteHeader(103); w.WriteHeader(204) }, []string{"204 first", "step", "204 committed"}},
+		"the second header":       {func(w http.ResponseWriter) { w.WriteHeader(200); w.WriteHeader(500) }, []string{"200 first", "step", "200 committed"}},
+		"a failure":               {func(w http.ResponseWriter) { http.Error(w, strings.Repeat("no", 5000), 422) }, []string{"step"}},
+		"a failure, then 200":     {func(w http.ResponseWriter) { w.WriteHeader(500); w.WriteHeader(200) }, []string{"step"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			p := respwriter.NewPass(httptest.NewRecorder(), respwriter.PassConfig{OnSuccess: func(status int, h http.Header, committed bool) {
+				when := "first"
+				if committed {
+					when = "committed"
+				}
+				got = append(got, fmt.Sprint(status, " ", when))
+			}})
+			test.serve(p.Writer())
+			if name != "nothing written" {
+				got = append(got, "step")
+			}
+			p.Finish(false)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPassHeader(t *testing.T) {
+	for name, test := range map[string]struct {
+		private bool
+		serve   func(w http.ResponseWriter)
+		panics  bool
+		want    http.Header
+	}{
+		"nothing written": {false, func(w http.ResponseWriter) {}, false, http.Header{"Cache-Status": {"isr; fwd=method"}}},
+		"after that of the caches behind the handler (RFC 9211, section 2)": {false, func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Status", "upstream; hit")
+			w.WriteHeader(200)
+		}, false, http.Header{"Cache-Status": {"upstream; hit", "isr; fwd=method"}}},
+		"once": {false, func(w http.ResponseWriter) {
+			w.WriteHeader(103)
+			w.WriteHeader(200)
+			w.WriteHeader(500)
+		}, false, http.Header{"Cache-Status": {"isr; fwd=method"}}},
+		"a panic before the header": {true, func(w http.ResponseWriter) {}, true, http.Header{"Cache-Status": {"isr; fwd=method"}}},
+		"private": {true, func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "public, max-age=60")
+			w.WriteHeader(200)
+		}, false, http.Header{"Cache-Control": {"private, max-age=60"}, "Cache-Status": {"isr; fwd=method"}}},
+		"a switch of protocols is not made private": {true, func(w http.ResponseWriter) { w.WriteHeader(101) }, false, http.Header{"Cache-Status": {"isr; fwd=method"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			p := respwriter.NewPass(w, respwriter.PassConfig{CacheStatus: "isr; fwd=method", Private: test.private})
+			test.serve(p.Writer())
+			p.Finish(test.panics)
+			if diff := cmp.Diff(test.want, w.Header()); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// What goes over a connection that the handler has taken is no success.
+func TestPassHijacked(t *testing.T) {
+	for name, hijack := range map[string]func(w http.ResponseWriter) error{
+		"Hijacker": func(w http.ResponseWriter) error {
+			_, _, err := w.(http.Hijacker).Hijack()
+			return err
+		},
+		"ResponseController": func(w http.ResponseWriter) error {
+			_, _, err := http.NewResponseController(w).Hijack()
+			return err
+		},
+	} {
+		p := respwriter.NewPass(canHijack{httptest.NewRecorder()}, respwriter.PassConfig{OnSuccess: func(int, http.Header, bool) {
+			t.Errorf("%s: a success", name)
+		}})
+		if err := hijack(p.Writer()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		p.Finish(false)
+	}
+	p := respwriter.NewPass(httptest.NewRecorder(), respwriter.PassConfig{})
+	if _, _, err := http.NewResponseController(p.Writer()).Hijack(); !errors.Is(err, http.ErrNotSupported) {
+		t.Errorf("got %v", err)
+	}
+}

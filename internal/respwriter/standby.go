@@ -1,0 +1,88 @@
+package respwriter
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+)
+
+// A Standby stands before a handler while the last good page stands by: a failure
+// does not reach the visitor, nor does what the handler says of it.
+type Standby struct {
+	w         http.ResponseWriter
+	header    http.Header // the handler's, until it is written
+	isFailure func(status int, h http.Header) bool
+	status    int   // zero until the final header is written
+	err       error // the failure
+}
+
+// NewStandby returns a Standby in front of w. Which responses are failures says
+// isFailure.
+func NewStandby(w http.ResponseWriter, isFailure func(status int, h http.Header) bool) *Standby {
+	return &Standby{w: w, header: w.Header().Clone(), isFailure: isFailure}
+}
+
+// Fail notes a failure, such as a panic of the handler. It reports false where the
+// visitor has something of the response already.
+func (w *Standby) Fail(err error) bool {
+	if w.status == 0 {
+		w.err = err
+	}
+	return w.err != nil
+}
+
+// Finish writes the header if nothing has, and returns its status and the failure,
+// if it was one: then nothing has reached the visitor. It is to be called when the
+// handler has returned. The status is zero where there is none.
+func (w *Standby) Finish() (status int, err error) {
+	w.WriteHeader(http.StatusOK)
+	return w.status, w.err
+}
+
+func (w *Standby) Unwrap() http.ResponseWriter { return w.w }
+
+func (w *Standby) Header() http.Header { return w.header }
+
+func (w *Standby) WriteHeader(status int) {
+	if w.status != 0 || w.err != nil {
+		return
+	}
+	if w.isFailure(status, w.header) {
+		w.Fail(&StatusError{status})
+		w.status = status
+		return
+	}
+	if status >= 200 {
+		w.status = status
+	}
+	h := w.w.Header()
+	clear(h)
+	maps.Copy(h, w.header)
+	if status >= 200 {
+		w.header = h // for trailers
+	}
+	w.w.WriteHeader(status)
+}
+
+func (w *Standby) Write(b []byte) (int, error) {
+	if w.WriteHeader(http.StatusOK); w.err != nil {
+		return len(b), nil
+	}
+	return w.w.Write(b)
+}
+
+func (w *Standby) FlushError() error {
+	if w.WriteHeader(http.StatusOK); w.err != nil {
+		return nil
+	}
+	return http.NewResponseController(w.w).Flush()
+}
+
+func (w *Standby) Flush() { w.FlushError() }
+
+// A StatusError is an error response of the handler.
+type StatusError struct{ Status int }
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("the handler answered %d %s", e.Status, http.StatusText(e.Status))
+}
