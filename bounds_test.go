@@ -154,6 +154,41 @@ func TestTimeoutInTheQueue(t *testing.T) {
 	})
 }
 
+// Where the run that a visitor has waited for turns out to be older than a purge that
+// they have come after, they wait for the next one, but not for longer than Timeout in
+// all. So it is with Patience.
+func TestTimeoutOfTwoRuns(t *testing.T) {
+	for _, patience := range []time.Duration{0, 3 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				w.Header().Set("Cache-Tag", fmt.Sprint("made-", n)) // nobody knows before it is made
+				if n > 1 || patience == 0 {
+					time.Sleep(9 * time.Second)
+				}
+				fmt.Fprint(w, "page ", n)
+			}}
+			site := isr.Wrap(c, isr.Options{Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1, Timeout: 10 * time.Second, Patience: patience}})
+			want, status, tag := 10*time.Second, http.StatusGatewayTimeout, "made-1"
+			if patience > 0 {
+				body(site, "/")
+				time.Sleep(time.Minute)
+				want, status, tag = patience, http.StatusOK, "made-2"
+			}
+			go body(site, "/")
+			time.Sleep(7 * time.Second)
+			if err := site.PurgeTag(t.Context(), tag); err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			res := get(site, "/")
+			if took := time.Since(begin); took != want || res.StatusCode != status {
+				t.Errorf("Patience %v: %d after %v, want %d after %v", patience, res.StatusCode, took, status, want)
+			}
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
 // Of the runs whose visitors have left, MaxRegenerations go on. The others end, do
 // not count as failures, and leave nothing that anyone could join.
 func TestVisitorsWhoLeave(t *testing.T) {

@@ -438,6 +438,8 @@ type visit struct {
 	key   pagekey.Key
 	asked uint64   // the table's clock when the visitor asked
 	tags  []string // of the page that they get
+
+	waited bool // whether they have waited for a run already
 }
 
 // waits reports whether the visitor of an unknown page waits for it where people
@@ -489,15 +491,16 @@ func (v *visit) wait(p *page) bool {
 	}
 	var patience, timeout <-chan time.Time
 	if d := v.route.Patience; d > 0 && (!p.unknown() || s.second != nil) {
-		t := time.NewTimer(d)
+		t := time.NewTimer(d - time.Since(v.start))
 		defer t.Stop()
 		patience = t.C
 	}
-	if w.queued { // else the run has its own deadline
-		t := time.NewTimer(v.route.Timeout)
+	if w.queued || v.waited { // else the run has its own deadline
+		t := time.NewTimer(v.route.Timeout - time.Since(v.start))
 		defer t.Stop()
 		timeout = t.C
 	}
+	v.waited = true
 	for found := f.found; ; {
 		select {
 		case <-f.done:
