@@ -465,7 +465,7 @@ func TestShutdownWithAQueue(t *testing.T) {
 }
 
 // A URL, or declared headers, of more than 32 KiB are of no page: the request is the
-// handler's own, and nothing is held when the visitor has left.
+// handler's own, the answer is the visitor's, and nothing is held when they have left.
 func TestLongKeys(t *testing.T) {
 	c := new(cms)
 	site := isr.Wrap(c, isr.Options{
@@ -476,6 +476,9 @@ func TestLongKeys(t *testing.T) {
 	for _, res := range []*http.Response{get(site, "/"+long), get(site, "/?q="+long), get(site, "/", "X-Long", long)} {
 		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=bypass; detail=too-long" || res.StatusCode != 200 {
 			t.Errorf("%d %q", res.StatusCode, got)
+		}
+		if got := res.Header.Get("Cache-Control"); got != "private, max-age=0" {
+			t.Errorf("Cache-Control %q", got)
 		}
 	}
 	if res := get(site, "/listed/"+long); res.StatusCode != 404 || c.calls.Load() != 3 {

@@ -384,7 +384,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.notFound()
 		return
 	case long:
-		v.pass(fwdTooLong)
+		v.passPrivate(fwdTooLong)
 		return
 	}
 	v.asked = s.table.Clock()
