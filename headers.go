@@ -636,6 +636,9 @@ func (rep *representation) writeHeader(h http.Header, values []string, from int,
 func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 	defer st.close()
 	defer context.AfterFunc(r.Context(), st.close)()
+	if st.matched != "" {
+		r.Pattern = st.matched
+	}
 	h := header.Forwardable(st.header, st.begin)
 	header.AddVary(h, st.route.rules.Vary())
 	if length := st.header["Content-Length"]; length != nil {

@@ -243,10 +243,12 @@ func TestPatternOfVisitor(t *testing.T) {
 				panic("on purpose")
 			case "passes":
 				w.Header().Set("Set-Cookie", "a=b")
+			case "large":
+				w.Write(make([]byte, 2000))
 			}
 		})
 		mux.HandleFunc("POST /blog/{id}", func(w http.ResponseWriter, r *http.Request) {})
-		opts := isr.Options{Origin: "https://example.com", Store: memory.New()}
+		opts := isr.Options{Origin: "https://example.com", MaxPageBytes: 1000, Store: memory.New()}
 		site := isr.Wrap(mux, opts)
 		defer site.Shutdown(context.Background())
 		pattern := func(site http.Handler, method, target string) string {
@@ -264,6 +266,7 @@ func TestPatternOfVisitor(t *testing.T) {
 			{"GET", "/blog/panics", "GET /blog/{id}"},
 			{"GET", "/blog/passes", "GET /blog/{id}"},
 			{"GET", "/blog/passes", "GET /blog/{id}"},
+			{"GET", "/blog/large", "GET /blog/{id}"},
 		} {
 			if got := pattern(site, test.method, test.target); got != test.want {
 				t.Errorf("%s %s: %q, want %q", test.method, test.target, got, test.want)

@@ -725,6 +725,7 @@ func (f *flight) run() {
 	if f.old != nil && f.old.effect(f.site.table) < store.Expired {
 		rec.conditional = f.old.validators.ask(r.Header)
 	}
+	rec.matched = matched
 	f.site.handler.ServeHTTP(rec, r)
 	if rec.forgetForeign() {
 		r = f.build(ctx, f.site.origin)
@@ -1290,10 +1291,11 @@ func isCrawler(userAgent string) bool {
 // stored, and with the first byte that is too many.
 type recorder struct {
 	f           *flight
-	header      http.Header // the handler's
-	conditional bool        // whether the request carries the validators of f.old
-	timer       *time.Timer // the deadline
-	free        func()      // gives the slot back
+	header      http.Header   // the handler's
+	conditional bool          // whether the request carries the validators of f.old
+	timer       *time.Timer   // the deadline
+	free        func()        // gives the slot back
+	matched     func() string // the pattern that the handler has matched
 
 	mu        sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing
 	closed    error       // what later writes get, once the response's fate is sealed
@@ -1323,15 +1325,16 @@ const (
 // A stream is a response that is too large to be stored, on its way to a
 // visitor.
 type stream struct {
-	status int
-	header http.Header
-	begin  []byte
-	rest   *io.PipeReader // a read of nothing is a flush
-	began  invalidation.Snapshot
-	route  *route
-	tags   []string
-	ctx    *deadlineContext // of the run
-	alive  func()           // puts the deadline off
+	status  int
+	header  http.Header
+	matched string // the pattern that the handler has matched
+	begin   []byte
+	rest    *io.PipeReader // a read of nothing is a flush
+	began   invalidation.Snapshot
+	route   *route
+	tags    []string
+	ctx     *deadlineContext // of the run
+	alive   func()           // puts the deadline off
 
 	writer  *io.PipeWriter // of rest
 	release func()         // says that begin is not held any more
@@ -1541,7 +1544,7 @@ func (r *recorder) overflow() {
 	}
 	reader, writer := io.Pipe()
 	r.overflows = &stream{
-		status: r.status, header: r.sent, rest: reader, began: r.f.began, route: r.f.route, tags: tagsOf(r.f.route, r.sent),
+		status: r.status, header: r.sent, matched: r.matched(), rest: reader, began: r.f.began, route: r.f.route, tags: tagsOf(r.f.route, r.sent),
 		ctx: r.f.ctx, alive: func() { r.timer.Reset(r.f.route.Timeout) },
 		writer: writer, release: sync.OnceFunc(func() { s.streaming.Add(-held) }),
 	}
