@@ -330,6 +330,38 @@ func TestPagesInsidePages(t *testing.T) {
 	})
 }
 
+// Nor does a page inside of another get around the bound of what visitors who have left
+// leave behind.
+func TestPagesInsidePagesOfVisitorsWhoLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var site *isr.Site
+		parts := &crowd{takes: 10 * time.Second, obeys: true}
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			part, ok := strings.CutPrefix(r.URL.Path, "/page")
+			if !ok {
+				parts.ServeHTTP(w, r)
+				return
+			}
+			in := httptest.NewRecorder()
+			site.ServeHTTP(in, httptest.NewRequest("GET", "/part"+part, nil).WithContext(r.Context()))
+			io.Copy(w, in.Body)
+		})
+		site = isr.Wrap(h, isr.Options{MaxGenerations: 2, MaxRegenerations: 1})
+		for i := range 100 {
+			visit(site, fmt.Sprint("/page", i), time.Millisecond)
+			synctest.Wait()
+		}
+		// One page that goes on with its part, and one part whose page was cancelled.
+		if got := parts.now.Load(); got > 2 {
+			t.Errorf("%d parts are made for nobody", got)
+		}
+		time.Sleep(time.Minute)
+		if got := parts.now.Load(); got != 0 || site.Stats().Generating != 0 {
+			t.Errorf("%d parts, %+v", got, site.Stats())
+		}
+	})
+}
+
 // However often a page is asked for anew, there is one run of it, and one behind it.
 func TestOneRunAndOneBehindIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

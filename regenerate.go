@@ -46,7 +46,8 @@ func (p *pageRequest) build(ctx context.Context, o pagekey.Origin) *http.Request
 type slot int
 
 const (
-	noSlot      slot = iota // of a run inside another one, and of one that has given its slot back
+	noSlot      slot = iota // of a run that has given its slot back
+	forInside               // of a run inside another one: without bound, as that one has a slot
 	forVisitors             // of a run that visitors wait for: MaxGenerations
 	forRenewal              // of a run behind a stored page, or of one asked for by name: MaxRegenerations
 	forUnknown              // of a run behind a Placeholder: as many again, so that they delay no renewal
@@ -355,7 +356,7 @@ func (s *Site) board(f *flight, w *waiter, isNew bool) bool {
 	case r.flights[f.key] != f: // it begins when the run before it has ended
 	case f.inside:
 		f.leaveQueue()
-		s.start(f, noSlot)
+		s.start(f, forInside)
 	case isNew && s.second != nil && (visits || w == peeker) && r.looking < maxQueued*r.limits[forVisitors]:
 		s.lookFirst(f)
 	case isNew:
@@ -448,9 +449,9 @@ func (f *flight) unattended() (cancel *deadlineContext) {
 		f.enter(&r.queues[f.queueIndex()])
 	case !f.started && !needed:
 		s.drop(f, outcome{again: true})
-	case f.started && !needed && f.slot == forVisitors && f.old.unknown():
+	case f.started && !needed && (f.slot == forVisitors || f.slot == forInside) && f.old.unknown():
 		if r.taken[forNobody] < r.limits[forNobody] {
-			r.taken[forVisitors]--
+			r.taken[f.slot]--
 			r.taken[forNobody]++
 			f.slot = forNobody
 			s.next()
@@ -657,7 +658,7 @@ func (s *Site) lookFirst(f *flight) {
 		case r.closed, !f.isAwaited() && !f.kept:
 			s.drop(f, outcome{again: true})
 		case f.inside:
-			s.start(f, noSlot)
+			s.start(f, forInside)
 		case !s.dispatch(f):
 			s.drop(f, outcome{busy: true})
 		}
@@ -1061,7 +1062,7 @@ func (s *Site) advance(f *flight) {
 	case r.closed, !f.isAwaited() && !f.kept:
 		s.drop(f, outcome{again: true})
 	case f.inside:
-		s.start(f, noSlot)
+		s.start(f, forInside)
 	case !s.dispatch(f):
 		f.enter(&r.queues[f.queueIndex()]) // there are no more of these than of those that run
 	}
