@@ -89,7 +89,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 	l, explicit := rt.lifetime(status, h, d)
 	switch {
 	case h["Set-Cookie"] != nil:
-		return refusal{"sets a cookie", "set it in middleware outside of isr, or set Route.Bypass"}
+		return refusal{why: "sets a cookie", remedy: "set it in middleware outside of isr, or set Route.Bypass"}
 	case d.Private:
 		return refusal{why: "is private by its Cache-Control"}
 	case d.NoStore:
@@ -97,7 +97,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 	case d.NoCache:
 		return refusal{why: "is no-cache by its Cache-Control"}
 	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
-		return refusal{"is an event stream", "set Route.Bypass"}
+		return refusal{why: "is an event stream", remedy: "set Route.Bypass"}
 	}
 	for name := range header.List(h["Vary"]) {
 		name = http.CanonicalHeaderKey(name)
@@ -106,9 +106,9 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 			return refusal{why: "varies on everything"}
 		case name == "Accept-Encoding", rt.rules.Covers(name):
 		case name == "Cookie":
-			return refusal{"varies on Cookie", "name the cookies in Route.VaryCookies"}
+			return refusal{why: "varies on Cookie", remedy: "name the cookies in Route.VaryCookies"}
 		default:
-			return refusal{"varies on " + name, varyRemedy(name)}
+			return refusal{why: "varies on " + name, remedy: varyRemedy(name)}
 		}
 	}
 	switch status {
@@ -121,8 +121,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 		return refusal{why: fmt.Sprintf("has status %d", status)}
 	default:
 		if !explicit || l.ttl <= 0 {
-			return refusal{fmt.Sprintf("has status %d", status),
-				"set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"}
+			return refusal{why: fmt.Sprintf("has status %d", status), remedy: "set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"}
 		}
 	}
 	if l.ttl < 0 || l.ttl == 0 && rt.TTL < 0 {
@@ -130,7 +129,7 @@ func (rt *route) refuses(status int, h http.Header) (no refusal) {
 	}
 	for tag := range header.List(h["Cache-Tag"]) {
 		if err := pagekey.CheckTag(tag); err != nil {
-			return refusal{"has a Cache-Tag that is none", err.Error()}
+			return refusal{why: "has a Cache-Tag that is none", remedy: err.Error()}
 		}
 	}
 	return refusal{}
@@ -167,7 +166,7 @@ func varyRemedy(name string) string {
 
 // tagsOf returns the tags of the route and those of the handler, folded where they
 // are too many.
-func tagsOf(rt *route, h http.Header) []string {
+func (rt *route) tagsOf(h http.Header) []string {
 	if len(h["Cache-Tag"]) == 0 {
 		return rt.Tags
 	}
@@ -271,7 +270,7 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &page{
 		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(),
-		subject: invalidation.Subject{Since: f.began, Tags: tagsOf(f.route, h)}, seq: f.seq, order: f.lease,
+		subject: invalidation.Subject{Since: f.began, Tags: f.route.tagsOf(h)}, seq: f.seq, order: f.lease,
 		status: status, generated: time.Now(), ownControl: h["Cache-Control"] != nil,
 	}
 	var explicit bool
@@ -301,7 +300,7 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 	}
 	p.represent(h, etag, plain, compressed)
 	if limit := f.site.cache.maxBytes; p.size > limit {
-		return f.passMark(refusal{fmt.Sprintf("takes more than MaxBytes (%d)", limit), "raise it, or set Route.Bypass"})
+		return f.passMark(refusal{why: fmt.Sprintf("takes more than MaxBytes (%d)", limit), remedy: "raise it, or set Route.Bypass"})
 	}
 	return p
 }

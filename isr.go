@@ -834,10 +834,20 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 
 // A route is a Route ready for use.
 type route struct {
-	Route
-	pattern      string
-	rules        *pagekey.Rules
-	sharedMaxAge time.Duration // Options.SharedMaxAge
+	pattern string // empty for Options.Default
+	rules   *pagekey.Rules
+
+	// forever where there is no bound, below zero for never.
+	TTL, StaleWhileRevalidate, StaleIfError, NotFoundTTL time.Duration
+
+	Timeout, Patience time.Duration
+	sharedMaxAge      time.Duration // Options.SharedMaxAge
+	Tags              []string
+	CacheControl      string                               // empty: derived
+	Failure           func(status int, h http.Header) bool // may be nil
+	Bypass            func(*http.Request) bool             // may be nil
+	Placeholder       http.Handler                         // may be nil
+	PrerenderedOnly   bool
 
 	names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
 }
@@ -882,13 +892,22 @@ func newRoute(where, pattern string, r Route) *route {
 	if strings.ContainsAny(r.CacheControl, "\r\n") {
 		complain("CacheControl", fmt.Sprintf("%q", r.CacheControl), "has a line break")
 	}
-	rt := &route{Route: r, pattern: pattern}
-	rt.TTL = cmp.Or(r.TTL, forever)
-	rt.StaleWhileRevalidate = cmp.Or(r.StaleWhileRevalidate, forever)
-	rt.StaleIfError = cmp.Or(r.StaleIfError, forever)
-	rt.NotFoundTTL = cmp.Or(r.NotFoundTTL, min(rt.TTL, defaultNotFoundTTL))
-	rt.Timeout = cmp.Or(r.Timeout, defaultTimeout)
-	rt.Tags = pagekey.FoldTags(slices.Clone(r.Tags))
+	ttl := cmp.Or(r.TTL, forever)
+	rt := &route{
+		pattern:              pattern,
+		TTL:                  ttl,
+		StaleWhileRevalidate: cmp.Or(r.StaleWhileRevalidate, forever),
+		StaleIfError:         cmp.Or(r.StaleIfError, forever),
+		NotFoundTTL:          cmp.Or(r.NotFoundTTL, min(ttl, defaultNotFoundTTL)),
+		Timeout:              cmp.Or(r.Timeout, defaultTimeout),
+		Patience:             r.Patience,
+		Tags:                 pagekey.FoldTags(slices.Clone(r.Tags)),
+		CacheControl:         r.CacheControl,
+		Failure:              r.Failure,
+		Bypass:               r.Bypass,
+		Placeholder:          r.Placeholder,
+		PrerenderedOnly:      r.PrerenderedOnly,
+	}
 
 	ignore := r.IgnoreQuery
 	if r.Query == nil && ignore == nil {

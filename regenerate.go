@@ -969,7 +969,7 @@ func (f *flight) putBehind() {
 			return
 		}
 		if errors.Is(err, store.ErrTooLarge) {
-			s.warn(f.route, refusal{"is too large for the Store", "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.Path)
+			s.warn(f.route, refusal{why: "is too large for the Store", remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.Path)
 		}
 	}
 	if lease.Leader {
@@ -1380,7 +1380,7 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	r.mu.Lock()
 	var why refusal
 	if r.closed == nil {
-		why = refusal{"takes over the connection", "set Route.Bypass"}
+		why = refusal{why: "takes over the connection", remedy: "set Route.Bypass"}
 		r.closed = discarded(why)
 	}
 	r.mu.Unlock()
@@ -1518,7 +1518,7 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 	case r.pipe != nil, r.fate == isFailure && r.size > limit:
 	case r.fate != isFailure && (r.size > limit || r.length > limit):
 		r.overflow()
-		why = refusal{fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), "raise it, or set Route.Bypass"}
+		why = refusal{why: fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), remedy: "raise it, or set Route.Bypass"}
 		r.closed = discarded(why)
 	default:
 		if r.body == nil {
@@ -1545,7 +1545,7 @@ func (r *recorder) overflow() {
 	}
 	reader, writer := io.Pipe()
 	r.overflows = &stream{
-		status: r.status, header: r.sent, matched: r.matched(), rest: reader, began: r.f.began, route: r.f.route, tags: tagsOf(r.f.route, r.sent),
+		status: r.status, header: r.sent, matched: r.matched(), rest: reader, began: r.f.began, route: r.f.route, tags: r.f.route.tagsOf(r.sent),
 		ctx: r.f.ctx, alive: func() { r.timer.Reset(r.f.route.Timeout) },
 		writer: writer, release: sync.OnceFunc(func() { s.streaming.Add(-held) }),
 	}
