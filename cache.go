@@ -25,6 +25,7 @@ import (
 	"github.com/isr-go/isr/internal/guard"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/store"
 )
 
@@ -33,8 +34,8 @@ import (
 const passTTL = 10 * time.Second
 
 // key returns the key of the page that r asks for, whose path is path, by cleanPath.
-func (s *Site) key(r *http.Request, path string, rt *route) pagekey.Key {
-	k := rt.rules.Key(r, path, s.origin)
+func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
+	k := rt.Rules.Key(r, path, s.origin)
 	if r.Pattern != "" {
 		k.Pattern = s.patterns.Of(r.Pattern, path)
 	}
@@ -110,19 +111,19 @@ type page struct {
 	seq         uint64               // which of the Site's generations it is: a later one has more
 	order       store.Ticket         // the Store's; zero where it was not to be had
 	status      int
-	pass        refusal // for a pass mark: why the response may not be stored
-	private     bool    // for a pass mark: whether that is because it is not for everybody
+	pass        policy.Refusal // for a pass mark: why the response may not be stored
+	private     bool           // for a pass mark: whether that is because it is not for everybody
 	generated   time.Time
 	took        time.Duration
 	upstream    time.Duration // the Age that it came with, by which generated is earlier
-	lifetime    lifetime
+	lifetime    policy.Lifetime
 	validators  validators
 	modified    time.Time       // by validators.lastModified
 	ownControl  bool            // whether the Cache-Control is the handler's
 	plain, gzip *representation // gzip is nil where it would not be smaller
 	size        int64
 
-	route *route
+	route *policy.Route
 
 	// Guarded by cache.mu.
 	next, prev *page // on the same shelf
@@ -182,12 +183,6 @@ const (
 	maxRetryAfter = 5 * time.Minute
 )
 
-// A lifetime says how long a page is fresh, and how long after that it may
-// still be shown. The bounds are forever where there is none.
-type lifetime struct {
-	ttl, staleWhileRevalidate, staleIfError time.Duration
-}
-
 // A view is what a page is worth at one moment.
 type view struct {
 	state   State
@@ -203,21 +198,21 @@ func (p *page) view(effect store.Effect, now time.Time) view {
 		return view{state: absent}
 	}
 	v := view{age: max(0, now.Sub(p.generated)), revoked: effect != store.None}
-	if p.pass != (refusal{}) {
+	if p.pass != (policy.Refusal{}) {
 		v.state = Uncacheable
 		if v.revoked || v.age >= passTTL || p.trouble.Load() != nil {
 			v.state = absent
 		}
 		return v
 	}
-	v.left = forever
-	if p.lifetime.ttl != forever {
-		v.left = p.lifetime.ttl - v.age
+	v.left = policy.Forever
+	if p.lifetime.TTL != policy.Forever {
+		v.left = p.lifetime.TTL - v.age
 	}
 	if v.revoked {
 		v.left = min(v.left, -max(0, now.Sub(p.subject.InvalidatedAt())))
 	}
-	v.onError = effect != store.Gone && v.left > -p.lifetime.staleIfError
+	v.onError = effect != store.Gone && v.left > -p.lifetime.StaleIfError
 	aside := p.aside.Load()
 	switch {
 	case aside != nil && now.Sub(aside.generated) < passTTL:
@@ -226,7 +221,7 @@ func (p *page) view(effect store.Effect, now time.Time) view {
 		v.state = Expired
 	case v.left > 0 && !v.revoked:
 		v.state = Fresh
-	case effect <= store.Stale && v.left > -p.lifetime.staleWhileRevalidate:
+	case effect <= store.Stale && v.left > -p.lifetime.StaleWhileRevalidate:
 		v.state = Stale
 	default:
 		v.state = Expired
@@ -272,7 +267,7 @@ func (p *page) fail(err error, began invalidation.Snapshot, seq uint64, retryAft
 func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	view := p.view(effect, now)
 	out := Page{
-		Scheme: p.key.Scheme, Host: p.key.Host, Path: p.key.Path, Query: p.key.Query, Route: p.route.pattern,
+		Scheme: p.key.Scheme, Host: p.key.Host, Path: p.key.Path, Query: p.key.Query, Route: p.route.Pattern,
 		Varied: pagekey.ParseHeader(p.key.Variant), Status: p.status, State: view.state, NotStored: p.pass.String(),
 		Generated: p.generated, Duration: p.took, Size: p.size, Tags: pagekey.PlainTags(p.subject.Tags), Hits: p.hits.Load(),
 	}
@@ -282,10 +277,10 @@ func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 	if mark := p.aside.Load(); mark != nil && view.state == Uncacheable {
 		out.NotStored = mark.pass.String()
 	}
-	if p.pass != (refusal{}) {
+	if p.pass != (policy.Refusal{}) {
 		out.TTL = passTTL
-	} else if p.lifetime.ttl != forever {
-		out.TTL = cmp.Or(p.lifetime.ttl, -1)
+	} else if p.lifetime.TTL != policy.Forever {
+		out.TTL = cmp.Or(p.lifetime.TTL, -1)
 	}
 	if t := p.trouble.Load(); t != nil {
 		out.Failures, out.Err = t.failures, t.err
@@ -296,7 +291,7 @@ func (p *page) snapshot(effect store.Effect, now time.Time) Page {
 // A shelf holds the pages that are stored at one path, whatever their host,
 // query and headers, and remembers the path's route.
 type shelf struct {
-	route *route               // of the canonical spelling; others may have another
+	route *policy.Route        // of the canonical spelling; others may have another
 	front atomic.Pointer[page] // written under cache.mu; most paths have but this one
 }
 
@@ -384,7 +379,7 @@ func (c *cache) touch(p *page, now time.Time) {
 	if _, ok := c.often.Get(p.key); ok {
 		return
 	}
-	if p, ok := c.once.Peek(p.key); ok && p.pass == (refusal{}) {
+	if p, ok := c.once.Peek(p.key); ok && p.pass == (policy.Refusal{}) {
 		c.once.Remove(p.key)
 		c.promote(p)
 	}
@@ -485,7 +480,7 @@ func (c *cache) put(p *page, byName bool) (evicted []*page, ok bool) {
 	p.index = len(c.pages)
 	c.pages = append(c.pages, p)
 	c.bytes += p.size
-	if byName && p.pass == (refusal{}) {
+	if byName && p.pass == (policy.Refusal{}) {
 		c.promote(p)
 	} else {
 		c.once.Add(p.key, p)
@@ -575,7 +570,7 @@ func (c *cache) holds(path string) bool {
 	defer c.mu.RUnlock()
 	if sh := c.shelves[path]; sh != nil {
 		for p := sh.front.Load(); p != nil; p = p.next {
-			if p.pass == (refusal{}) {
+			if p.pass == (policy.Refusal{}) {
 				return true
 			}
 		}
@@ -864,12 +859,12 @@ func (p *page) record(key string) *store.Record {
 		rec.Tags = append(rec.Tags, tag)
 	}
 	rec.Tags = append(rec.Tags, pagekey.Everything)
-	if l := p.lifetime; l.ttl != forever {
-		shown := min(max(l.staleWhileRevalidate, l.staleIfError, time.Second), keepStale)
+	if l := p.lifetime; l.TTL != policy.Forever {
+		shown := min(max(l.StaleWhileRevalidate, l.StaleIfError, time.Second), keepStale)
 		if p.status == http.StatusNotFound || p.status == http.StatusGone {
 			shown = time.Second // strangers can think of any number of them
 		}
-		rec.TTL = max(0, l.ttl-time.Since(p.generated)) + shown
+		rec.TTL = max(0, l.TTL-time.Since(p.generated)) + shown
 	}
 	return rec
 }
@@ -898,7 +893,7 @@ func (p *page) encode(key string) []byte {
 	b = pagekey.AppendString(b, p.matched)
 	for _, n := range [...]int64{
 		int64(p.status), p.generated.UnixNano(), int64(p.took), int64(p.upstream),
-		int64(p.lifetime.ttl), int64(p.lifetime.staleWhileRevalidate), int64(p.lifetime.staleIfError),
+		int64(p.lifetime.TTL), int64(p.lifetime.StaleWhileRevalidate), int64(p.lifetime.StaleIfError),
 	} {
 		b = binary.AppendVarint(b, n)
 	}
@@ -962,7 +957,9 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 	p := &page{
 		key: req.key.Clone(), route: req.route, pattern: string(d.bytes()), matched: unique.Make(string(d.bytes())).Value(),
 		status: int(d.number()), generated: time.Unix(0, d.number()), took: time.Duration(d.number()), upstream: time.Duration(d.number()),
-		lifetime: lifetime{time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())},
+		lifetime: policy.Lifetime{
+			TTL: time.Duration(d.number()), StaleWhileRevalidate: time.Duration(d.number()), StaleIfError: time.Duration(d.number()),
+		},
 	}
 	for n := d.count(); n > 0; n-- {
 		p.subject.Tags = append(p.subject.Tags, string(d.bytes()))
@@ -988,7 +985,7 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 		p.subject.Tags = req.route.Tags
 	}
 	if !p.ownControl { // what goes out is what this instance is told to say
-		h["Cache-Control"] = []string{req.route.control(p.status, p.lifetime)}
+		h["Cache-Control"] = []string{req.route.CacheControlFor(p.status, p.lifetime)}
 	}
 	p.represent(h, etag, slices.Clone(plain), slices.Clone(compressed))
 	return p, nil

@@ -21,6 +21,7 @@ import (
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
 )
 
 // The Cache-Status of requests that go to the handler untouched (RFC 9211).
@@ -31,158 +32,6 @@ const (
 	fwdTooLong     = "isr; fwd=bypass; detail=too-long" // of a key over maxKeyBytes
 	fwdUnclean     = "isr; fwd=bypass; detail=path"     // of a path that cleanPath refuses
 )
-
-// lifetime says how long a response lives, and whether the handler itself gave
-// it its time (RFC 9111, section 4.2.1).
-func (rt *route) lifetime(status int, h http.Header, d header.Directives) (l lifetime, explicit bool) {
-	l = lifetime{rt.TTL, rt.StaleWhileRevalidate, rt.StaleIfError}
-	if isNotFound(status) {
-		// What was published meanwhile must be seen.
-		l.ttl, l.staleWhileRevalidate = rt.NotFoundTTL, 0
-	}
-	switch {
-	case d.SMaxAge >= 0:
-		l.ttl, explicit = d.SMaxAge, true
-	case d.MaxAge >= 0:
-		l.ttl, explicit = d.MaxAge, true
-	case h["Expires"] != nil:
-		at, _ := header.ParseDate(h.Get("Expires")) // what is no date is in the past
-		from, ok := header.ParseDate(h.Get("Date"))
-		if !ok {
-			from = time.Now()
-		}
-		l.ttl, explicit = max(0, at.Sub(from)), true
-	}
-	if d.StaleWhileRevalidate >= 0 {
-		l.staleWhileRevalidate = d.StaleWhileRevalidate
-	}
-	if d.StaleIfError >= 0 {
-		l.staleIfError = d.StaleIfError
-	}
-	if d.MustRevalidate {
-		l.staleWhileRevalidate, l.staleIfError = 0, 0
-	}
-	return l, explicit
-}
-
-// isNotFound reports whether a status says that there is no page. It is a page,
-// too, but not for long.
-func isNotFound(status int) bool {
-	return status == http.StatusNotFound || status == http.StatusGone
-}
-
-// A refusal is why a response may not be stored, and where it is not what the
-// developer asked for, the remedy.
-type refusal struct{ why, remedy string }
-
-func (r refusal) String() string {
-	if r.remedy == "" {
-		return r.why
-	}
-	return r.why + ": " + r.remedy
-}
-
-// refuses says why a response of the route may not be stored, if so (RFC 9111,
-// section 3, and a little stricter).
-func (rt *route) refuses(status int, h http.Header) (no refusal) {
-	d := header.ParseCacheControl(h["Cache-Control"])
-	l, explicit := rt.lifetime(status, h, d)
-	switch {
-	case h["Set-Cookie"] != nil:
-		return refusal{why: "sets a cookie", remedy: "set it in middleware outside of isr, or set Route.Bypass"}
-	case d.Private:
-		return refusal{why: "is private by its Cache-Control"}
-	case d.NoStore:
-		return refusal{why: "is no-store by its Cache-Control"}
-	case d.NoCache:
-		return refusal{why: "is no-cache by its Cache-Control"}
-	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
-		return refusal{why: "is an event stream", remedy: "set Route.Bypass"}
-	}
-	for name := range header.List(h["Vary"]) {
-		name = http.CanonicalHeaderKey(name)
-		switch {
-		case name == "*":
-			return refusal{why: "varies on everything"}
-		case name == "Accept-Encoding", rt.rules.Covers(name):
-		case name == "Cookie":
-			return refusal{why: "varies on Cookie", remedy: "name the cookies in Route.VaryCookies"}
-		default:
-			return refusal{why: "varies on " + name, remedy: varyRemedy(name)}
-		}
-	}
-	switch status {
-	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusMovedPermanently, http.StatusPermanentRedirect:
-	case http.StatusNotFound, http.StatusGone:
-		if l.ttl < 0 && rt.TTL >= 0 {
-			return refusal{why: fmt.Sprintf("has status %d, and Route.NotFoundTTL is negative", status)}
-		}
-	case http.StatusSwitchingProtocols, http.StatusPartialContent, http.StatusNotModified:
-		return refusal{why: fmt.Sprintf("has status %d", status)}
-	default:
-		if !explicit || l.ttl <= 0 {
-			return refusal{why: fmt.Sprintf("has status %d", status), remedy: "set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"}
-		}
-	}
-	if l.ttl < 0 || l.ttl == 0 && rt.TTL < 0 {
-		return refusal{why: "has no lifetime by its Cache-Control, and Route.TTL is NoStore"}
-	}
-	for tag := range header.List(h["Cache-Tag"]) {
-		if err := pagekey.CheckTag(tag); err != nil {
-			return refusal{why: "has a Cache-Tag that is none", remedy: err.Error()}
-		}
-	}
-	return refusal{}
-}
-
-// isPrivate reports whether a response that may not be stored says that the page is
-// not for everybody: then the stored one goes at once. Whatever else keeps it from
-// being stored (no-store, an odd status) may be a passing fault.
-func isPrivate(status int, h http.Header) bool {
-	switch status {
-	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden,
-		http.StatusProxyAuthRequired, http.StatusUnavailableForLegalReasons:
-		return true
-	}
-	return status >= 300 && status < 400 && status != http.StatusNotModified ||
-		h["Set-Cookie"] != nil || header.ParseCacheControl(h["Cache-Control"]).Private
-}
-
-// varyRemedy says what a developer can do about a Vary that the route does not
-// declare.
-func varyRemedy(name string) string {
-	switch {
-	case name == "Origin", strings.HasPrefix(name, "Access-Control-"):
-		return "move CORS outside of isr, where it sees each visitor's request"
-	case header.IsConditional(name), header.IsHopByHop(name):
-		return "leave it out of Vary: isr answers it itself, and the handler never sees it"
-	case !header.IsToken(name):
-		return "it is not the name of a header"
-	case name == "User-Agent":
-		return "add it to Route.Vary, and have Route.Normalize narrow it: each value is a page of its own"
-	}
-	return "add it to Route.Vary"
-}
-
-// tagsOf returns the tags of the route and those of the handler, folded where they
-// are too many.
-func (rt *route) tagsOf(h http.Header) []string {
-	if len(h["Cache-Tag"]) == 0 {
-		return rt.Tags
-	}
-	tags := slices.Clip(rt.Tags)
-	seen := make(map[string]bool)
-	for _, tag := range tags {
-		seen[tag] = true
-	}
-	for tag := range header.List(h["Cache-Tag"]) {
-		if !seen[tag] {
-			seen[tag] = true
-			tags = append(tags, strings.Clone(tag))
-		}
-	}
-	return pagekey.FoldTags(tags)
-}
 
 // validators are those that the handler itself has set.
 type validators struct{ etag, lastModified string }
@@ -248,7 +97,7 @@ func (f *flight) renewed(merged http.Header) *page {
 }
 
 // passMark makes the note that the response may not be stored.
-func (f *flight) passMark(why refusal) *page {
+func (f *flight) passMark(why policy.Refusal) *page {
 	return &page{
 		key: f.key, route: f.route, pattern: f.pattern, subject: invalidation.Subject{Since: f.began}, seq: f.seq, order: f.lease,
 		generated: time.Now(), pass: why, size: pageOverhead + f.key.Size(),
@@ -270,11 +119,11 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &page{
 		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(),
-		subject: invalidation.Subject{Since: f.began, Tags: f.route.tagsOf(h)}, seq: f.seq, order: f.lease,
+		subject: invalidation.Subject{Since: f.began, Tags: f.route.TagsOf(h)}, seq: f.seq, order: f.lease,
 		status: status, generated: time.Now(), ownControl: h["Cache-Control"] != nil,
 	}
 	var explicit bool
-	if p.lifetime, explicit = f.route.lifetime(status, h, d); explicit {
+	if p.lifetime, explicit = f.route.Lifetime(status, h, d); explicit {
 		// An upstream cache had it for a while. Its time counts where the lifetime
 		// is the upstream's, too (RFC 9111, section 4.2.3).
 		p.upstream = age
@@ -289,18 +138,18 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 	}
 	switch {
 	case !p.ownControl:
-		h["Cache-Control"] = []string{f.route.control(status, p.lifetime)}
+		h["Cache-Control"] = []string{f.route.CacheControlFor(status, p.lifetime)}
 	case d.SMaxAge >= 0 && d.MaxAge < 0 && h["Expires"] == nil:
 		// Browsers would guess how long they may keep it.
 		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
 	}
-	header.AddVary(h, f.route.rules.Vary())
+	header.AddVary(h, f.route.Rules.Vary())
 	if compressed != nil {
 		header.AddVary(h, "Accept-Encoding")
 	}
 	p.represent(h, etag, plain, compressed)
 	if limit := f.site.cache.maxBytes; p.size > limit {
-		return f.passMark(refusal{why: fmt.Sprintf("takes more than MaxBytes (%d)", limit), remedy: "raise it, or set Route.Bypass"})
+		return f.passMark(policy.Refusal{Why: fmt.Sprintf("takes more than MaxBytes (%d)", limit), Remedy: "raise it, or set Route.Bypass"})
 	}
 	return p
 }
@@ -314,9 +163,9 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 	if compressed != nil {
 		zipped := maps.Clone(h)
 		zipped.Set("Content-Encoding", "gzip")
-		p.gzip = newRepresentation(new(representation), &p.route.names[1], p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
+		p.gzip = newRepresentation(new(representation), &p.route.Names[1], p.status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
 	}
-	p.plain = newRepresentation(&p.room, &p.route.names[0], p.status, h, plain, etag, false)
+	p.plain = newRepresentation(&p.room, &p.route.Names[0], p.status, h, plain, etag, false)
 	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.validators.lastModified = t, h.Get("Last-Modified")
 	}
@@ -329,26 +178,6 @@ func (p *page) represent(h http.Header, etag string, plain, compressed []byte) {
 			}
 		}
 	}
-}
-
-// oneYear stands for "forever" in headers, in seconds.
-const oneYear = 31536000
-
-// control returns the Cache-Control for downstream of a page whose handler gives
-// none: the route's, or a derived one. By that browsers ask each time and get a
-// 304; shared caches, which do not hear of a purge, may hold the page while it is
-// fresh here, but not for longer than Options.SharedMaxAge. There is no
-// stale-while-revalidate in it: they would keep purged pages by that.
-func (rt *route) control(status int, l lifetime) string {
-	switch {
-	case rt.CacheControl != "" && status < 400: // what is not found may be there tomorrow
-		return rt.CacheControl
-	case rt.rules.Covers("Authorization"):
-		return header.Private // public would let others share it (RFC 9111, section 3.5)
-	case rt.sharedMaxAge < 0:
-		return "public, max-age=0"
-	}
-	return fmt.Sprintf("public, max-age=0, s-maxage=%d", min(oneYear, max(0, min(l.ttl, rt.sharedMaxAge)/time.Second)))
 }
 
 // A representation is one encoding of a page, with its headers ready to send.
@@ -448,7 +277,7 @@ func (rep *representation) snapshot() (h http.Header, etag string) {
 // second, whatever the number of visitors.
 func (rep *representation) at(v view) *stamp {
 	age, left := int64(v.age/time.Second), int64(v.left/time.Second)
-	if v.left != forever && !v.revoked {
+	if v.left != policy.Forever && !v.revoked {
 		left = int64((v.left+v.age)/time.Second) - age // in step with Age
 	}
 	if s := rep.stamp.Load(); s != nil && s.age == age && s.left == left && s.state == v.state && s.revoked == v.revoked {
@@ -462,9 +291,9 @@ func (rep *representation) at(v view) *stamp {
 		tail[0] = header.Revoked(tail[0])
 		promise = min(promise, 0)
 	}
-	tail[1] = strconv.FormatInt(usedUp(age, promise, v.left == forever, left), 10)
+	tail[1] = strconv.FormatInt(usedUp(age, promise, v.left == policy.Forever, left), 10)
 	tail[2] += "; hit"
-	if v.left != forever {
+	if v.left != policy.Forever {
 		tail[2] += "; ttl=" + strconv.FormatInt(left, 10)
 	}
 	if v.state != Fresh {
@@ -639,7 +468,7 @@ func (st *stream) serve(w http.ResponseWriter, r *http.Request) error {
 		r.Pattern = st.matched
 	}
 	h := header.Forwardable(st.header, st.begin)
-	header.AddVary(h, st.route.rules.Vary())
+	header.AddVary(h, st.route.Rules.Vary())
 	if length := st.header["Content-Length"]; length != nil {
 		h["Content-Length"] = length
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/memory"
 )
@@ -132,7 +133,7 @@ func TestCompactionOracle(t *testing.T) {
 		c = newCache(1<<30, table)
 		var ours, theirs []entry
 		var runs []run
-		pages, rt := make(map[*page]bool), new(route)
+		pages, rt := make(map[*page]bool), new(policy.Route)
 		tag := func() string { return fmt.Sprint("tag ", rng.IntN(400)) }
 		effect := func() store.Effect { return store.Effect(1 + rng.IntN(3)) }
 		strongest := func(p *page) (want store.Effect) {

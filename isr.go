@@ -53,6 +53,7 @@ import (
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/store"
 )
@@ -72,10 +73,6 @@ const (
 	renewalsPerCPU      = 4  // of MaxRegenerations
 	defaultSharedMaxAge = time.Minute
 )
-
-// forever is the lifetime of what is kept until it is revalidated on demand,
-// and the bound of what has none.
-const forever time.Duration = 1<<63 - 1
 
 // Always is a [Route] Bypass for routes whose requests are never for the cache.
 func Always(*http.Request) bool { return true }
@@ -270,11 +267,11 @@ type Site struct {
 	handler  http.Handler
 	patterns pagekey.Patterns
 	origin   pagekey.Origin
-	mux      *http.ServeMux    // of the patterns in routes; only matched with, never served
-	routes   map[string]*route // by pattern
-	hosts    bool              // whether one of the patterns names a host
-	other    *route            // Options.Default
-	limit    int64             // MaxPageBytes
+	mux      *http.ServeMux           // of the patterns in routes; only matched with, never served
+	routes   map[string]*policy.Route // by pattern
+	hosts    bool                     // whether one of the patterns names a host
+	other    *policy.Route            // Options.Default
+	limit    int64                    // MaxPageBytes
 
 	log     *slog.Logger
 	warned  sync.Map // of warning: those that were given
@@ -307,7 +304,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		handler: h,
 		origin:  mustParseOrigin(opts.Origin),
 		mux:     http.NewServeMux(),
-		routes:  make(map[string]*route),
+		routes:  make(map[string]*policy.Route),
 		other:   newRoute("Options.Default", "", opts.Default),
 		limit:   min(cmp.Or(opts.MaxPageBytes, defaultMaxPageBytes), maxBytes),
 		log:     opts.Logger,
@@ -323,9 +320,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
 		s.addRoute(pattern, opts.Routes[pattern])
 	}
-	s.other.sharedMaxAge = cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge)
+	s.other.SharedMaxAge = cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge)
 	for _, rt := range s.routes {
-		rt.sharedMaxAge = s.other.sharedMaxAge
+		rt.SharedMaxAge = s.other.SharedMaxAge
 	}
 	if opts.Store != nil {
 		s.open(opts.Store, opts.Version)
@@ -365,10 +362,10 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.route = s.routeOf(r, path)
 	}
 	switch {
-	case v.route.asksToPass(r):
+	case v.route.AsksToPass(r):
 		v.pass(fwdBypass)
 		return
-	case v.route.isAuthorized(r):
+	case v.route.IsAuthorized(r):
 		v.passPrivate(fwdBypass)
 		return
 	case unclean != nil && v.route.PrerenderedOnly:
@@ -434,7 +431,7 @@ type visit struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	start time.Time
-	route *route
+	route *policy.Route
 	key   pagekey.Key
 	asked uint64   // the table's clock when the visitor asked
 	tags  []string // of the page that they get
@@ -616,7 +613,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 	made := f.outcome.page
 	effect := made.effect(s.table)
 	switch {
-	case made.pass != (refusal{}):
+	case made.pass != (policy.Refusal{}):
 		v.passUncacheable()
 	case effect != store.None && made.subject.Since.Clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
@@ -692,7 +689,7 @@ func (v *visit) passPrivate(status string) {
 // asksToPass reports whether the Bypass of the request's route wants it past the
 // cache, where it passes anyway.
 func (s *Site) asksToPass(r *http.Request) bool {
-	return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") && s.routeOf(r, "").asksToPass(r)
+	return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") && s.routeOf(r, "").AsksToPass(r)
 }
 
 // forward hands the visitor's own request to the wrapped handler.
@@ -720,7 +717,7 @@ func (v *visit) passUncacheable() {
 		return
 	}
 	outer := v.w
-	w := respwriter.NewStandby(outer, v.route.isFailure)
+	w := respwriter.NewStandby(outer, v.route.IsFailure)
 	v.w = w
 	func() {
 		defer func() {
@@ -817,7 +814,7 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 	}
 	pattern := ""
 	if v.route != nil {
-		pattern = v.route.pattern
+		pattern = v.route.Pattern
 	}
 	e := Event{
 		Kind: kind, Host: cmp.Or(s.origin.Host, v.key.Host), Path: v.key.Path, Query: v.key.Query, Route: pattern,
@@ -830,26 +827,6 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 		e.Host = pagekey.CleanHost(pagekey.SchemeOf(v.r), v.r.Host)
 	}
 	s.tell(e, age)
-}
-
-// A route is a Route ready for use.
-type route struct {
-	pattern string // empty for Options.Default
-	rules   *pagekey.Rules
-
-	// forever where there is no bound, below zero for never.
-	TTL, StaleWhileRevalidate, StaleIfError, NotFoundTTL time.Duration
-
-	Timeout, Patience time.Duration
-	sharedMaxAge      time.Duration // Options.SharedMaxAge
-	Tags              []string
-	CacheControl      string                               // empty: derived
-	Failure           func(status int, h http.Header) bool // may be nil
-	Bypass            func(*http.Request) bool             // may be nil
-	Placeholder       http.Handler                         // may be nil
-	PrerenderedOnly   bool
-
-	names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
 }
 
 func (s *Site) addRoute(pattern string, r Route) {
@@ -874,7 +851,7 @@ func (s *Site) addRoute(pattern string, r Route) {
 	s.hosts = s.hosts || !strings.HasPrefix(rest, "/")
 }
 
-func newRoute(where, pattern string, r Route) *route {
+func newRoute(where, pattern string, r Route) *policy.Route {
 	complain := func(field string, value any, why string) {
 		panic(fmt.Sprintf("isr: %s.%s: %v: %s", where, field, value, why))
 	}
@@ -892,12 +869,12 @@ func newRoute(where, pattern string, r Route) *route {
 	if strings.ContainsAny(r.CacheControl, "\r\n") {
 		complain("CacheControl", fmt.Sprintf("%q", r.CacheControl), "has a line break")
 	}
-	ttl := cmp.Or(r.TTL, forever)
-	rt := &route{
-		pattern:              pattern,
+	ttl := cmp.Or(r.TTL, policy.Forever)
+	rt := &policy.Route{
+		Pattern:              pattern,
 		TTL:                  ttl,
-		StaleWhileRevalidate: cmp.Or(r.StaleWhileRevalidate, forever),
-		StaleIfError:         cmp.Or(r.StaleIfError, forever),
+		StaleWhileRevalidate: cmp.Or(r.StaleWhileRevalidate, policy.Forever),
+		StaleIfError:         cmp.Or(r.StaleIfError, policy.Forever),
 		NotFoundTTL:          cmp.Or(r.NotFoundTTL, min(ttl, defaultNotFoundTTL)),
 		Timeout:              cmp.Or(r.Timeout, defaultTimeout),
 		Patience:             r.Patience,
@@ -914,26 +891,16 @@ func newRoute(where, pattern string, r Route) *route {
 		ignore = TrackingParameters
 	}
 	var err error
-	if rt.rules, err = pagekey.NewRules(r.Query, ignore, r.Vary, r.VaryCookies, r.Normalize); err != nil {
+	if rt.Rules, err = pagekey.NewRules(r.Query, ignore, r.Vary, r.VaryCookies, r.Normalize); err != nil {
 		panic(fmt.Sprintf("isr: %s.%v", where, err))
 	}
 	return rt
 }
 
-// bypasses reports whether r goes past the cache because of what the route says.
-func (rt *route) bypasses(r *http.Request) bool { return rt.isAuthorized(r) || rt.asksToPass(r) }
-
-// isAuthorized reports whether r carries an Authorization that is not in the key.
-func (rt *route) isAuthorized(r *http.Request) bool {
-	return r.Header["Authorization"] != nil && !rt.rules.Covers("Authorization")
-}
-
-func (rt *route) asksToPass(r *http.Request) bool { return rt.Bypass != nil && rt.Bypass(r) }
-
 // routeOf finds the route of the page that r asks for, whose path is path, by
 // cleanPath. One that is not clean, as it is empty, has the route of the path that
 // a ServeMux would redirect it to.
-func (s *Site) routeOf(r *http.Request, path string) *route {
+func (s *Site) routeOf(r *http.Request, path string) *policy.Route {
 	u := r.URL
 	if path != "" && path != u.EscapedPath() {
 		u = pagekey.URL(path, "")
@@ -942,7 +909,7 @@ func (s *Site) routeOf(r *http.Request, path string) *route {
 }
 
 // lookup finds the route of the pages at a URL, by the host that their keys have.
-func (s *Site) lookup(host string, u *url.URL) *route {
+func (s *Site) lookup(host string, u *url.URL) *policy.Route {
 	if len(s.routes) > 0 {
 		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(s.origin.Host, host), URL: u}
 		if _, pattern := s.mux.Handler(r); pattern != "" {
@@ -1069,22 +1036,22 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 
 // A warning is one that is given once.
 type warning struct {
-	route *route
+	route *policy.Route
 	why   string
 }
 
 // warn tells the developer why a page is not stored: as a warning, with the
 // remedy, where it is not what he asked for.
-func (s *Site) warn(rt *route, why refusal, path string) {
+func (s *Site) warn(rt *policy.Route, why policy.Refusal, path string) {
 	if s.log == nil {
 		return
 	}
 	level := slog.LevelDebug
-	if why.remedy != "" {
-		if _, told := s.warned.LoadOrStore(warning{rt, why.why}, true); !told {
+	if why.Remedy != "" {
+		if _, told := s.warned.LoadOrStore(warning{rt, why.Why}, true); !told {
 			level = slog.LevelWarn
 		}
 	}
-	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+why.why,
-		"path", path, "route", rt.pattern, "remedy", why.remedy)
+	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+why.Why,
+		"path", path, "route", rt.Pattern, "remedy", why.Remedy)
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/store"
 )
@@ -32,7 +33,7 @@ import (
 // A pageRequest says what to generate.
 type pageRequest struct {
 	key     pagekey.Key
-	route   *route
+	route   *policy.Route
 	pattern string // of a ServeMux around the Site, if there is one
 }
 
@@ -408,7 +409,7 @@ func (s *Site) isPaused(p *page) bool {
 }
 
 // unknown reports whether there is no page, or but a note that there is none.
-func (p *page) unknown() bool { return p == nil || p.pass != (refusal{}) }
+func (p *page) unknown() bool { return p == nil || p.pass != (policy.Refusal{}) }
 
 // leave notes that somebody does not wait any longer. What nobody waits for, and
 // nobody has seen yet, need not be made: else a client that sends requests and
@@ -714,7 +715,7 @@ func (f *flight) run() {
 		rec.abort(out.err)
 		if !f.end(out) && out.stack != nil && f.site.log != nil { // nobody else will say so
 			f.site.log.Error("isr: a handler panicked whose response was not waited for any more",
-				"path", f.key.Path, "route", f.route.pattern, "error", out.err, "stack", string(out.stack))
+				"path", f.key.Path, "route", f.route.Pattern, "error", out.err, "stack", string(out.stack))
 		}
 	}()
 	// What the handler derives hangs on a context of the context package itself,
@@ -963,13 +964,13 @@ func (f *flight) putBehind() {
 	}()
 	<-f.done
 	key, out, lease := s.storeKey(&f.key), &f.outcome, f.permit()
-	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (refusal{}) && p.subject.Since.Offline == 0 {
+	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (policy.Refusal{}) && p.subject.Since.Offline == 0 {
 		err := s.second.Put(ctx, key, lease, p.record(key))
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
 		}
 		if errors.Is(err, store.ErrTooLarge) {
-			s.warn(f.route, refusal{why: "is too large for the Store", remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.Path)
+			s.warn(f.route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.Path)
 		}
 	}
 	if lease.Leader {
@@ -1001,7 +1002,7 @@ func (f *flight) end(out outcome) bool {
 	took := time.Since(f.begin)
 	var evicted []*page
 	old := s.cache.peek(&f.key)
-	if p := out.page; p != nil && p.pass != (refusal{}) && !p.private && s.cache.setAside(old, p) {
+	if p := out.page; p != nil && p.pass != (policy.Refusal{}) && !p.private && s.cache.setAside(old, p) {
 		p.took = took // and old stands by
 	} else if p != nil {
 		p.took = took
@@ -1010,7 +1011,7 @@ func (f *flight) end(out outcome) bool {
 	} else if old != nil && old.seq <= f.seq {
 		old.fail(out.err, f.began, f.seq, out.retryAfter)
 	} else if old == nil && f.route.Placeholder != nil {
-		p = f.passMark(refusal{why: "could not be generated"})
+		p = f.passMark(policy.Refusal{Why: "could not be generated"})
 		p.fail(out.err, f.began, f.seq, 0)
 		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
 	}
@@ -1095,7 +1096,7 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 			stack = append(stack, slog.String("stack", string(out.stack)))
 		}
 		s.report(e, stack...)
-	case p.pass != (refusal{}):
+	case p.pass != (policy.Refusal{}):
 		s.warn(p.route, p.pass, p.key.Path)
 	default:
 		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.Tags)
@@ -1105,8 +1106,8 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 }
 
 // event returns an event about a page.
-func (s *Site) event(kind Kind, k *pagekey.Key, rt *route) Event {
-	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.pattern}
+func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
+	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}
 }
 
 func (s *Site) reportEvicted(pages []*page) {
@@ -1176,7 +1177,7 @@ func (s *Site) generate(ctx context.Context, req pageRequest) error {
 		case out.err != nil:
 			return out.err
 		case out.loaded, out.none, out.again, out.busy:
-		case out.page.pass != (refusal{}):
+		case out.page.pass != (policy.Refusal{}):
 			return &notStoredError{out.page.pass, out.status, out.location}
 		default:
 			return nil
@@ -1187,7 +1188,7 @@ func (s *Site) generate(ctx context.Context, req pageRequest) error {
 
 // A notStoredError says that a page is generated for each visitor anew.
 type notStoredError struct {
-	why      refusal
+	why      policy.Refusal
 	status   int    // of the response; zero where it has not come to that
 	location string // its Location
 }
@@ -1332,7 +1333,7 @@ type stream struct {
 	begin   []byte
 	rest    *io.PipeReader // a read of nothing is a flush
 	began   invalidation.Snapshot
-	route   *route
+	route   *policy.Route
 	tags    []string
 	ctx     *deadlineContext // of the run
 	alive   func()           // puts the deadline off
@@ -1378,9 +1379,9 @@ func (r *recorder) Flush() {
 // Hijack is not for pages.
 func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	r.mu.Lock()
-	var why refusal
+	var why policy.Refusal
 	if r.closed == nil {
-		why = refusal{why: "takes over the connection", remedy: "set Route.Bypass"}
+		why = policy.Refusal{Why: "takes over the connection", Remedy: "set Route.Bypass"}
 		r.closed = discarded(why)
 	}
 	r.mu.Unlock()
@@ -1397,7 +1398,7 @@ func (r *recorder) CloseNotify() <-chan bool {
 }
 
 // discarded is what a handler's Write returns where its response may not be stored.
-func discarded(why refusal) error {
+func discarded(why policy.Refusal) error {
 	return fmt.Errorf("isr: response discarded: it %s", why)
 }
 
@@ -1418,12 +1419,12 @@ func (r *recorder) forgetForeign() bool {
 
 // writeHeader takes the final header, if it is the first, and says why the
 // response may not be stored, if so. It is called under r.mu.
-func (r *recorder) writeHeader(status int) (why refusal) {
-	if r.status != 0 && r.late == 0 && r.f.route.isFailure(status, r.header) {
+func (r *recorder) writeHeader(status int) (why policy.Refusal) {
+	if r.status != 0 && r.late == 0 && r.f.route.IsFailure(status, r.header) {
 		r.late = status // a template that breaks in the middle, a recovery inside of the site
 	}
 	if r.status != 0 || r.closed != nil {
-		return refusal{}
+		return policy.Refusal{}
 	}
 	r.status = status
 	r.sent = header.Canonical(r.header)
@@ -1431,40 +1432,30 @@ func (r *recorder) writeHeader(status int) (why refusal) {
 		r.length = n
 	}
 	switch {
-	case r.f.route.isFailure(status, r.sent):
+	case r.f.route.IsFailure(status, r.sent):
 		r.fate = isFailure
-		return refusal{}
+		return policy.Refusal{}
 	case status == http.StatusNotModified && !r.f.old.unknown() && !(r.conditional && r.f.old.validators.match(r.sent)):
 		r.fate = isForeign
-		return refusal{}
+		return policy.Refusal{}
 	case status == http.StatusNotModified && r.conditional:
 		r.fate = isRenewal
 		r.sent = r.f.old.merged(r.sent)
 		status = r.f.old.status
 	}
-	if why = r.f.route.refuses(status, r.sent); why != (refusal{}) {
+	if why = r.f.route.Refuses(status, r.sent); why != (policy.Refusal{}) {
 		r.closed = discarded(why)
 	}
 	return why
 }
 
-// isFailure reports whether an answer says that the handler could not make the
-// page.
-func (rt *route) isFailure(status int, h http.Header) bool {
-	switch status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return true
-	}
-	return status >= 500 || rt.Failure != nil && rt.Failure(status, h)
-}
-
 // pass ends the run with a pass mark where there is a reason to. It is called
 // without r.mu.
-func (r *recorder) pass(why refusal) {
-	if why != (refusal{}) {
+func (r *recorder) pass(why policy.Refusal) {
+	if why != (policy.Refusal{}) {
 		r.mu.Lock()
 		mark := r.f.passMark(why)
-		mark.private = isPrivate(r.status, r.sent)
+		mark.private = policy.IsPrivate(r.status, r.sent)
 		out := outcome{page: mark, status: r.status, location: r.sent.Get("Location")}
 		r.mu.Unlock()
 		r.f.end(out)
@@ -1480,7 +1471,7 @@ func (r *recorder) pass(why refusal) {
 func (r *recorder) Write(b []byte) (n int, err error) {
 	r.mu.Lock()
 	why := r.writeHeader(http.StatusOK)
-	if why == (refusal{}) {
+	if why == (policy.Refusal{}) {
 		n, why, err = r.write(b)
 	}
 	pipe, st := r.pipe, r.overflows
@@ -1493,7 +1484,7 @@ func (r *recorder) Write(b []byte) (n int, err error) {
 	switch {
 	case pipe != nil && err == nil:
 		return pipe.Write(b) // without r.mu: the reader is as slow as his line
-	case why != (refusal{}):
+	case why != (policy.Refusal{}):
 		return 0, discarded(why)
 	}
 	return n, err
@@ -1501,7 +1492,7 @@ func (r *recorder) Write(b []byte) (n int, err error) {
 
 // write takes a part of the body, or says why the response may not be stored
 // after all. It is called under r.mu.
-func (r *recorder) write(b []byte) (n int, why refusal, err error) {
+func (r *recorder) write(b []byte) (n int, why policy.Refusal, err error) {
 	limit := r.f.site.limit
 	switch size := r.size + int64(len(b)); {
 	case r.closed != nil && r.pipe == nil:
@@ -1518,7 +1509,7 @@ func (r *recorder) write(b []byte) (n int, why refusal, err error) {
 	case r.pipe != nil, r.fate == isFailure && r.size > limit:
 	case r.fate != isFailure && (r.size > limit || r.length > limit):
 		r.overflow()
-		why = refusal{why: fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), remedy: "raise it, or set Route.Bypass"}
+		why = policy.Refusal{Why: fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), Remedy: "raise it, or set Route.Bypass"}
 		r.closed = discarded(why)
 	default:
 		if r.body == nil {
@@ -1545,7 +1536,7 @@ func (r *recorder) overflow() {
 	}
 	reader, writer := io.Pipe()
 	r.overflows = &stream{
-		status: r.status, header: r.sent, matched: r.matched(), rest: reader, began: r.f.began, route: r.f.route, tags: r.f.route.tagsOf(r.sent),
+		status: r.status, header: r.sent, matched: r.matched(), rest: reader, began: r.f.began, route: r.f.route, tags: r.f.route.TagsOf(r.sent),
 		ctx: r.f.ctx, alive: func() { r.timer.Reset(r.f.route.Timeout) },
 		writer: writer, release: sync.OnceFunc(func() { s.streaming.Add(-held) }),
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/webhook"
 	"github.com/isr-go/isr/store"
 )
@@ -26,7 +27,7 @@ import (
 // A target is what a path given to Revalidate, Purge or Prerender means.
 type target struct {
 	pagekey.Scope
-	route *route
+	route *policy.Route
 }
 
 func (s *Site) parseTarget(name string) (t target, err error) {
@@ -64,7 +65,7 @@ func (s *Site) parseTarget(name string) (t target, err error) {
 		t.AllQueries = true // the hosts' routes may keep different ones
 	}
 	t.route = s.lookup(t.Host, pagekey.URL(t.Path, ""))
-	t.Query = t.route.rules.Query(u.RawQuery)
+	t.Query = t.route.Rules.Query(u.RawQuery)
 	return t, nil
 }
 
@@ -80,7 +81,7 @@ func (s *Site) parseTargets(names []string) ([]target, error) {
 
 // targetEvent returns an event about a target.
 func (s *Site) targetEvent(kind Kind, t *target) Event {
-	return Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.route.pattern}
+	return Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.route.Pattern}
 }
 
 func tagsOfTargets(targets []target) []string {
@@ -94,7 +95,7 @@ func tagsOfTargets(targets []target) []string {
 // pages returns what is stored of the target.
 func (s *Site) pages(t *target) []*page {
 	return s.cache.at(pagekey.CanonicalPath(t.Path), func(p *page) bool {
-		return p.pass == (refusal{}) && t.Matches(&p.key)
+		return p.pass == (policy.Refusal{}) && t.Matches(&p.key)
 	})
 }
 
@@ -104,7 +105,7 @@ func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
 	if s.origin.Host == "" && t.Host == "" {
 		return req, false
 	}
-	varied := t.route.rules.Variant(nil)
+	varied := t.route.Rules.Variant(nil)
 	return pageRequest{key: pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: varied}, route: t.route}, true
 }
 
@@ -122,7 +123,7 @@ const maxVariants = 16
 func (s *Site) mostWanted(t *target, pages []*page) (plain *page, others []*page) {
 	counts := s.cache.recentHits(pages, time.Now())
 	slices.SortStableFunc(pages, func(a, b *page) int { return cmp.Compare(counts[b], counts[a]) })
-	varied := t.route.rules.Variant(nil)
+	varied := t.route.Rules.Variant(nil)
 	if i := slices.IndexFunc(pages, func(p *page) bool { return p.key.Query == t.Query && p.key.Variant == varied }); i >= 0 {
 		plain = pages[i]
 		pages = slices.Delete(pages, i, i+1)
@@ -246,7 +247,7 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 	redirects := status >= 300 && status < 400
 	if gone := status == http.StatusNotFound || status == http.StatusGone; s.log != nil && !r.stored && (redirects || gone) {
 		s.log.Warn("isr: a path was revalidated that was not stored and has no page",
-			"path", r.key.Path, "route", r.route.pattern, "status", status)
+			"path", r.key.Path, "route", r.route.Pattern, "status", status)
 	}
 	if !redirects || location == "" {
 		return t, false
@@ -269,7 +270,7 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 
 // bypasses reports whether the page would never be stored because of its route.
 func (s *Site) bypasses(req pageRequest) bool {
-	return req.route.bypasses(req.build(context.Background(), s.origin))
+	return req.route.Bypasses(req.build(context.Background(), s.origin))
 }
 
 // RevalidateTag makes all pages with one of the tags stale: each is served once

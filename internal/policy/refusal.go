@@ -1,0 +1,134 @@
+package policy
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
+)
+
+// A Refusal is why a response may not be stored, and where it is not what the
+// developer asked for, the remedy.
+type Refusal struct{ Why, Remedy string }
+
+func (r Refusal) String() string {
+	if r.Remedy == "" {
+		return r.Why
+	}
+	return r.Why + ": " + r.Remedy
+}
+
+// Refuses says why a response of the route may not be stored, if so (RFC 9111,
+// section 3, and a little stricter).
+func (rt *Route) Refuses(status int, h http.Header) (no Refusal) {
+	d := header.ParseCacheControl(h["Cache-Control"])
+	l, explicit := rt.Lifetime(status, h, d)
+	switch {
+	case h["Set-Cookie"] != nil:
+		return Refusal{Why: "sets a cookie", Remedy: "set it in middleware outside of isr, or set Route.Bypass"}
+	case d.Private:
+		return Refusal{Why: "is private by its Cache-Control"}
+	case d.NoStore:
+		return Refusal{Why: "is no-store by its Cache-Control"}
+	case d.NoCache:
+		return Refusal{Why: "is no-cache by its Cache-Control"}
+	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
+		return Refusal{Why: "is an event stream", Remedy: "set Route.Bypass"}
+	}
+	for name := range header.List(h["Vary"]) {
+		name = http.CanonicalHeaderKey(name)
+		switch {
+		case name == "*":
+			return Refusal{Why: "varies on everything"}
+		case name == "Accept-Encoding", rt.Rules.Covers(name):
+		case name == "Cookie":
+			return Refusal{Why: "varies on Cookie", Remedy: "name the cookies in Route.VaryCookies"}
+		default:
+			return Refusal{Why: "varies on " + name, Remedy: varyRemedy(name)}
+		}
+	}
+	switch status {
+	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusMovedPermanently, http.StatusPermanentRedirect:
+	case http.StatusNotFound, http.StatusGone:
+		if l.TTL < 0 && rt.TTL >= 0 {
+			return Refusal{Why: fmt.Sprintf("has status %d, and Route.NotFoundTTL is negative", status)}
+		}
+	case http.StatusSwitchingProtocols, http.StatusPartialContent, http.StatusNotModified:
+		return Refusal{Why: fmt.Sprintf("has status %d", status)}
+	default:
+		if !explicit || l.TTL <= 0 {
+			return Refusal{Why: fmt.Sprintf("has status %d", status), Remedy: "set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"}
+		}
+	}
+	if l.TTL < 0 || l.TTL == 0 && rt.TTL < 0 {
+		return Refusal{Why: "has no lifetime by its Cache-Control, and Route.TTL is NoStore"}
+	}
+	for tag := range header.List(h["Cache-Tag"]) {
+		if err := pagekey.CheckTag(tag); err != nil {
+			return Refusal{Why: "has a Cache-Tag that is none", Remedy: err.Error()}
+		}
+	}
+	return Refusal{}
+}
+
+// IsPrivate reports whether a response that may not be stored says that the page is
+// not for everybody: then the stored one goes at once. Whatever else keeps it from
+// being stored (no-store, an odd status) may be a passing fault.
+func IsPrivate(status int, h http.Header) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden,
+		http.StatusProxyAuthRequired, http.StatusUnavailableForLegalReasons:
+		return true
+	}
+	return status >= 300 && status < 400 && status != http.StatusNotModified ||
+		h["Set-Cookie"] != nil || header.ParseCacheControl(h["Cache-Control"]).Private
+}
+
+// varyRemedy says what a developer can do about a Vary that the route does not
+// declare.
+func varyRemedy(name string) string {
+	switch {
+	case name == "Origin", strings.HasPrefix(name, "Access-Control-"):
+		return "move CORS outside of isr, where it sees each visitor's request"
+	case header.IsConditional(name), header.IsHopByHop(name):
+		return "leave it out of Vary: isr answers it itself, and the handler never sees it"
+	case !header.IsToken(name):
+		return "it is not the name of a header"
+	case name == "User-Agent":
+		return "add it to Route.Vary, and have Route.Normalize narrow it: each value is a page of its own"
+	}
+	return "add it to Route.Vary"
+}
+
+// TagsOf returns the tags of the route and those of the handler, folded where they
+// are too many.
+func (rt *Route) TagsOf(h http.Header) []string {
+	if len(h["Cache-Tag"]) == 0 {
+		return rt.Tags
+	}
+	tags := slices.Clip(rt.Tags)
+	seen := make(map[string]bool)
+	for _, tag := range tags {
+		seen[tag] = true
+	}
+	for tag := range header.List(h["Cache-Tag"]) {
+		if !seen[tag] {
+			seen[tag] = true
+			tags = append(tags, strings.Clone(tag))
+		}
+	}
+	return pagekey.FoldTags(tags)
+}
+
+// IsFailure reports whether an answer says that the handler could not make the
+// page.
+func (rt *Route) IsFailure(status int, h http.Header) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500 || rt.Failure != nil && rt.Failure(status, h)
+}
