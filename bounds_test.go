@@ -443,6 +443,71 @@ func TestPlaceholdersDelayNoRenewal(t *testing.T) {
 	})
 }
 
+// What an editor asks for keeps its place in the queue, whoever else asks for it or
+// does not wait any longer.
+func TestRenewalsKeepTheirPlace(t *testing.T) {
+	for name, ask := range map[string]func(site *isr.Site){
+		"another editor who leaves": func(site *isr.Site) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			defer cancel()
+			site.Revalidate(ctx, "/1")
+		},
+		"a visitor for whom there is no room": func(site *isr.Site) {
+			for i := range 17 {
+				go body(site, fmt.Sprint("/unknown/", i))
+				synctest.Wait()
+			}
+			if res := get(site, "/1"); res.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("a visitor got %d", res.StatusCode)
+			}
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &crowd{takes: time.Second}
+			site := isr.Wrap(c, isr.Options{Origin: "https://example.com", MaxGenerations: 1, MaxRegenerations: 1})
+			for i := range 4 {
+				go site.Revalidate(context.Background(), fmt.Sprint("/", i))
+				synctest.Wait()
+			}
+			ask(site)
+			time.Sleep(time.Minute)
+			var before int
+			first, _ := c.paths.Load("/1")
+			for _, path := range []string{"/2", "/3"} {
+				if n, _ := c.paths.Load(path); n.(int64) < first.(int64) {
+					before++
+				}
+			}
+			if before > 0 {
+				t.Errorf("%s: %d pages that were asked for later came first", name, before)
+			}
+		})
+	}
+}
+
+// An editor does not wait where strangers do, although they have asked for that page,
+// too.
+func TestEditorsDoNotQueueWithStrangers(t *testing.T) {
+	for name, route := range map[string]isr.Route{
+		"visitors":     {},
+		"placeholders": {Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &crowd{takes: time.Second}
+			site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Default: route, MaxGenerations: 1, MaxRegenerations: 1})
+			for i := range 10 {
+				go body(site, fmt.Sprint("/", i))
+				synctest.Wait()
+			}
+			begin := time.Now()
+			if err := site.Revalidate(t.Context(), "/9"); err != nil || time.Since(begin) != time.Second {
+				t.Errorf("%s: %v after %v", name, err, time.Since(begin))
+			}
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
 // What the Store has does not wait behind what it has not: at 3 a.m. after a restart,
 // the handler hangs, and the pages are up.
 func TestStoredPagesDoNotQueue(t *testing.T) {

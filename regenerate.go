@@ -362,12 +362,8 @@ func (s *Site) board(f *flight, w *waiter, isNew bool) bool {
 		s.lookFirst(f)
 	case isNew:
 		ok = s.dispatch(f)
-	case visits && (f.queue == &r.queues[queueOfRenewals] || f.queue == &r.queues[queueOfPlaceholders]):
-		was := f.queue // from which visitors are not to wait
-		f.leaveQueue()
-		if ok = s.dispatch(f); !ok {
-			f.enter(was)
-		}
+	case f.queue != nil:
+		ok = s.requeue(f)
 	}
 	if !ok {
 		if w != nil && w != peeker {
@@ -446,8 +442,9 @@ func (f *flight) unattended() (cancel *deadlineContext) {
 	needed := f.editors > 0 || f.kept
 	switch {
 	case f.queue != nil && needed:
-		f.leaveQueue()
-		f.enter(&r.queues[f.queueIndex()])
+		if !s.requeue(f) {
+			s.drop(f, outcome{again: true})
+		}
 	case !f.started && !needed:
 		s.drop(f, outcome{again: true})
 	case f.started && !needed && (f.slot == forVisitors || f.slot == forInside) && f.old.unknown():
@@ -517,20 +514,53 @@ func (f *flight) queueIndex() int {
 // do. It is called under runs.mu.
 func (s *Site) dispatch(f *flight) bool {
 	r, i := &s.runs, f.queueIndex()
-	slot := slotOf[i]
-	length := r.queues[i].Len()
-	if slot == forVisitors {
-		length = r.queues[queueOfStored].Len() + r.queues[queueOfUnknown].Len()
-	}
-	switch {
-	case r.taken[slot] < r.limits[slot]:
+	switch slot, free := r.freeSlot(f, slotOf[i]); {
+	case free:
 		s.start(f, slot)
-	case i != queueOfRenewals && length >= maxQueued*r.limits[slot]:
+	case !r.hasRoom(i):
 		return false
 	default:
 		f.enter(&r.queues[i])
 	}
 	return true
+}
+
+// requeue is dispatch for a run that waits already, when somebody has joined or left:
+// it keeps its place unless it gets a slot, or another queue that has room. It is called
+// under runs.mu.
+func (s *Site) requeue(f *flight) bool {
+	r, i := &s.runs, f.queueIndex()
+	switch _, free := r.freeSlot(f, slotOf[i]); {
+	case free:
+	case f.queue == &r.queues[i]:
+		return true
+	case !r.hasRoom(i):
+		return false
+	}
+	f.leaveQueue()
+	return s.dispatch(f)
+}
+
+// freeSlot returns the slot that a run can have at once, if there is one: its own, or
+// that of a renewal where somebody has asked for it by its name, who is not to wait
+// where strangers do. It is called under runs.mu.
+func (r *runs) freeSlot(f *flight, own slot) (slot, bool) {
+	switch {
+	case r.taken[own] < r.limits[own]:
+		return own, true
+	case f.editors > 0 && r.taken[forRenewal] < r.limits[forRenewal]:
+		return forRenewal, true
+	}
+	return noSlot, false
+}
+
+// hasRoom reports whether another run may wait in a queue. It is called under runs.mu.
+func (r *runs) hasRoom(queue int) bool {
+	slot, length := slotOf[queue], r.queues[queue].Len()
+	if slot == forVisitors {
+		length = r.queues[queueOfStored].Len() + r.queues[queueOfUnknown].Len()
+	}
+	return queue == queueOfRenewals || length < maxQueued*r.limits[slot]
 }
 
 // enter puts a run at the end of a queue, and leaveQueue takes it out of the one
