@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -235,6 +236,57 @@ func TestStandsBy(t *testing.T) {
 			t.Errorf("%v", res.Header)
 		}
 	})
+}
+
+// While the last good page stands by, the handler finds what the visitor's writer can
+// do, and hints are no failure.
+func TestAbilitiesWhileAPageStandsBy(t *testing.T) {
+	for name, serve := range map[string]func(w http.ResponseWriter){
+		"CloseNotify": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
+			fmt.Fprint(w, "answer")
+		},
+		"Hijack": func(w http.ResponseWriter) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				http.Error(w, "no connection", 500)
+				return
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")
+		},
+		"hints": func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(103)
+			fmt.Fprint(w, "answer")
+		},
+	} {
+		good := true
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if good {
+				fmt.Fprint(w, "page")
+			} else {
+				serve(w)
+			}
+		}), isr.Options{Origin: "https://example.com", Default: isr.Route{Failure: func(status int, h http.Header) bool { return status != 200 }}})
+		server := httptest.NewServer(site)
+		defer server.Close()
+		for _, want := range []string{"page", "answer"} {
+			res, err := http.Get(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := read(res); got != want {
+				t.Errorf("%s: got %q, want %q", name, got, want)
+			}
+			res.Body.Close()
+			good = false
+			if err := site.Revalidate(t.Context(), "/"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
 }
 
 // After the second failure in a row a page is left alone for a while: a second, twice

@@ -718,7 +718,7 @@ func (v *visit) passUncacheable() {
 	}
 	outer := v.w
 	w := respwriter.NewStandby(outer, v.route.IsFailure)
-	v.w = w
+	v.w = w.Writer()
 	func() {
 		defer func() {
 			if e := recover(); e != nil && !w.Fail(fmt.Errorf("the handler panicked: %v", e)) {

@@ -77,6 +77,11 @@ func TestPassKeepsAbilities(t *testing.T) {
 		if got := abilitiesOf(respwriter.NewPass(w, respwriter.PassConfig{}).Writer()); got != want {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
+		want.flush, want.readFrom = true, false // which does nothing where it cannot
+		standby := respwriter.NewStandby(w, func(int, http.Header) bool { return false })
+		if got := abilitiesOf(standby.Writer()); got != want {
+			t.Errorf("%s, standing by: %+v, want %+v", name, got, want)
+		}
 	}
 }
 

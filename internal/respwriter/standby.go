@@ -1,8 +1,10 @@
 package respwriter
 
 import (
+	"bufio"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 )
 
@@ -47,7 +49,7 @@ func (w *Standby) WriteHeader(status int) {
 	if w.status != 0 || w.err != nil {
 		return
 	}
-	if w.isFailure(status, w.header) {
+	if status >= 200 && w.isFailure(status, w.header) {
 		w.Fail(&StatusError{status})
 		w.status = status
 		return
@@ -79,6 +81,43 @@ func (w *Standby) FlushError() error {
 }
 
 func (w *Standby) Flush() { w.FlushError() }
+
+type standbyHijacker struct{ w *Standby }
+
+func (h standbyHijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := h.w.w.(http.Hijacker).Hijack()
+	if err == nil && h.w.status == 0 {
+		h.w.status = http.StatusSwitchingProtocols // nothing of a response can go out any more
+	}
+	return conn, rw, err
+}
+
+// Writer returns the Standby with the abilities of the writer behind it, like that of a
+// Pass.
+func (w *Standby) Writer() http.ResponseWriter {
+	_, hijacks := w.w.(http.Hijacker)
+	c, notifies := w.w.(closeNotifier)
+	h := http.Hijacker(standbyHijacker{w})
+	switch {
+	case hijacks && notifies: // HTTP/1
+		return struct {
+			*Standby
+			http.Hijacker
+			closeNotifier
+		}{w, h, c}
+	case hijacks:
+		return struct {
+			*Standby
+			http.Hijacker
+		}{w, h}
+	case notifies: // HTTP/2
+		return struct {
+			*Standby
+			closeNotifier
+		}{w, c}
+	}
+	return w
+}
 
 // A StatusError is an error response of the handler.
 type StatusError struct{ Status int }

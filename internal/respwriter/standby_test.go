@@ -75,6 +75,12 @@ func TestStandby(t *testing.T) {
 			w.WriteHeader(103)
 			w.WriteHeader(500)
 		}, outcome{500, "the handler answered 500 Internal Server Error", 0, outer, ""}},
+		"early hints are no failure": {func(w *respwriter.Standby) {
+			w.Header().Set("X-Failure", "1")
+			w.WriteHeader(103)
+			w.Header().Del("X-Failure")
+			io.WriteString(w, "body")
+		}, outcome{200, "", 200, outer, "body"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := &sent{ResponseRecorder: httptest.NewRecorder()}
