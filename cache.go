@@ -65,8 +65,21 @@ const (
 	Expired                  // visitors wait for a new one; shown only where that fails
 	Uncacheable              // not stored: requests go straight to the handler for a while
 
-	absent State = -1
 )
+
+// The states of a page.
+type pageState int
+
+const (
+	pgFresh       pageState = iota // served from memory
+	pgStale                        // served at once, and renewed behind it
+	pgExpired                      // visitors wait for a new one; shown only where that fails
+	pgUncacheable                  // requests go straight to the handler for a while
+	pgAbsent      pageState = -1   // there is no page
+)
+
+// A State is a page's, by the same numbers.
+var _ = [1]struct{}{}[State(pgUncacheable)-Uncacheable+State(pgExpired)-Expired+State(pgStale)-Stale+State(pgFresh)-Fresh]
 
 // String returns the state in lower case.
 func (s State) String() string {
@@ -185,7 +198,7 @@ const (
 
 // A view is what a page is worth at one moment.
 type view struct {
-	state   State
+	state   pageState
 	age     time.Duration
 	left    time.Duration // until it turns stale; below zero since it has
 	onError bool          // whether it may be shown where a new one could not be had
@@ -195,13 +208,13 @@ type view struct {
 // view judges the page at a moment, given what the invalidations did to it.
 func (p *page) view(effect store.Effect, now time.Time) view {
 	if p == nil {
-		return view{state: absent}
+		return view{state: pgAbsent}
 	}
 	v := view{age: max(0, now.Sub(p.generated)), revoked: effect != store.None}
 	if p.pass != (policy.Refusal{}) {
-		v.state = Uncacheable
+		v.state = pgUncacheable
 		if v.revoked || v.age >= passTTL || p.trouble.Load() != nil {
-			v.state = absent
+			v.state = pgAbsent
 		}
 		return v
 	}
@@ -216,22 +229,22 @@ func (p *page) view(effect store.Effect, now time.Time) view {
 	aside := p.aside.Load()
 	switch {
 	case aside != nil && now.Sub(aside.generated) < passTTL:
-		v.state = Uncacheable
+		v.state = pgUncacheable
 	case aside != nil:
-		v.state = Expired
+		v.state = pgExpired
 	case v.left > 0 && !v.revoked:
-		v.state = Fresh
+		v.state = pgFresh
 	case effect <= store.Stale && v.left > -p.lifetime.StaleWhileRevalidate:
-		v.state = Stale
+		v.state = pgStale
 	default:
-		v.state = Expired
+		v.state = pgExpired
 	}
 	return v
 }
 
 // shows reports whether the page may be shown where a new one could not be had.
 func (v view) shows() bool {
-	return v.state == Fresh || v.state == Stale || v.onError
+	return v.state == pgFresh || v.state == pgStale || v.onError
 }
 
 // setAside lets old stand by for errors, while requests go straight to the handler,
@@ -264,17 +277,17 @@ func (p *page) fail(err error, began invalidation.Snapshot, seq uint64, retryAft
 	}
 }
 
-func (p *page) snapshot(effect store.Effect, now time.Time) Page {
+func snapshot(p *page, effect store.Effect, now time.Time) Page {
 	view := p.view(effect, now)
 	out := Page{
 		Scheme: p.key.Scheme, Host: p.key.Host, Path: p.key.Path, Query: p.key.Query, Route: p.route.Pattern,
-		Varied: pagekey.ParseHeader(p.key.Variant), Status: p.status, State: view.state, NotStored: p.pass.String(),
+		Varied: pagekey.ParseHeader(p.key.Variant), Status: p.status, State: State(view.state), NotStored: p.pass.String(),
 		Generated: p.generated, Duration: p.took, Size: p.size, Tags: pagekey.PlainTags(p.subject.Tags), Hits: p.hits.Load(),
 	}
 	if p.plain != nil {
 		out.Header, out.ETag = p.plain.snapshot()
 	}
-	if mark := p.aside.Load(); mark != nil && view.state == Uncacheable {
+	if mark := p.aside.Load(); mark != nil && view.state == pgUncacheable {
 		out.NotStored = mark.pass.String()
 	}
 	if p.pass != (policy.Refusal{}) {
@@ -634,10 +647,10 @@ func (s *Site) Pages() iter.Seq[Page] {
 		now := time.Now()
 		for _, p := range s.cache.all() {
 			effect := p.effect(s.table)
-			if effect == store.Gone || p.view(effect, now).state == absent {
+			if effect == store.Gone || p.view(effect, now).state == pgAbsent {
 				continue
 			}
-			if !yield(p.snapshot(effect, now)) {
+			if !yield(snapshot(p, effect, now)) {
 				return
 			}
 		}
@@ -946,7 +959,7 @@ const (
 var errForeign = errors.New("the Store returned what is not this page")
 
 // decode makes a page of what encode has made for it, and takes over the bytes.
-func decode(data []byte, key string, req *pageRequest) (*page, error) {
+func decode(data []byte, key string, m meta) (*page, error) {
 	if len(data) < 5 || data[0] != pageFormat || binary.LittleEndian.Uint32(data[1:]) != crc32.Checksum(data[5:], castagnoli) {
 		return nil, errForeign
 	}
@@ -955,7 +968,7 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 		return nil, errForeign
 	}
 	p := &page{
-		key: req.key.Clone(), route: req.route, pattern: string(d.bytes()), matched: unique.Make(string(d.bytes())).Value(),
+		key: m.key.Clone(), route: m.route, pattern: string(d.bytes()), matched: unique.Make(string(d.bytes())).Value(),
 		status: int(d.number()), generated: time.Unix(0, d.number()), took: time.Duration(d.number()), upstream: time.Duration(d.number()),
 		lifetime: policy.Lifetime{
 			TTL: time.Duration(d.number()), StaleWhileRevalidate: time.Duration(d.number()), StaleIfError: time.Duration(d.number()),
@@ -981,11 +994,11 @@ func decode(data []byte, key string, req *pageRequest) (*page, error) {
 	if flags&hasOwnETag != 0 {
 		p.validators.etag = etag
 	}
-	if slices.Equal(p.subject.Tags, req.route.Tags) {
-		p.subject.Tags = req.route.Tags
+	if slices.Equal(p.subject.Tags, m.route.Tags) {
+		p.subject.Tags = m.route.Tags
 	}
 	if !p.ownControl { // what goes out is what this instance is told to say
-		h["Cache-Control"] = []string{req.route.CacheControlFor(p.status, p.lifetime)}
+		h["Cache-Control"] = []string{m.route.CacheControlFor(p.status, p.lifetime)}
 	}
 	p.represent(h, etag, slices.Clone(plain), slices.Clone(compressed))
 	return p, nil

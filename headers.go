@@ -22,6 +22,7 @@ import (
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/store"
 )
 
 // The Cache-Status of requests that go to the handler untouched (RFC 9211).
@@ -60,11 +61,23 @@ func (v validators) match(update http.Header) bool {
 	return etag == v.etag
 }
 
+// A meta is what is known of a page before its response is.
+type meta struct {
+	key      pagekey.Key
+	route    *policy.Route
+	pattern  string                // of a ServeMux around the Site
+	matched  string                // the pattern that the handler has matched
+	since    invalidation.Snapshot // when its generation began
+	seq      uint64                // which of the Site's generations it is: a later one has more
+	order    store.Ticket          // the Store's; zero where it was not to be had
+	maxBytes int64                 // of memory, for all pages
+}
+
 // newPage makes a page of a response.
-func (f *flight) newPage(status int, sent http.Header, body []byte) *page {
+func newPage(m meta, status int, sent http.Header, body []byte) *page {
 	h := header.Forwardable(sent, body)
 	plain := append([]byte(nil), body...)
-	return f.page(status, h, header.ParseAge(sent["Age"]), plain, compress(h, plain))
+	return makePage(m, status, h, header.ParseAge(sent["Age"]), plain, compress(h, plain))
 }
 
 // merged returns the headers of a stored page, as a 304 has updated them (RFC
@@ -87,20 +100,22 @@ func (p *page) merged(update http.Header) http.Header {
 	return h
 }
 
-// renewed makes a page of the stored one and the headers that a 304 has updated.
-func (f *flight) renewed(merged http.Header) *page {
+// freshen makes a page of a stored one and the headers that a 304 has updated (RFC
+// 9111, section 4.3.4).
+func freshen(m meta, old *page, merged http.Header) *page {
 	var compressed []byte
-	if f.old.gzip != nil {
-		compressed = f.old.gzip.body
+	if old.gzip != nil {
+		compressed = old.gzip.body
 	}
-	return f.page(f.old.status, header.Forwardable(merged, nil), header.ParseAge(merged["Age"]), f.old.plain.body, compressed)
+	return makePage(m, old.status, header.Forwardable(merged, nil), header.ParseAge(merged["Age"]), old.plain.body, compressed)
 }
 
-// passMark makes the note that the response may not be stored.
-func (f *flight) passMark(why policy.Refusal) *page {
+// hitForPass makes the note that the response may not be stored: for a while,
+// requests for it go straight to the handler.
+func hitForPass(m meta, why policy.Refusal) *page {
 	return &page{
-		key: f.key, route: f.route, pattern: f.pattern, subject: invalidation.Subject{Since: f.began}, seq: f.seq, order: f.lease,
-		generated: time.Now(), pass: why, size: pageOverhead + f.key.Size(),
+		key: m.key, route: m.route, pattern: m.pattern, subject: invalidation.Subject{Since: m.since}, seq: m.seq, order: m.order,
+		generated: time.Now(), pass: why, size: pageOverhead + m.key.Size(),
 	}
 }
 
@@ -113,17 +128,17 @@ const (
 	lineOverhead           = 2 * 16
 )
 
-// page makes a page of h, which it takes over, the Age that came with it, and the
+// makePage makes a page of h, which it takes over, the Age that came with it, and the
 // encodings of a body.
-func (f *flight) page(status int, h http.Header, age time.Duration, plain, compressed []byte) *page {
+func makePage(m meta, status int, h http.Header, age time.Duration, plain, compressed []byte) *page {
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &page{
-		key: f.key, route: f.route, pattern: f.pattern, matched: unique.Make(f.matched).Value(),
-		subject: invalidation.Subject{Since: f.began, Tags: f.route.TagsOf(h)}, seq: f.seq, order: f.lease,
+		key: m.key, route: m.route, pattern: m.pattern, matched: unique.Make(m.matched).Value(),
+		subject: invalidation.Subject{Since: m.since, Tags: m.route.TagsOf(h)}, seq: m.seq, order: m.order,
 		status: status, generated: time.Now(), ownControl: h["Cache-Control"] != nil,
 	}
 	var explicit bool
-	if p.lifetime, explicit = f.route.Lifetime(status, h, d); explicit {
+	if p.lifetime, explicit = m.route.Lifetime(status, h, d); explicit {
 		// An upstream cache had it for a while. Its time counts where the lifetime
 		// is the upstream's, too (RFC 9111, section 4.2.3).
 		p.upstream = age
@@ -138,18 +153,18 @@ func (f *flight) page(status int, h http.Header, age time.Duration, plain, compr
 	}
 	switch {
 	case !p.ownControl:
-		h["Cache-Control"] = []string{f.route.CacheControlFor(status, p.lifetime)}
+		h["Cache-Control"] = []string{m.route.CacheControlFor(status, p.lifetime)}
 	case d.SMaxAge >= 0 && d.MaxAge < 0 && h["Expires"] == nil:
 		// Browsers would guess how long they may keep it.
 		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
 	}
-	header.AddVary(h, f.route.Rules.Vary())
+	header.AddVary(h, m.route.Rules.Vary())
 	if compressed != nil {
 		header.AddVary(h, "Accept-Encoding")
 	}
 	p.represent(h, etag, plain, compressed)
-	if limit := f.site.cache.maxBytes; p.size > limit {
-		return f.passMark(policy.Refusal{Why: fmt.Sprintf("takes more than MaxBytes (%d)", limit), Remedy: "raise it, or set Route.Bypass"})
+	if p.size > m.maxBytes {
+		return hitForPass(m, policy.Refusal{Why: fmt.Sprintf("takes more than MaxBytes (%d)", m.maxBytes), Remedy: "raise it, or set Route.Bypass"})
 	}
 	return p
 }
@@ -195,7 +210,7 @@ type representation struct {
 // A stamp is the values of a representation for one second.
 type stamp struct {
 	age, left int64
-	state     State
+	state     pageState
 	revoked   bool
 	values    []string
 	room      [12]string // for values
@@ -296,7 +311,7 @@ func (rep *representation) at(v view) *stamp {
 	if v.left != policy.Forever {
 		tail[2] += "; ttl=" + strconv.FormatInt(left, 10)
 	}
-	if v.state != Fresh {
+	if v.state != pgFresh {
 		tail[2] += "; detail=stale"
 	}
 	rep.stamp.Store(s)

@@ -224,9 +224,9 @@ func sampleSite() *Site {
 func TestDecodeRefuses(t *testing.T) {
 	site := sampleSite()
 	p := samplePage(site)
-	req := pageRequest{key: p.key, route: site.other}
+	req := meta{key: p.key, route: site.other}
 	data := p.encode("key")
-	if _, err := decode(data, "key", &req); err != nil {
+	if _, err := decode(data, "key", req); err != nil {
 		t.Fatal(err)
 	}
 	for n := range data {
@@ -234,7 +234,7 @@ func TestDecodeRefuses(t *testing.T) {
 		if n > 5 {
 			putChecksum(part)
 		}
-		if _, err := decode(part, "key", &req); err == nil {
+		if _, err := decode(part, "key", req); err == nil {
 			t.Errorf("the first %d bytes of %d were taken for the page", n, len(data))
 		}
 	}
@@ -243,7 +243,7 @@ func TestDecodeRefuses(t *testing.T) {
 		p.status = status
 		odd := p.encode("key")
 		p.status = was
-		if _, err := decode(odd, "key", &req); err == nil {
+		if _, err := decode(odd, "key", req); err == nil {
 			t.Errorf("status %d", status)
 		}
 	}
@@ -253,7 +253,7 @@ func TestDecodeRefuses(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	site := sampleSite()
 	p := samplePage(site)
-	req := pageRequest{key: p.key, route: site.other}
+	req := meta{key: p.key, route: site.other}
 	data := p.encode("key")
 	for i := range min(200, len(data)) {
 		broken := append([]byte(nil), data...)
@@ -265,15 +265,15 @@ func FuzzDecode(f *testing.F) {
 		if sum && len(data) > 5 { // or the checksum alone would refuse everything
 			putChecksum(data)
 		}
-		got, err := decode(data, "key", &req)
+		got, err := decode(data, "key", req)
 		if err != nil {
 			return
 		}
-		again, err := decode(got.encode("key"), "key", &req)
+		again, err := decode(got.encode("key"), "key", req)
 		if err != nil {
 			t.Fatalf("what was decoded cannot be decoded again: %v", err)
 		}
-		if diff := cmp.Diff(got.snapshot(0, time.Time{}), again.snapshot(0, time.Time{})); diff != "" {
+		if diff := cmp.Diff(snapshot(got, 0, time.Time{}), snapshot(again, 0, time.Time{})); diff != "" {
 			t.Errorf("(-first +again):\n%s", diff)
 		}
 	})
@@ -290,10 +290,10 @@ func BenchmarkEncode(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	site := sampleSite()
 	p := samplePage(site)
-	data, req := p.encode("key"), pageRequest{key: p.key, route: site.other}
+	data, req := p.encode("key"), meta{key: p.key, route: site.other}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decode(data, "key", &req); err != nil {
+		if _, err := decode(data, "key", req); err != nil {
 			b.Fatal(err)
 		}
 	}

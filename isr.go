@@ -388,22 +388,22 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for {
 		p, effect := s.cache.get(&v.key, shelf)
 		switch view := p.view(effect, v.start); {
-		case view.state == Fresh:
+		case view.state == pgFresh:
 			v.hit(p, view)
 			return
-		case view.state == Uncacheable:
+		case view.state == pgUncacheable:
 			v.passUncacheable()
 			return
-		case view.state == Stale,
-			view.state == Expired && view.onError && (p.failing(s.table) || s.runs.isClosed()):
+		case view.state == pgStale,
+			view.state == pgExpired && view.onError && (p.failing(s.table) || s.runs.isClosed()):
 			s.join(v.request(), p, nil)
 			v.hit(p, view)
 			return
-		case view.state == absent && v.route.PrerenderedOnly && !s.cache.admits(path) &&
+		case view.state == pgAbsent && v.route.PrerenderedOnly && !s.cache.admits(path) &&
 			(s.second == nil || s.runs.isClosed()):
 			v.notFound()
 			return
-		case view.state == absent && v.route.Placeholder != nil && !v.waits(p) &&
+		case view.state == pgAbsent && v.route.Placeholder != nil && !v.waits(p) &&
 			(!v.route.PrerenderedOnly || s.cache.admits(path)):
 			if f, _ := s.join(v.request(), p, peeker); !v.finds(f) {
 				v.placeholder()
@@ -454,7 +454,7 @@ func (v *visit) request() pageRequest {
 // hit answers with a page from memory.
 func (v *visit) hit(p *page, view view) {
 	kind := Hit
-	if view.state != Fresh {
+	if view.state != pgFresh {
 		kind = StaleHit
 	}
 	p.hits.Add(1)
@@ -534,7 +534,7 @@ func (v *visit) wait(p *page) bool {
 // shown while a new one is made.
 func (v *visit) showStale() bool {
 	p, effect := v.site.cache.get(&v.key, nil)
-	if view := p.view(effect, time.Now()); view.state == Stale {
+	if view := p.view(effect, time.Now()); view.state == pgStale {
 		v.hit(p, view)
 		return true
 	}
@@ -570,7 +570,7 @@ func (v *visit) busy() {
 func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 	p, effect := v.site.cache.get(&v.key, nil)
 	switch view := p.view(effect, time.Now()); {
-	case view.state == Fresh: // by another run, begun later
+	case view.state == pgFresh: // by another run, begun later
 		v.hit(p, view)
 	case view.shows():
 		v.tags = p.subject.Tags
@@ -635,10 +635,10 @@ func (v *visit) answer(f *flight, joined bool) bool {
 func (v *visit) loaded(p *page) bool {
 	s := v.site
 	switch view := p.view(p.effect(s.table), v.start); view.state {
-	case Stale:
+	case pgStale:
 		s.join(v.request(), p, nil)
 		fallthrough
-	case Fresh:
+	case pgFresh:
 		v.hit(p, view)
 		return true
 	}

@@ -614,6 +614,11 @@ func (f *flight) tags() []string {
 	return f.route.Tags
 }
 
+// meta says which page the run is about to make.
+func (f *flight) meta() meta {
+	return meta{f.key, f.route, f.pattern, f.matched, f.began, f.seq, f.lease, f.site.cache.maxBytes}
+}
+
 // isOutdated reports whether what the run is about to say was invalidated since it
 // began, as far as one can know. It is called under runs.mu.
 func (f *flight) isOutdated() bool {
@@ -861,7 +866,7 @@ func (f *flight) leaseTTL() time.Duration {
 // here. It reports whether the run has ended with that.
 func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged invalidation.Snapshot) bool {
 	s := f.site
-	p, err := decode(rec.Data, key, &f.pageRequest)
+	p, err := decode(rec.Data, key, meta{key: f.key, route: f.route})
 	if err != nil {
 		e := s.event(StoreFailed, &f.key, f.route)
 		e.Err = err
@@ -901,8 +906,8 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	stale := f.visitors > 0 && !f.renews // whether a stale page will do
 	r.mu.Unlock()
 	switch p.view(max(told, p.effect(s.table)), time.Now()).state {
-	case Fresh:
-	case Stale:
+	case pgFresh:
+	case pgStale:
 		if !stale {
 			return false
 		}
@@ -1041,7 +1046,7 @@ func (f *flight) end(out outcome) bool {
 	} else if old != nil && old.seq <= f.seq {
 		old.fail(out.err, f.began, f.seq, out.retryAfter)
 	} else if old == nil && f.route.Placeholder != nil {
-		p = f.passMark(policy.Refusal{Why: "could not be generated"})
+		p = hitForPass(f.meta(), policy.Refusal{Why: "could not be generated"})
 		p.fail(out.err, f.began, f.seq, 0)
 		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
 	}
@@ -1185,7 +1190,7 @@ func (s *Site) generate(ctx context.Context, req pageRequest) error {
 	inside := isInside(ctx)
 	for ctx.Err() == nil {
 		p, effect := s.cache.get(&req.key, nil)
-		if p.view(effect, time.Now()).state == Fresh {
+		if p.view(effect, time.Now()).state == pgFresh {
 			return nil
 		}
 		w := &waiter{byName: true, inside: inside}
@@ -1484,7 +1489,7 @@ func (r *recorder) writeHeader(status int) (why policy.Refusal) {
 func (r *recorder) pass(why policy.Refusal) {
 	if why != (policy.Refusal{}) {
 		r.mu.Lock()
-		mark := r.f.passMark(why)
+		mark := hitForPass(r.f.meta(), why)
 		mark.private = policy.IsPrivate(r.status, r.sent)
 		out := outcome{page: mark, status: r.status, location: r.sent.Get("Location")}
 		r.mu.Unlock()
@@ -1655,10 +1660,10 @@ func (r *recorder) finish() {
 			fail.answer = &answer{header.Forwardable(r.sent, body), bytes.Clone(body)}
 		}
 	case r.fate == isRenewal:
-		r.f.end(outcome{page: r.f.renewed(r.sent)})
+		r.f.end(outcome{page: freshen(r.f.meta(), r.f.old, r.sent)})
 		return
 	default:
-		r.f.end(outcome{page: r.f.newPage(r.status, r.sent, body)})
+		r.f.end(outcome{page: newPage(r.f.meta(), r.status, r.sent, body)})
 		return
 	}
 	r.f.end(fail)
