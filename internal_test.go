@@ -11,14 +11,12 @@ import (
 	"net/http/httptest"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/store"
@@ -64,11 +62,11 @@ func TestClockThatIsAhead(t *testing.T) {
 		one := open()
 		visit(one)
 		p := one.cache.all()[0]
-		p.generated = p.generated.Add(24 * time.Hour)
-		key := one.storeKey(&p.key)
+		p.Generated = p.Generated.Add(24 * time.Hour)
+		key := one.storeKey(&p.Key)
 		ticket, err := st.Begin(ctx, key, time.Second)
 		if err == nil {
-			err = st.Put(ctx, key, ticket, p.record(key))
+			err = st.Put(ctx, key, ticket, p.Record(key))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -120,7 +118,7 @@ func TestCompactionOracle(t *testing.T) {
 		effect store.Effect
 	}
 	type run struct {
-		p *page
+		p *page.Page
 		h invalidation.Hold
 	}
 	seed := rand.Uint64()
@@ -133,28 +131,28 @@ func TestCompactionOracle(t *testing.T) {
 		c = newCache(1<<30, table)
 		var ours, theirs []entry
 		var runs []run
-		pages, rt := make(map[*page]bool), new(policy.Route)
+		pages, rt := make(map[*page.Page]bool), new(policy.Route)
 		tag := func() string { return fmt.Sprint("tag ", rng.IntN(400)) }
 		effect := func() store.Effect { return store.Effect(1 + rng.IntN(3)) }
-		strongest := func(p *page) (want store.Effect) {
+		strongest := func(p *page.Page) (want store.Effect) {
 			look := func(list []entry, since uint64) {
 				for _, e := range list {
-					if e.at > since && e.effect > want && slices.Contains(p.subject.Tags, e.tag) {
+					if e.at > since && e.effect > want && slices.Contains(p.Subject.Tags, e.tag) {
 						want = e.effect
 					}
 				}
 			}
-			look(ours, p.subject.Since.Clock)
-			look(theirs, uint64(p.subject.Since.Version))
+			look(ours, p.Subject.Since.Clock)
+			look(theirs, uint64(p.Subject.Since.Version))
 			return want
 		}
 		for range 3000 {
 			switch n := rng.IntN(20); {
 			case n < 4 && len(runs) < 20:
 				began, h := table.BeginRun()
-				p := &page{key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, route: rt, subject: invalidation.Subject{Since: began}, size: 1, generated: time.Now()}
+				p := &page.Page{Key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, Route: rt, Subject: invalidation.Subject{Since: began}, Size: 1, Generated: time.Now()}
 				for range rng.IntN(3) {
-					p.subject.Tags = append(p.subject.Tags, tag())
+					p.Subject.Tags = append(p.Subject.Tags, tag())
 				}
 				runs = append(runs, run{p, h})
 			case n < 7 && len(runs) > 0:
@@ -181,12 +179,12 @@ func TestCompactionOracle(t *testing.T) {
 				table.Compact()
 			default:
 				for p := range pages {
-					got, want := p.effect(table), strongest(p)
+					got, want := p.Effect(table), strongest(p)
 					if got < want || got > want && !overflown {
 						t.Fatalf("%v, want %v", got, want)
 					}
 					if rng.IntN(3) == 0 {
-						if found, effect := c.get(&p.key, nil); (found == nil) != (want == store.Gone) && !overflown || effect < want && found != nil {
+						if found, effect := c.get(&p.Key, nil); (found == nil) != (want == store.Gone) && !overflown || effect < want && found != nil {
 							t.Fatalf("found %v, %v; want %v", found != nil, effect, want)
 						}
 					}
@@ -199,102 +197,6 @@ func TestCompactionOracle(t *testing.T) {
 		}
 		if n := table.Bytes(); n > 50_000+1000 {
 			t.Errorf("the tables take %d bytes of 50,000", n)
-		}
-	}
-}
-
-// samplePage returns a page as a handler made it.
-func samplePage(site *Site) *page {
-	site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/a?b=c", nil))
-	p := site.cache.all()[0]
-	p.pattern = "/{outer}"
-	return p
-}
-
-func sampleSite() *Site {
-	return Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Cache-Tag", "one, two")
-		w.Write([]byte(strings.Repeat("<p>some words</p>\n", 600)))
-	}), Options{Default: Route{TTL: time.Hour, Tags: []string{"all"}}})
-}
-
-// A part of a page is none, and so is one that no handler can have made, even where
-// the checksum is right.
-func TestDecodeRefuses(t *testing.T) {
-	site := sampleSite()
-	p := samplePage(site)
-	req := meta{key: p.key, route: site.other}
-	data := p.encode("key")
-	if _, err := decode(data, "key", req); err != nil {
-		t.Fatal(err)
-	}
-	for n := range data {
-		part := append([]byte(nil), data[:n]...)
-		if n > 5 {
-			putChecksum(part)
-		}
-		if _, err := decode(part, "key", req); err == nil {
-			t.Errorf("the first %d bytes of %d were taken for the page", n, len(data))
-		}
-	}
-	for _, status := range []int{-1, 0, 199, 1000} {
-		was := p.status
-		p.status = status
-		odd := p.encode("key")
-		p.status = was
-		if _, err := decode(odd, "key", req); err == nil {
-			t.Errorf("status %d", status)
-		}
-	}
-}
-
-// Whatever a store makes of a page's bytes, it is that page or none.
-func FuzzDecode(f *testing.F) {
-	site := sampleSite()
-	p := samplePage(site)
-	req := meta{key: p.key, route: site.other}
-	data := p.encode("key")
-	for i := range min(200, len(data)) {
-		broken := append([]byte(nil), data...)
-		broken[i] ^= 0x10
-		f.Add(broken[:len(data)-i/2], true)
-	}
-	f.Add(data, false)
-	f.Fuzz(func(t *testing.T, data []byte, sum bool) {
-		if sum && len(data) > 5 { // or the checksum alone would refuse everything
-			putChecksum(data)
-		}
-		got, err := decode(data, "key", req)
-		if err != nil {
-			return
-		}
-		again, err := decode(got.encode("key"), "key", req)
-		if err != nil {
-			t.Fatalf("what was decoded cannot be decoded again: %v", err)
-		}
-		if diff := cmp.Diff(snapshot(got, 0, time.Time{}), snapshot(again, 0, time.Time{})); diff != "" {
-			t.Errorf("(-first +again):\n%s", diff)
-		}
-	})
-}
-
-func BenchmarkEncode(b *testing.B) {
-	p := samplePage(sampleSite())
-	b.ReportAllocs()
-	for b.Loop() {
-		p.encode("key")
-	}
-}
-
-func BenchmarkDecode(b *testing.B) {
-	site := sampleSite()
-	p := samplePage(site)
-	data, req := p.encode("key"), meta{key: p.key, route: site.other}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := decode(data, "key", req); err != nil {
-			b.Fatal(err)
 		}
 	}
 }

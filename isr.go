@@ -52,6 +52,7 @@ import (
 
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
@@ -387,23 +388,23 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.asked = s.table.Clock()
 	for {
 		p, effect := s.cache.get(&v.key, shelf)
-		switch view := p.view(effect, v.start); {
-		case view.state == pgFresh:
+		switch view := p.View(effect, v.start); {
+		case view.State == page.Fresh:
 			v.hit(p, view)
 			return
-		case view.state == pgUncacheable:
+		case view.State == page.Uncacheable:
 			v.passUncacheable()
 			return
-		case view.state == pgStale,
-			view.state == pgExpired && view.onError && (p.failing(s.table) || s.runs.isClosed()):
+		case view.State == page.Stale,
+			view.State == page.Expired && view.OnError && (p.IsFailing(s.table) || s.runs.isClosed()):
 			s.join(v.request(), p, nil)
 			v.hit(p, view)
 			return
-		case view.state == pgAbsent && v.route.PrerenderedOnly && !s.cache.admits(path) &&
+		case view.State == page.Absent && v.route.PrerenderedOnly && !s.cache.admits(path) &&
 			(s.second == nil || s.runs.isClosed()):
 			v.notFound()
 			return
-		case view.state == pgAbsent && v.route.Placeholder != nil && !v.waits(p) &&
+		case view.State == page.Absent && v.route.Placeholder != nil && !v.waits(p) &&
 			(!v.route.PrerenderedOnly || s.cache.admits(path)):
 			if f, _ := s.join(v.request(), p, peeker); !v.finds(f) {
 				v.placeholder()
@@ -442,8 +443,8 @@ type visit struct {
 // waits reports whether the visitor of an unknown page waits for it where people
 // are shown a placeholder: crawlers do, and everybody when the last attempt has
 // failed, since an error is better than a placeholder for ever.
-func (v *visit) waits(p *page) bool {
-	return isCrawler(v.r.UserAgent()) || p != nil && p.trouble.Load() != nil || v.site.runs.isClosed()
+func (v *visit) waits(p *page.Page) bool {
+	return isCrawler(v.r.UserAgent()) || p.HasFailed() || v.site.runs.isClosed()
 }
 
 // request says which page the visitor is after.
@@ -452,22 +453,22 @@ func (v *visit) request() pageRequest {
 }
 
 // hit answers with a page from memory.
-func (v *visit) hit(p *page, view view) {
+func (v *visit) hit(p *page.Page, view page.View) {
 	kind := Hit
-	if view.state != pgFresh {
+	if view.State != page.Fresh {
 		kind = StaleHit
 	}
-	p.hits.Add(1)
-	v.tags = p.subject.Tags
+	p.Hits.Add(1)
+	v.tags = p.Subject.Tags
 	v.site.cache.touch(p, v.start)
-	p.serve(v.w, v.r, view)
-	v.done(kind, p.status, view.age, nil)
+	p.Serve(v.w, v.r, view)
+	v.done(kind, p.Status, view.Age, nil)
 }
 
 // wait answers with the outcome of a generation, which p, if anything, is too old
 // to stand in for. It reports false where the visit has to be decided anew,
 // because what is stored has changed meanwhile.
-func (v *visit) wait(p *page) bool {
+func (v *visit) wait(p *page.Page) bool {
 	s, ctx := v.site, v.r.Context()
 	w := waiter{takes: v.r.Method == http.MethodGet, inside: isInside(ctx)}
 	f, how := s.join(v.request(), p, &w)
@@ -487,7 +488,7 @@ func (v *visit) wait(p *page) bool {
 		offer = f.offer
 	}
 	var patience, timeout <-chan time.Time
-	if d := v.route.Patience; d > 0 && (!p.unknown() || s.second != nil) {
+	if d := v.route.Patience; d > 0 && (!p.IsUnknown() || s.second != nil) {
 		t := time.NewTimer(d - time.Since(v.start))
 		defer t.Stop()
 		patience = t.C
@@ -534,7 +535,7 @@ func (v *visit) wait(p *page) bool {
 // shown while a new one is made.
 func (v *visit) showStale() bool {
 	p, effect := v.site.cache.get(&v.key, nil)
-	if view := p.view(effect, time.Now()); view.state == pgStale {
+	if view := p.View(effect, time.Now()); view.State == page.Stale {
 		v.hit(p, view)
 		return true
 	}
@@ -569,13 +570,13 @@ func (v *visit) busy() {
 // not be had.
 func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 	p, effect := v.site.cache.get(&v.key, nil)
-	switch view := p.view(effect, time.Now()); {
-	case view.state == pgFresh: // by another run, begun later
+	switch view := p.View(effect, time.Now()); {
+	case view.State == page.Fresh: // by another run, begun later
 		v.hit(p, view)
-	case view.shows():
-		v.tags = p.subject.Tags
-		p.serveForwarded(v.w, v.r, view, fwd)
-		v.done(StaleHit, p.status, view.age, err)
+	case view.IsShowable():
+		v.tags = p.Subject.Tags
+		p.ServeForwarded(v.w, v.r, view, fwd)
+		v.done(StaleHit, p.Status, view.Age, err)
 	default:
 		return false
 	}
@@ -585,7 +586,7 @@ func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 // forwardOf says why a visitor had to wait for a run.
 func (v *visit) forwardOf(f *flight, joined bool) header.CacheStatus {
 	fwd := header.CacheStatus{Fwd: "uri-miss", Collapsed: joined}
-	if !f.replaces().unknown() {
+	if !f.replaces().IsUnknown() {
 		fwd.Fwd = "stale"
 	}
 	return fwd
@@ -611,34 +612,34 @@ func (v *visit) answer(f *flight, joined bool) bool {
 		return true
 	}
 	made := f.outcome.page
-	effect := made.effect(s.table)
+	effect := made.Effect(s.table)
 	switch {
-	case made.pass != (policy.Refusal{}):
+	case made.NotStored != (policy.Refusal{}):
 		v.passUncacheable()
-	case effect != store.None && made.subject.Since.Clock < v.asked:
+	case effect != store.None && made.Subject.Since.Clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
 		// the run began and, for all one knows, before the visitor asked. Any run
 		// that he can join from now on has begun since.
 		return false
 	default:
 		fwd.Stored = f.outcome.stored
-		view := made.view(effect, time.Now())
-		v.tags = made.subject.Tags
-		made.serveForwarded(v.w, v.r, view, fwd)
-		v.done(Miss, made.status, view.age, nil)
+		view := made.View(effect, time.Now())
+		v.tags = made.Subject.Tags
+		made.ServeForwarded(v.w, v.r, view, fwd)
+		v.done(Miss, made.Status, view.Age, nil)
 	}
 	return true
 }
 
 // loaded answers with a page that the Store had. It reports false where the visit
 // has to be decided anew.
-func (v *visit) loaded(p *page) bool {
+func (v *visit) loaded(p *page.Page) bool {
 	s := v.site
-	switch view := p.view(p.effect(s.table), v.start); view.state {
-	case pgStale:
+	switch view := p.View(p.Effect(s.table), v.start); view.State {
+	case page.Stale:
 		s.join(v.request(), p, nil)
 		fallthrough
-	case pgFresh:
+	case page.Fresh:
 		v.hit(p, view)
 		return true
 	}
@@ -657,7 +658,7 @@ func (v *visit) finds(f *flight) bool {
 	case <-v.r.Context().Done():
 	}
 	p, _ := s.cache.get(&v.key, nil)
-	return !p.unknown()
+	return !p.IsUnknown()
 }
 
 // failed answers where the generation that the visitor has waited for failed:
@@ -712,7 +713,7 @@ func (v *visit) forward(c respwriter.PassConfig) {
 // stands by, it is shown where the handler fails.
 func (v *visit) passUncacheable() {
 	p, effect := v.site.cache.get(&v.key, nil)
-	if p.unknown() || !p.view(effect, v.start).onError {
+	if p.IsUnknown() || !p.View(effect, v.start).OnError {
 		v.pass(fwdUncacheable)
 		return
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
@@ -211,7 +212,7 @@ type flight struct {
 	// Guarded by runs.mu, but constant once the run calls the handler: until then
 	// it may find in the Store what it is to replace, and the lease for it.
 	started bool // whether began holds
-	old     *page
+	old     *page.Page
 	began   invalidation.Snapshot // in the orders of invalidations
 	seq     uint64                // which run of the Site it is
 	hold    invalidation.Hold     // of what was invalidated since it began
@@ -236,7 +237,7 @@ type flight struct {
 // An outcome is what came of a generation: a page, stored or not, or a pass
 // mark, or an error.
 type outcome struct {
-	page   *page
+	page   *page.Page
 	stored bool
 	loaded bool // whether the page was stored as it came from the Store
 	none   bool // whether there is nothing to tell: another instance is at it, or nobody may be
@@ -312,7 +313,7 @@ const (
 // join finds a run of the page for someone who found seen in the cache, or begins
 // one. A nil waiter does not wait: their run is background work. The flight is nil
 // where there is none.
-func (s *Site) join(req pageRequest, seen *page, w *waiter) (*flight, joining) {
+func (s *Site) join(req pageRequest, seen *page.Page, w *waiter) (*flight, joining) {
 	r := &s.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -326,7 +327,7 @@ func (s *Site) join(req pageRequest, seen *page, w *waiter) (*flight, joining) {
 			return nil, closed
 		case s.cache.peek(&req.key) != seen:
 			return nil, changed
-		case (w == nil || w == peeker) && seen != nil && s.isPaused(seen):
+		case (w == nil || w == peeker) && seen != nil && seen.IsPaused(s.table, time.Now()):
 			return nil, paused
 		}
 		f, how = s.newFlight(req, seen), began
@@ -394,19 +395,6 @@ func (f *flight) count(w *waiter, n int) {
 // isAwaited reports whether anybody waits. It is called under runs.mu.
 func (f *flight) isAwaited() bool { return f.visitors+f.editors > 0 }
 
-// isPaused reports whether it is too early for another attempt to renew a page.
-func (s *Site) isPaused(p *page) bool {
-	if now := time.Now(); now.UnixNano() < p.away.Load() {
-		return true
-	} else if t := p.trouble.Load(); t != nil && now.Before(t.until) {
-		return p.failing(s.table)
-	}
-	return false
-}
-
-// unknown reports whether there is no page, or but a note that there is none.
-func (p *page) unknown() bool { return p == nil || p.pass != (policy.Refusal{}) }
-
 // leave notes that somebody does not wait any longer. What nobody waits for, and
 // nobody has seen yet, need not be made: else a client that sends requests and
 // takes them back would have more runs than the server has requests.
@@ -447,7 +435,7 @@ func (f *flight) unattended() (cancel *deadlineContext) {
 		}
 	case !f.started && !needed:
 		s.drop(f, outcome{again: true})
-	case f.started && !needed && (f.slot == forVisitors || f.slot == forInside) && f.old.unknown():
+	case f.started && !needed && (f.slot == forVisitors || f.slot == forInside) && f.old.IsUnknown():
 		if r.taken[forNobody] < r.limits[forNobody] {
 			r.taken[f.slot]--
 			r.taken[forNobody]++
@@ -474,11 +462,11 @@ func (s *Site) drop(f *flight, out outcome) {
 
 // newFlight puts a run behind that of the same page, or in its place. It is called
 // under runs.mu.
-func (s *Site) newFlight(req pageRequest, old *page) *flight {
+func (s *Site) newFlight(req pageRequest, old *page.Page) *flight {
 	r := &s.runs
 	req.key = req.key.Clone()
 	if req.pattern == "" && old != nil {
-		req.pattern = old.pattern
+		req.pattern = old.Pattern
 	}
 	f := &flight{
 		pageRequest: req, site: s, old: old,
@@ -499,7 +487,7 @@ func (s *Site) newFlight(req pageRequest, old *page) *flight {
 
 // queueIndex says where a run waits for a slot. It is called under runs.mu.
 func (f *flight) queueIndex() int {
-	switch unknown := f.old.unknown(); {
+	switch unknown := f.old.IsUnknown(); {
 	case f.visitors > 0 && unknown:
 		return queueOfUnknown
 	case f.visitors > 0:
@@ -599,7 +587,7 @@ func (f *flight) isByName() bool {
 }
 
 // replaces returns the page that the run is to replace, if any.
-func (f *flight) replaces() *page {
+func (f *flight) replaces() *page.Page {
 	r := &f.site.runs
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -608,15 +596,18 @@ func (f *flight) replaces() *page {
 
 // tags returns the tags that the page will have, as far as one can know.
 func (f *flight) tags() []string {
-	if !f.old.unknown() {
-		return f.old.subject.Tags
+	if !f.old.IsUnknown() {
+		return f.old.Subject.Tags
 	}
 	return f.route.Tags
 }
 
 // meta says which page the run is about to make.
-func (f *flight) meta() meta {
-	return meta{f.key, f.route, f.pattern, f.matched, f.began, f.seq, f.lease, f.site.cache.maxBytes}
+func (f *flight) meta() page.Meta {
+	return page.Meta{
+		Key: f.key, Route: f.route, Pattern: f.pattern, Matched: f.matched,
+		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.site.cache.maxBytes,
+	}
 }
 
 // isOutdated reports whether what the run is about to say was invalidated since it
@@ -759,8 +750,8 @@ func (f *flight) run() {
 	defer cancel()
 	r = f.build(ctx, f.site.origin)
 	asked = r.Pattern
-	if f.old != nil && f.old.effect(f.site.table) < store.Expired {
-		rec.conditional = f.old.validators.ask(r.Header)
+	if f.old != nil && f.old.Effect(f.site.table) < store.Expired {
+		rec.conditional = f.old.Validators.Ask(r.Header)
 	}
 	rec.matched = matched
 	f.site.handler.ServeHTTP(rec, r)
@@ -856,8 +847,8 @@ func (f *flight) lookUp() (ended bool) {
 // this process is killed, and yet long enough for a page that is known to be slow.
 func (f *flight) leaseTTL() time.Duration {
 	ttl := patience
-	if !f.old.unknown() {
-		ttl = max(ttl, 4*f.old.took)
+	if !f.old.IsUnknown() {
+		ttl = max(ttl, 4*f.old.Took)
 	}
 	return min(ttl, f.route.Timeout+time.Second)
 }
@@ -866,30 +857,30 @@ func (f *flight) leaseTTL() time.Duration {
 // here. It reports whether the run has ended with that.
 func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged invalidation.Snapshot) bool {
 	s := f.site
-	p, err := decode(rec.Data, key, meta{key: f.key, route: f.route})
+	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.key, Route: f.route})
 	if err != nil {
 		e := s.event(StoreFailed, &f.key, f.route)
 		e.Err = err
 		s.report(e)
 		return false
 	}
-	effect = max(effect, s.table.UndeliveredEffect(&p.key, p.subject.Tags))
-	p.order, p.seq, p.subject.StoreEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
-	p.subject.Since = invalidation.Snapshot{Clock: judged.Clock, Version: max(judged.Version, rec.Version)}
-	if now := time.Now(); p.generated.After(now) { // by a clock that is ahead of ours
-		p.generated = now
+	effect = max(effect, s.table.UndeliveredEffect(&p.Key, p.Subject.Tags))
+	p.Order, p.Seq, p.Subject.StoreEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
+	p.Subject.Since = invalidation.Snapshot{Clock: judged.Clock, Version: max(judged.Version, rec.Version)}
+	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of ours
+		p.Generated = now
 	}
-	p.subject.NotBefore = p.began()
+	p.Subject.NotBefore = p.Began()
 	told := store.None // of what is stored here
 	switch old := s.cache.peek(&f.key); {
-	case old != nil && !p.newerThan(old): // another run of this instance has been here
-		if !old.newerThan(p) {
+	case old != nil && !p.IsNewerThan(old): // another run of this instance has been here
+		if !old.IsNewerThan(p) {
 			told = effect
 		}
 		p = old
 	default:
 		if old != nil {
-			p.seq = max(p.seq, old.seq)
+			p.Seq = max(p.Seq, old.Seq)
 		}
 		evicted, ok := s.cache.put(p, f.isByName())
 		s.reportEvicted(evicted)
@@ -905,9 +896,9 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	f.old = p
 	stale := f.visitors > 0 && !f.renews // whether a stale page will do
 	r.mu.Unlock()
-	switch p.view(max(told, p.effect(s.table)), time.Now()).state {
-	case pgFresh:
-	case pgStale:
+	switch p.View(max(told, p.Effect(s.table)), time.Now()).State {
+	case page.Fresh:
+	case page.Stale:
 		if !stale {
 			return false
 		}
@@ -981,7 +972,7 @@ func (f *flight) yield() bool {
 		return false
 	}
 	if f.old != nil {
-		f.old.away.Store(time.Now().Add(away).UnixNano())
+		f.old.LeftToLeaderUntil.Store(time.Now().Add(away).UnixNano())
 	}
 	f.site.drop(f, outcome{none: true})
 	return true
@@ -999,8 +990,8 @@ func (f *flight) putBehind() {
 	}()
 	<-f.done
 	key, out, lease := s.storeKey(&f.key), &f.outcome, f.permit()
-	if p := out.page; p != nil && out.stored && !out.loaded && p.pass == (policy.Refusal{}) && p.subject.Since.Offline == 0 {
-		err := s.second.Put(ctx, key, lease, p.record(key))
+	if p := out.page; p != nil && out.stored && !out.loaded && p.NotStored == (policy.Refusal{}) && p.Subject.Since.Offline == 0 {
+		err := s.second.Put(ctx, key, lease, p.Record(key))
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
 		}
@@ -1011,7 +1002,7 @@ func (f *flight) putBehind() {
 	if lease.Leader {
 		s.second.End(ctx, key, lease)
 	}
-	if p := out.page; p != nil && p.private && !f.old.unknown() {
+	if p := out.page; p != nil && p.Private && !f.old.IsUnknown() {
 		s.tellStore(store.Gone, f.key.NarrowestTag()) // it is not for everybody any more
 	}
 }
@@ -1035,19 +1026,19 @@ func (f *flight) end(out outcome) bool {
 		return true
 	}
 	took := time.Since(f.begin)
-	var evicted []*page
+	var evicted []*page.Page
 	old := s.cache.peek(&f.key)
-	if p := out.page; p != nil && p.pass != (policy.Refusal{}) && !p.private && s.cache.setAside(old, p) {
-		p.took = took // and old stands by
+	if p := out.page; p != nil && p.NotStored != (policy.Refusal{}) && !p.Private && old.SetAside(s.table, p) {
+		p.Took = took // and old stands by
 	} else if p != nil {
-		p.took = took
-		p.subject.NotBefore = p.began()
+		p.Took = took
+		p.Subject.NotBefore = p.Began()
 		evicted, out.stored = s.cache.put(p, f.isByName())
-	} else if old != nil && old.seq <= f.seq {
-		old.fail(out.err, f.began, f.seq, out.retryAfter)
+	} else if old != nil && old.Seq <= f.seq {
+		old.Fail(out.err, f.began, f.seq, out.retryAfter)
 	} else if old == nil && f.route.Placeholder != nil {
-		p = hitForPass(f.meta(), policy.Refusal{Why: "could not be generated"})
-		p.fail(out.err, f.began, f.seq, 0)
+		p = page.HitForPass(f.meta(), policy.Refusal{Why: "could not be generated"})
+		p.Fail(out.err, f.began, f.seq, 0)
 		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
 	}
 	f.outcome = out
@@ -1118,7 +1109,7 @@ func (r *runs) rest() {
 }
 
 // report tells what came of the run.
-func (f *flight) report(evicted []*page, took time.Duration) {
+func (f *flight) report(evicted []*page.Page, took time.Duration) {
 	s, out := f.site, &f.outcome
 	s.reportEvicted(evicted)
 	e := s.event(Generated, &f.key, f.route)
@@ -1131,11 +1122,11 @@ func (f *flight) report(evicted []*page, took time.Duration) {
 			stack = append(stack, slog.String("stack", string(out.stack)))
 		}
 		s.report(e, stack...)
-	case p.pass != (policy.Refusal{}):
-		s.warn(p.route, p.pass, p.key.Path)
+	case p.NotStored != (policy.Refusal{}):
+		s.warn(p.Route, p.NotStored, p.Key.Path)
 	default:
-		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.Tags)
-		e.Changed = s.observe != nil && (f.old.unknown() || f.old.status != p.status || !bytes.Equal(f.old.plain.body, p.plain.body))
+		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
+		e.Changed = s.observe != nil && !p.IsSame(f.old)
 		s.report(e)
 	}
 }
@@ -1145,10 +1136,10 @@ func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
 	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}
 }
 
-func (s *Site) reportEvicted(pages []*page) {
+func (s *Site) reportEvicted(pages []*page.Page) {
 	for _, p := range pages {
-		e := s.event(Evicted, &p.key, p.route)
-		e.Status, e.Tags = p.status, pagekey.PlainTags(p.subject.Tags)
+		e := s.event(Evicted, &p.Key, p.Route)
+		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
 		s.report(e)
 	}
 }
@@ -1190,7 +1181,7 @@ func (s *Site) generate(ctx context.Context, req pageRequest) error {
 	inside := isInside(ctx)
 	for ctx.Err() == nil {
 		p, effect := s.cache.get(&req.key, nil)
-		if p.view(effect, time.Now()).state == pgFresh {
+		if p.View(effect, time.Now()).State == page.Fresh {
 			return nil
 		}
 		w := &waiter{byName: true, inside: inside}
@@ -1212,8 +1203,8 @@ func (s *Site) generate(ctx context.Context, req pageRequest) error {
 		case out.err != nil:
 			return out.err
 		case out.loaded, out.none, out.again, out.busy:
-		case out.page.pass != (policy.Refusal{}):
-			return &notStoredError{out.page.pass, out.status, out.location}
+		case out.page.NotStored != (policy.Refusal{}):
+			return &notStoredError{out.page.NotStored, out.status, out.location}
 		default:
 			return nil
 		}
@@ -1470,13 +1461,13 @@ func (r *recorder) writeHeader(status int) (why policy.Refusal) {
 	case r.f.route.IsFailure(status, r.sent):
 		r.fate = isFailure
 		return policy.Refusal{}
-	case status == http.StatusNotModified && !r.f.old.unknown() && !(r.conditional && r.f.old.validators.match(r.sent)):
+	case status == http.StatusNotModified && !r.f.old.IsUnknown() && !(r.conditional && r.f.old.Validators.Match(r.sent)):
 		r.fate = isForeign
 		return policy.Refusal{}
 	case status == http.StatusNotModified && r.conditional:
 		r.fate = isRenewal
-		r.sent = r.f.old.merged(r.sent)
-		status = r.f.old.status
+		r.sent = r.f.old.Merge(r.sent)
+		status = r.f.old.Status
 	}
 	if why = r.f.route.Refuses(status, r.sent); why != (policy.Refusal{}) {
 		r.closed = discarded(why)
@@ -1489,8 +1480,8 @@ func (r *recorder) writeHeader(status int) (why policy.Refusal) {
 func (r *recorder) pass(why policy.Refusal) {
 	if why != (policy.Refusal{}) {
 		r.mu.Lock()
-		mark := hitForPass(r.f.meta(), why)
-		mark.private = policy.IsPrivate(r.status, r.sent)
+		mark := page.HitForPass(r.f.meta(), why)
+		mark.Private = policy.IsPrivate(r.status, r.sent)
 		out := outcome{page: mark, status: r.status, location: r.sent.Get("Location")}
 		r.mu.Unlock()
 		r.f.end(out)
@@ -1660,10 +1651,10 @@ func (r *recorder) finish() {
 			fail.answer = &answer{header.Forwardable(r.sent, body), bytes.Clone(body)}
 		}
 	case r.fate == isRenewal:
-		r.f.end(outcome{page: freshen(r.f.meta(), r.f.old, r.sent)})
+		r.f.end(outcome{page: page.Freshen(r.f.meta(), r.f.old, r.sent)})
 		return
 	default:
-		r.f.end(outcome{page: newPage(r.f.meta(), r.status, r.sent, body)})
+		r.f.end(outcome{page: page.New(r.f.meta(), r.status, r.sent, body)})
 		return
 	}
 	r.f.end(fail)

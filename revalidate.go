@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/webhook"
@@ -93,9 +94,9 @@ func tagsOfTargets(targets []target) []string {
 }
 
 // pages returns what is stored of the target.
-func (s *Site) pages(t *target) []*page {
-	return s.cache.at(pagekey.CanonicalPath(t.Path), func(p *page) bool {
-		return p.pass == (policy.Refusal{}) && t.Matches(&p.key)
+func (s *Site) pages(t *target) []*page.Page {
+	return s.cache.at(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
+		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
 	})
 }
 
@@ -110,8 +111,8 @@ func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
 }
 
 // stored returns what is stored of the target, but for what is purged.
-func (s *Site) stored(t *target) []*page {
-	return slices.DeleteFunc(s.pages(t), func(p *page) bool { return p.effect(s.table) == store.Gone })
+func (s *Site) stored(t *target) []*page.Page {
+	return slices.DeleteFunc(s.pages(t), func(p *page.Page) bool { return p.Effect(s.table) == store.Gone })
 }
 
 // maxVariants is how many variants of a path, beside the plain page, Revalidate
@@ -120,11 +121,11 @@ const maxVariants = 16
 
 // mostWanted returns the plain page of a target, if it is among some, and those of
 // the others that were asked for most within the last hour.
-func (s *Site) mostWanted(t *target, pages []*page) (plain *page, others []*page) {
+func (s *Site) mostWanted(t *target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
 	counts := s.cache.recentHits(pages, time.Now())
-	slices.SortStableFunc(pages, func(a, b *page) int { return cmp.Compare(counts[b], counts[a]) })
+	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
 	varied := t.route.Rules.Variant(nil)
-	if i := slices.IndexFunc(pages, func(p *page) bool { return p.key.Query == t.Query && p.key.Variant == varied }); i >= 0 {
+	if i := slices.IndexFunc(pages, func(p *page.Page) bool { return p.Key.Query == t.Query && p.Key.Variant == varied }); i >= 0 {
 		plain = pages[i]
 		pages = slices.Delete(pages, i, i+1)
 	}
@@ -205,10 +206,10 @@ func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewa
 		}
 		plain, more := s.mostWanted(t, stored)
 		if plain != nil {
-			add(&renewals, pageRequest{plain.key, plain.route, plain.pattern}, true)
+			add(&renewals, pageRequest{plain.Key, plain.Route, plain.Pattern}, true)
 		}
 		for _, p := range more {
-			add(&others, pageRequest{p.key, p.route, p.pattern}, true)
+			add(&others, pageRequest{p.Key, p.Route, p.Pattern}, true)
 		}
 	}
 	return append(renewals, others...), err
@@ -240,9 +241,9 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 	status, location := 0, ""
 	if notStored := (*notStoredError)(nil); errors.As(r.err, &notStored) {
 		status, location = notStored.status, notStored.location
-	} else if p := s.cache.peek(&r.key); r.err == nil && !p.unknown() {
-		h, _ := p.plain.snapshot()
-		status, location = p.status, h.Get("Location")
+	} else if p := s.cache.peek(&r.key); r.err == nil && !p.IsUnknown() {
+		h, _ := p.Header()
+		status, location = p.Status, h.Get("Location")
 	}
 	redirects := status >= 300 && status < 400
 	if gone := status == http.StatusNotFound || status == http.StatusGone; s.log != nil && !r.stored && (redirects || gone) {
@@ -326,7 +327,7 @@ func (s *Site) purge(ctx context.Context, targets []target) error {
 	err := s.invalidate(ctx, store.Gone, tagsOfTargets(targets)...)
 	for i := range targets {
 		for _, p := range s.pages(&targets[i]) {
-			s.cache.get(&p.key, nil) // which forgets what is gone
+			s.cache.get(&p.Key, nil) // which forgets what is gone
 		}
 		s.report(s.targetEvent(Purged, &targets[i]))
 	}

@@ -1,0 +1,182 @@
+package page
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unique"
+
+	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+)
+
+// Header returns the headers as they were generated, and the ETag; none for a
+// hit-for-pass.
+func (p *Page) Header() (h http.Header, etag string) {
+	if p.plain == nil {
+		return nil, ""
+	}
+	return p.plain.snapshot()
+}
+
+// IsSame reports whether a page has the status and the body of another.
+func (p *Page) IsSame(old *Page) bool {
+	return !old.IsUnknown() && old.Status == p.Status && bytes.Equal(old.plain.body, p.plain.body)
+}
+
+// Validators are those that the handler itself has set.
+type Validators struct{ etag, lastModified string }
+
+// Ask makes a request conditional, and reports whether it is.
+func (v Validators) Ask(h http.Header) bool {
+	if v.etag != "" {
+		h.Set("If-None-Match", v.etag)
+	}
+	if v.lastModified != "" {
+		h.Set("If-Modified-Since", v.lastModified)
+	}
+	return v != Validators{}
+}
+
+// Match reports whether a 304 with the given headers is about the page that has
+// these validators (RFC 9111, section 4.3.4). One without an ETag is.
+func (v Validators) Match(update http.Header) bool {
+	etag := update.Get("Etag")
+	if !header.IsETag(etag) {
+		return true
+	}
+	if weak, ok := strings.CutPrefix(etag, "W/"); ok {
+		return weak == strings.TrimPrefix(v.etag, "W/")
+	}
+	return etag == v.etag
+}
+
+// New makes a page of a response.
+func New(m Meta, status int, sent http.Header, body []byte) *Page {
+	h := header.Forwardable(sent, body)
+	plain := append([]byte(nil), body...)
+	return makePage(m, status, h, header.ParseAge(sent["Age"]), plain, compress(h, plain))
+}
+
+// Merge returns the headers of a stored page, as a 304 has updated them (RFC
+// 9111, section 3.2).
+func (p *Page) Merge(update http.Header) http.Header {
+	h, _ := p.plain.snapshot()
+	if !p.ownControl {
+		delete(h, "Cache-Control")
+	}
+	if p.Validators.etag == "" {
+		delete(h, "Etag")
+	}
+	for name, values := range update {
+		switch name {
+		case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range":
+		default:
+			h[name] = values
+		}
+	}
+	return h
+}
+
+// Freshen makes a page of a stored one and the headers that a 304 has updated (RFC
+// 9111, section 4.3.4).
+func Freshen(m Meta, old *Page, merged http.Header) *Page {
+	var compressed []byte
+	if old.gzip != nil {
+		compressed = old.gzip.body
+	}
+	return makePage(m, old.Status, header.Forwardable(merged, nil), header.ParseAge(merged["Age"]), old.plain.body, compressed)
+}
+
+// HitForPass makes the note that the response may not be stored: for a while,
+// requests for it go straight to the handler.
+func HitForPass(m Meta, why policy.Refusal) *Page {
+	return &Page{
+		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: m.Order,
+		Generated: time.Now(), NotStored: why, Size: pageOverhead + m.Key.Size(),
+	}
+}
+
+// What is taken beside strings and bodies, as TestMemory finds it on the heap: by
+// a page with its places in a list, the index and a shelf; by a representation
+// with its stamp; and by a header line in its values and its stamp.
+const (
+	pageOverhead           = 1060
+	representationOverhead = 290
+	lineOverhead           = 2 * 16
+)
+
+// makePage makes a page of h, which it takes over, the Age that came with it, and the
+// encodings of a body.
+func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compressed []byte) *Page {
+	d := header.ParseCacheControl(h["Cache-Control"])
+	p := &Page{
+		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Matched: unique.Make(m.Matched).Value(),
+		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h)}, Seq: m.Seq, Order: m.Order,
+		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil,
+	}
+	var explicit bool
+	if p.Lifetime, explicit = m.Route.Lifetime(status, h, d); explicit {
+		// An upstream cache had it for a while. Its time counts where the lifetime
+		// is the upstream's, too (RFC 9111, section 4.2.3).
+		p.upstream = age
+		p.Generated = p.Generated.Add(-age)
+	}
+	etag := h.Get("Etag")
+	if header.IsETag(etag) {
+		p.Validators.etag = etag
+	} else {
+		sum := sha256.Sum256(plain)
+		etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	}
+	switch {
+	case !p.ownControl:
+		h["Cache-Control"] = []string{m.Route.CacheControlFor(status, p.Lifetime)}
+	case d.SMaxAge >= 0 && d.MaxAge < 0 && h["Expires"] == nil:
+		// Browsers would guess how long they may keep it.
+		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
+	}
+	header.AddVary(h, m.Route.Rules.Vary())
+	if compressed != nil {
+		header.AddVary(h, "Accept-Encoding")
+	}
+	p.represent(h, etag, plain, compressed)
+	if p.Size > m.MaxBytes {
+		return HitForPass(m, policy.Refusal{Why: fmt.Sprintf("takes more than MaxBytes (%d)", m.MaxBytes), Remedy: "raise it, or set Route.Bypass"})
+	}
+	return p
+}
+
+// represent gives the page its representations, and its size with them: headers,
+// which it takes over, and one body in two encodings.
+func (p *Page) represent(h http.Header, etag string, plain, compressed []byte) {
+	for _, name := range [...]string{"Accept-Ranges", "Content-Length", "Etag"} {
+		delete(h, name) // made anew
+	}
+	if compressed != nil {
+		zipped := maps.Clone(h)
+		zipped.Set("Content-Encoding", "gzip")
+		p.gzip = newRepresentation(new(representation), &p.Route.Names[1], p.Status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
+	}
+	p.plain = newRepresentation(&p.room, &p.Route.Names[0], p.Status, h, plain, etag, false)
+	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
+		p.modified, p.Validators.lastModified = t, h.Get("Last-Modified")
+	}
+	p.Size = pageOverhead + p.Key.Size() + p.plain.bytes() + p.gzip.bytes()
+	if ofRoute := p.Route.Tags; !slices.Equal(p.Subject.Tags, ofRoute) {
+		p.Size += int64(16 * cap(p.Subject.Tags))
+		for i, tag := range p.Subject.Tags {
+			if !pagekey.IsBucket(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
+				p.Size += pagekey.StringSize(tag)
+			}
+		}
+	}
+}

@@ -1,0 +1,108 @@
+// Package page is a stored response: how it is made, judged, encoded for a Store, and
+// sent.
+package page
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/store"
+)
+
+// HitForPassTTL is how long requests for a page that may not be stored go straight to
+// the handler before the page is tried again.
+const HitForPassTTL = 10 * time.Second
+
+// A Page is a stored response, or a hit-for-pass: the note that there is none.
+type Page struct {
+	// What was generated. Plain data that never changes; see encode.
+	Key         pagekey.Key
+	Pattern     string               // of a ServeMux around the Site
+	Matched     string               // the pattern that the handler has matched, as http.Request has it
+	Subject     invalidation.Subject // what the invalidations are held against
+	Seq         uint64               // which of the Site's generations it is: a later one has more
+	Order       store.Ticket         // the Store's; zero where it was not to be had
+	Status      int
+	NotStored   policy.Refusal // for a hit-for-pass: why the response may not be stored
+	Private     bool           // for a hit-for-pass: whether that is because it is not for everybody
+	Generated   time.Time
+	Took        time.Duration
+	upstream    time.Duration // the Age that it came with, by which generated is earlier
+	Lifetime    policy.Lifetime
+	Validators  Validators
+	modified    time.Time       // by validators.lastModified
+	ownControl  bool            // whether the Cache-Control is the handler's
+	plain, gzip *representation // gzip is nil where it would not be smaller
+	Size        int64
+
+	Route *policy.Route
+
+	// Guarded by cache.mu.
+	Next, Prev *Page // on the same shelf
+	Index      int   // in cache.pages
+	Protected  bool  // in which of the two lists it is
+	Recent     Hourly
+
+	Hits              atomic.Uint64
+	Touched           atomic.Int64                  // the second of the last move to the front of the list
+	LeftToLeaderUntil atomic.Int64                  // Unix time in ns until which it is left to another instance
+	failures          atomic.Pointer[failureRecord] // the failures since
+	aside             atomic.Pointer[Page]          // a hit-for-pass that holds while this page only stands by for errors
+
+	room representation // for plain: what lies together is found together
+}
+
+// IsNewerThan reports whether a page from the Store is newer than one that is
+// stored here. What was generated without the Store has no place in its order.
+func (p *Page) IsNewerThan(old *Page) bool {
+	if old.Subject.Since.Offline != 0 {
+		return p.Generated.After(old.Generated)
+	}
+	return p.Order.Compare(old.Order) > 0
+}
+
+// Began returns when the generation began. What was invalidated before that does
+// not concern the page, so that it is also when a page counts as stale from whose
+// invalidation has no known time.
+func (p *Page) Began() time.Time { return p.Generated.Add(p.upstream - p.Took) }
+
+// Judge stamps what the invalidations did to a page into it.
+func (p *Page) Judge(f *invalidation.Table, by *invalidation.Judgements) store.Effect {
+	effect := p.Effect(f)
+	if mark := p.aside.Load(); mark != nil && !f.SubjectSince(&mark.Subject, &p.Key, p.Subject.Tags) { // else it will count as such
+		mark.Subject.Judge(by, store.None)
+	}
+	if t := p.failures.Load(); t != nil && !f.Since(&t.began, &p.Key, p.Subject.Tags) { // likewise
+		judged := *t
+		judged.began = by.Advance(t.began)
+		p.failures.CompareAndSwap(t, &judged) // who has come first has a newer one
+	}
+	p.Subject.Judge(by, effect)
+	return effect
+}
+
+// Effect returns the strongest effect on a page since its generation began.
+func (p *Page) Effect(f *invalidation.Table) store.Effect {
+	if mark := p.aside.Load(); mark != nil && f.SubjectSince(&mark.Subject, &p.Key, p.Subject.Tags) {
+		p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
+	}
+	return f.Effect(&p.Subject, &p.Key)
+}
+
+// A Meta is what is known of a page before its response is.
+type Meta struct {
+	Key      pagekey.Key
+	Route    *policy.Route
+	Pattern  string                // of a ServeMux around the Site
+	Matched  string                // the pattern that the handler has matched
+	Since    invalidation.Snapshot // when its generation began
+	Seq      uint64                // which of the Site's generations it is: a later one has more
+	Order    store.Ticket          // the Store's; zero where it was not to be had
+	MaxBytes int64                 // of memory, for all pages
+}
+
+// IsUnknown reports whether there is no page, or but a note that there is none.
+func (p *Page) IsUnknown() bool { return p == nil || p.NotStored != (policy.Refusal{}) }

@@ -1,0 +1,114 @@
+package page
+
+import (
+	"bytes"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/isr-go/isr/internal/header"
+)
+
+// Serve answers from memory.
+func (p *Page) Serve(w http.ResponseWriter, r *http.Request, v View) {
+	rep := p.encodingFor(r)
+	p.send(w, r, rep, slices.Clone(rep.at(v).values), v.Invalidated)
+}
+
+// ServeForwarded answers with a page that the visitor had to wait for.
+func (p *Page) ServeForwarded(w http.ResponseWriter, r *http.Request, v View, f header.CacheStatus) {
+	rep := p.encodingFor(r)
+	values := slices.Clone(rep.at(v).values)
+	values[len(values)-1] = strings.TrimSuffix(rep.values[len(values)-1], "isr") + f.String()
+	p.send(w, r, rep, values, v.Invalidated)
+}
+
+// encodingFor chooses the representation. Ranges are of the plain bytes.
+func (p *Page) encodingFor(r *http.Request) *representation {
+	if p.gzip != nil && r.Header["Range"] == nil && header.AcceptsGzip(r.Header["Accept-Encoding"]) {
+		return p.gzip
+	}
+	return p.plain
+}
+
+// send writes a representation with the given header values, which it takes over.
+func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, revoked bool) {
+	if p.Matched != "" {
+		r.Pattern = p.Matched // for the traces and logs of outer middleware
+	}
+	h := w.Header()
+	if p.Status == http.StatusOK {
+		etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
+		switch {
+		case !more && len(etags) == 1 && etags[0] == rep.etag:
+			rep.writeHeader(h, values, rep.entity, revoked)
+			w.WriteHeader(http.StatusNotModified)
+			return
+		case more || etags != nil:
+			rep.writeHeader(h, values, 0, revoked)
+			http.ServeContent(&contentWriter{w, rep == p.gzip}, wellAsked(r), "", p.modified, bytes.NewReader(rep.body))
+			return
+		}
+	}
+	rep.writeHeader(h, values, 0, revoked)
+	w.WriteHeader(p.Status)
+	if r.Method != http.MethodHead && len(rep.body) > 0 {
+		w.Write(rep.body)
+	}
+}
+
+// asksForMore reports whether a request asks for a part of a page, or for one
+// under a condition other than If-None-Match.
+func asksForMore(h http.Header) bool {
+	return h["If-Modified-Since"] != nil || h["Range"] != nil || h["If-Match"] != nil || h["If-Unmodified-Since"] != nil
+}
+
+// wellAsked returns r with its conditions as http.ServeContent takes them, and
+// without those that RFC 9110 has it ignore: lists stand in one line (section 5.3),
+// dates are dates (13.1.3 and 13.1.4), and only GET has ranges (14.2).
+func wellAsked(r *http.Request) *http.Request {
+	edited := false
+	edit := func() http.Header {
+		if !edited {
+			r, edited = r.Clone(r.Context()), true
+		}
+		return r.Header
+	}
+	for _, name := range [...]string{"If-Match", "If-None-Match"} {
+		if lines := r.Header[name]; len(lines) > 1 {
+			edit()[name] = []string{strings.Join(lines, ", ")}
+		}
+	}
+	for _, name := range [...]string{"If-Modified-Since", "If-Unmodified-Since"} {
+		if lines := r.Header[name]; lines != nil && !header.IsDate(lines) {
+			edit().Del(name)
+		}
+	}
+	if r.Header["Range"] != nil && (r.Method != http.MethodGet || len(r.Header["If-Range"]) > 0 && !header.IsValidator(r.Header["If-Range"])) {
+		edit().Del("Range")
+	}
+	return r
+}
+
+// A contentWriter corrects what http.ServeContent says of a representation.
+type contentWriter struct {
+	http.ResponseWriter
+	encoded bool // whether ranges are of other bytes than these
+}
+
+func (w *contentWriter) WriteHeader(status int) {
+	h := w.Header()
+	switch status {
+	case http.StatusPreconditionFailed: // it has no body
+		for _, name := range [...]string{"Content-Length", "Content-Type", "Content-Encoding", "Accept-Ranges"} {
+			h.Del(name)
+		}
+	case http.StatusNotModified:
+		h.Del("Accept-Ranges")
+	default:
+		if w.encoded {
+			h.Del("Accept-Ranges")
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}

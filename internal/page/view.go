@@ -1,0 +1,112 @@
+package page
+
+import (
+	"time"
+
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/store"
+)
+
+// The states of a page.
+type State int
+
+const (
+	Fresh       State = iota // served from memory
+	Stale                    // served at once, and renewed behind it
+	Expired                  // visitors wait for a new one; shown only where that fails
+	Uncacheable              // requests go straight to the handler for a while
+	Absent      State = -1   // there is no page
+)
+
+// A View is what a page is worth at one moment.
+type View struct {
+	State       State
+	Age         time.Duration
+	Left        time.Duration // until it turns stale; below zero since it has
+	OnError     bool          // whether it may be shown where a new one could not be had
+	Invalidated bool          // whether it was invalidated, so that nobody downstream may hold it
+}
+
+// View judges the page at a moment, given what the invalidations did to it.
+func (p *Page) View(effect store.Effect, now time.Time) View {
+	if p == nil {
+		return View{State: Absent}
+	}
+	v := View{Age: max(0, now.Sub(p.Generated)), Invalidated: effect != store.None}
+	if p.NotStored != (policy.Refusal{}) {
+		v.State = Uncacheable
+		if v.Invalidated || v.Age >= HitForPassTTL || p.failures.Load() != nil {
+			v.State = Absent
+		}
+		return v
+	}
+	v.Left = policy.Forever
+	if p.Lifetime.TTL != policy.Forever {
+		v.Left = p.Lifetime.TTL - v.Age
+	}
+	if v.Invalidated {
+		v.Left = min(v.Left, -max(0, now.Sub(p.Subject.InvalidatedAt())))
+	}
+	v.OnError = effect != store.Gone && v.Left > -p.Lifetime.StaleIfError
+	aside := p.aside.Load()
+	switch {
+	case aside != nil && now.Sub(aside.Generated) < HitForPassTTL:
+		v.State = Uncacheable
+	case aside != nil:
+		v.State = Expired
+	case v.Left > 0 && !v.Invalidated:
+		v.State = Fresh
+	case effect <= store.Stale && v.Left > -p.Lifetime.StaleWhileRevalidate:
+		v.State = Stale
+	default:
+		v.State = Expired
+	}
+	return v
+}
+
+// IsShowable reports whether the page may be shown where a new one could not be had.
+func (v View) IsShowable() bool {
+	return v.State == Fresh || v.State == Stale || v.OnError
+}
+
+// SetAside lets a page stand by for errors, while requests go straight to the handler,
+// because what came of a run that was to renew it may not be stored. It reports false
+// where there is nothing that could stand by.
+func (p *Page) SetAside(f *invalidation.Table, mark *Page) bool {
+	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(f) == store.Gone {
+		return false
+	}
+	p.aside.Store(mark)
+	return true
+}
+
+// WhyUncacheable says why requests go straight to the handler, if they do.
+func (p *Page) WhyUncacheable(v View) policy.Refusal {
+	if mark := p.aside.Load(); mark != nil && v.State == Uncacheable {
+		return mark.NotStored
+	}
+	return p.NotStored
+}
+
+// Failures returns how many attempts to renew the page have failed in a row, and why
+// the last one did.
+func (p *Page) Failures() (failed int, last error) {
+	if t := p.failures.Load(); t != nil {
+		return t.failures, t.err
+	}
+	return 0, nil
+}
+
+// HasFailed reports whether the last attempt to make the page has failed.
+func (p *Page) HasFailed() bool { return p != nil && p.failures.Load() != nil }
+
+// IsPaused reports whether it is too early for another attempt to renew the page
+// that nobody waits for.
+func (p *Page) IsPaused(f *invalidation.Table, now time.Time) bool {
+	if now.UnixNano() < p.LeftToLeaderUntil.Load() {
+		return true
+	}
+	t := p.failures.Load()
+	return t != nil && now.Before(t.until) && p.IsFailing(f)
+}
