@@ -19,12 +19,11 @@ import (
 
 // A crowd is a handler that takes its time and knows how often it is called at once.
 type crowd struct {
-	takes        time.Duration
-	obeys        bool // its context
-	calls        atomic.Int64
-	now, most    atomic.Int64
-	paths        sync.Map // in which order they were begun
-	alsoAnswered func(w http.ResponseWriter, r *http.Request)
+	takes     time.Duration
+	obeys     bool // its context
+	calls     atomic.Int64
+	now, most atomic.Int64
+	paths     sync.Map // in which order they were begun
 }
 
 func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -41,7 +40,7 @@ func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-time.After(c.takes):
 		fmt.Fprint(w, "page")
 	case <-done:
-		http.Error(w, "cancelled", 503)
+		http.Error(w, "cancelled", http.StatusServiceUnavailable)
 	}
 }
 

@@ -142,7 +142,7 @@ func TestWhatTakesAPageAway(t *testing.T) {
 
 					shown := body(site, "/")
 					synctest.Wait()
-					serve = func(w http.ResponseWriter) { http.Error(w, "down", 503) }
+					serve = func(w http.ResponseWriter) { http.Error(w, "down", http.StatusServiceUnavailable) }
 					outage := get(site, "/")
 					synctest.Wait()
 					got := replaced
@@ -316,7 +316,7 @@ func TestPauseBetweenAttempts(t *testing.T) {
 					if test.retryAfter != "" {
 						w.Header().Set("Retry-After", test.retryAfter)
 					}
-					http.Error(w, "down", 503)
+					http.Error(w, "down", http.StatusServiceUnavailable)
 				}}
 				site := isr.Wrap(c, isr.Options{
 					Default: isr.Route{TTL: 10 * time.Second},

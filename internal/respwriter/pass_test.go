@@ -103,7 +103,7 @@ func TestPassTellsSuccess(t *testing.T) {
 		"informational":           {func(w http.ResponseWriter) { w.WriteHeader(103) }, []string{"step", "200 first", "200 committed"}},
 		"informational first":     {func(w http.ResponseWriter) { w.WriteHeader(103); w.WriteHeader(204) }, []string{"204 first", "step", "204 committed"}},
 		"the second header":       {func(w http.ResponseWriter) { w.WriteHeader(200); w.WriteHeader(500) }, []string{"200 first", "step", "200 committed"}},
-		"a failure":               {func(w http.ResponseWriter) { http.Error(w, strings.Repeat("no", 5000), 422) }, []string{"step"}},
+		"a failure":               {func(w http.ResponseWriter) { http.Error(w, strings.Repeat("no", 5000), http.StatusUnprocessableEntity) }, []string{"step"}},
 		"a failure, then 200":     {func(w http.ResponseWriter) { w.WriteHeader(500); w.WriteHeader(200) }, []string{"step"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -39,7 +39,7 @@ func TestStandby(t *testing.T) {
 		}, outcome{200, "", 200, http.Header{"X-Outer": {"1"}, "X-Late": {"1"}}, "body"}},
 		"a failure": {func(w *respwriter.Standby) {
 			w.Header().Set("X-Own", "1")
-			http.Error(w, "no database", 503)
+			http.Error(w, "no database", http.StatusServiceUnavailable)
 			w.Flush()
 		}, outcome{503, "the handler answered 503 Service Unavailable", 0, outer, ""}},
 		"a failure by its header": {func(w *respwriter.Standby) {
