@@ -959,7 +959,7 @@ type Event struct {
 	Kind     Kind
 	Host     string        // that of Origin, or of the page's key; empty for a path that was named without one
 	Path     string        // escaped, without query, as the page's key has it, if there is one; of Revalidated and Purged the path, unless Tag is set
-	Query    string        // of the page's key, or that was named; what passes has none
+	Query    string        // of the page's key, or that was named; what is not for the cache has none
 	Tag      string        // of Revalidated and Purged: the tag, instead of a path
 	Route    string        // the pattern, which metrics may be labelled with; empty for the default route, and where none was looked for
 	Tags     []string      // of the page, as in Page: read them only; of Failed those of the page that stays
