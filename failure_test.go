@@ -300,6 +300,7 @@ func TestPauseBetweenAttempts(t *testing.T) {
 		"120":        {"120", []time.Duration{0, 10}},
 		"3":          {"3", []time.Duration{0, 10, 3010, 6010, 10010, 18010, 34010, 64010, 94010}},
 		"no number":  {"soon", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
+		"no date":    {"Saturday, 01-Jan-00 00:00:40 PST", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
 		"an instant": {"Sat, 01 Jan 2000 00:00:40 GMT", []time.Duration{0, 10, 30000, 32000, 36000, 44000, 60000, 90000}},
 	} {
 		t.Run("Retry-After "+name, func(t *testing.T) {

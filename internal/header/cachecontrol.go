@@ -206,7 +206,7 @@ func IsPersonal(h http.Header) bool {
 // section 10.2.3), or zero.
 func RetryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
-	if at, err := http.ParseTime(v); err == nil {
+	if at, ok := ParseDate(v); ok {
 		return max(0, time.Until(at))
 	}
 	return ParseSeconds(v)
