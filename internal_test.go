@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -32,7 +33,7 @@ func TestJoinLooksAgain(t *testing.T) {
 	if f, how := site.join(req, nil, &waiter{}); f != nil || how != changed {
 		t.Error("a second run was started")
 	}
-	p, _ := site.cache.get(&req.key, nil)
+	p, _ := site.cache.Get(&req.key, nil)
 	if p == nil {
 		t.Fatal("no page")
 	}
@@ -61,7 +62,7 @@ func TestClockThatIsAhead(t *testing.T) {
 		}
 		one := open()
 		visit(one)
-		p := one.cache.all()[0]
+		p := one.cache.All()[0]
 		p.Generated = p.Generated.Add(24 * time.Hour)
 		key := one.storeKey(&p.Key)
 		ticket, err := st.Begin(ctx, key, time.Second)
@@ -126,9 +127,9 @@ func TestCompactionOracle(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for range 20 {
 		overflown, version := false, store.Version(0)
-		var c *cache
-		table := invalidation.New(50_000, func(by *invalidation.Judgements) { c.judgeAll(by) }, func() { overflown = true })
-		c = newCache(1<<30, table)
+		var c *cache.Cache
+		table := invalidation.New(50_000, func(by *invalidation.Judgements) { c.JudgeAll(by) }, func() { overflown = true })
+		c = cache.New(1<<30, table)
 		var ours, theirs []entry
 		var runs []run
 		pages, rt := make(map[*page.Page]bool), new(policy.Route)
@@ -159,7 +160,7 @@ func TestCompactionOracle(t *testing.T) {
 				i := rng.IntN(min(len(runs), 3))
 				r := runs[i]
 				runs = slices.Delete(runs, i, i+1)
-				if _, ok := c.put(r.p, false); ok {
+				if _, ok := c.Put(r.p, false); ok {
 					pages[r.p] = true
 				} else if strongest(r.p) != store.Gone && !overflown {
 					t.Fatal("not stored, and not gone")
@@ -184,7 +185,7 @@ func TestCompactionOracle(t *testing.T) {
 						t.Fatalf("%v, want %v", got, want)
 					}
 					if rng.IntN(3) == 0 {
-						if found, effect := c.get(&p.Key, nil); (found == nil) != (want == store.Gone) && !overflown || effect < want && found != nil {
+						if found, effect := c.Get(&p.Key, nil); (found == nil) != (want == store.Gone) && !overflown || effect < want && found != nil {
 							t.Fatalf("found %v, %v; want %v", found != nil, effect, want)
 						}
 					}

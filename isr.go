@@ -50,6 +50,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -280,7 +281,7 @@ type Site struct {
 	counts  [StoreFailed + 1]atomic.Uint64
 
 	table     *invalidation.Table
-	cache     *cache
+	cache     *cache.Cache
 	locations locations
 	second    *second // nil without a Store
 	runs      runs
@@ -312,8 +313,8 @@ func Wrap(h http.Handler, opts Options) *Site {
 		observe: opts.Observe,
 	}
 	s.patterns.Init(h, s.origin)
-	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.judgeAll(by) }, sync.OnceFunc(s.warnOverflow))
-	s.cache = newCache(maxBytes, s.table)
+	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, sync.OnceFunc(s.warnOverflow))
+	s.cache = cache.New(maxBytes, s.table)
 	s.locations.init()
 	s.maxStreaming = max(s.limit, maxBytes/4)
 	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
@@ -348,16 +349,16 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := r.URL.EscapedPath()
-	shelf := s.cache.shelf(path)
+	at := s.cache.Path(path)
 	var unclean error
-	if shelf == nil {
+	if at == nil {
 		sent := path
 		if path, unclean = pagekey.CleanPath(sent); unclean == nil && path != sent {
-			shelf = s.cache.shelf(path)
+			at = s.cache.Path(path)
 		}
 	}
-	if shelf != nil && !s.hosts {
-		v.route = shelf.route
+	if at != nil && !s.hosts {
+		v.route = at.Route
 	}
 	if v.route == nil {
 		v.route = s.routeOf(r, path)
@@ -387,7 +388,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v.asked = s.table.Clock()
 	for {
-		p, effect := s.cache.get(&v.key, shelf)
+		p, effect := s.cache.Get(&v.key, at)
 		switch view := p.View(effect, v.start); {
 		case view.State == page.Fresh:
 			v.hit(p, view)
@@ -400,12 +401,12 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.join(v.request(), p, nil)
 			v.hit(p, view)
 			return
-		case view.State == page.Absent && v.route.PrerenderedOnly && !s.cache.admits(path) &&
+		case view.State == page.Absent && v.route.PrerenderedOnly && !s.cache.Admits(path) &&
 			(s.second == nil || s.runs.isClosed()):
 			v.notFound()
 			return
 		case view.State == page.Absent && v.route.Placeholder != nil && !v.waits(p) &&
-			(!v.route.PrerenderedOnly || s.cache.admits(path)):
+			(!v.route.PrerenderedOnly || s.cache.Admits(path)):
 			if f, _ := s.join(v.request(), p, peeker); !v.finds(f) {
 				v.placeholder()
 				return
@@ -460,7 +461,7 @@ func (v *visit) hit(p *page.Page, view page.View) {
 	}
 	p.Hits.Add(1)
 	v.tags = p.Subject.Tags
-	v.site.cache.touch(p, v.start)
+	v.site.cache.Touch(p, v.start)
 	p.Serve(v.w, v.r, view)
 	v.done(kind, p.Status, view.Age, nil)
 }
@@ -534,7 +535,7 @@ func (v *visit) wait(p *page.Page) bool {
 // showStale answers with a page that the run has found in the Store, if it may be
 // shown while a new one is made.
 func (v *visit) showStale() bool {
-	p, effect := v.site.cache.get(&v.key, nil)
+	p, effect := v.site.cache.Get(&v.key, nil)
 	if view := p.View(effect, time.Now()); view.State == page.Stale {
 		v.hit(p, view)
 		return true
@@ -569,7 +570,7 @@ func (v *visit) busy() {
 // standIn answers with the stored page, if it may be shown where a new one could
 // not be had.
 func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
-	p, effect := v.site.cache.get(&v.key, nil)
+	p, effect := v.site.cache.Get(&v.key, nil)
 	switch view := p.View(effect, time.Now()); {
 	case view.State == page.Fresh: // by another run, begun later
 		v.hit(p, view)
@@ -657,7 +658,7 @@ func (v *visit) finds(f *flight) bool {
 	case <-f.found:
 	case <-v.r.Context().Done():
 	}
-	p, _ := s.cache.get(&v.key, nil)
+	p, _ := s.cache.Get(&v.key, nil)
 	return !p.IsUnknown()
 }
 
@@ -712,7 +713,7 @@ func (v *visit) forward(c respwriter.PassConfig) {
 // passUncacheable is pass for a page that may not be stored. Where the last good one
 // stands by, it is shown where the handler fails.
 func (v *visit) passUncacheable() {
-	p, effect := v.site.cache.get(&v.key, nil)
+	p, effect := v.site.cache.Get(&v.key, nil)
 	if p.IsUnknown() || !p.View(effect, v.start).OnError {
 		v.pass(fwdUncacheable)
 		return
@@ -975,7 +976,7 @@ type Stats struct {
 	Generated, Failed           uint64 // generations
 	Evicted                     uint64 // pages that had to go for others
 	StoreErrors                 uint64 // of a second level
-	Pages                       int    // in memory, pass marks and what is gone but not yet forgotten included
+	Pages                       int    // in memory, hits-for-pass and what is gone but not yet forgotten included
 	Generating                  int    // generations under way
 	Bytes                       int64  // of Options.MaxBytes
 }
@@ -987,7 +988,7 @@ func (s *Site) Stats() Stats {
 		Hits: count(Hit), Stale: count(StaleHit), Misses: count(Miss), Passed: count(Passed),
 		Generated: count(Generated), Failed: count(Failed), Evicted: count(Evicted), StoreErrors: count(StoreFailed),
 	}
-	out.Pages, out.Bytes = s.cache.size()
+	out.Pages, out.Bytes = s.cache.Size()
 	s.runs.mu.Lock()
 	out.Generating = s.runs.active
 	s.runs.mu.Unlock()

@@ -81,7 +81,7 @@ func TestMemory(t *testing.T) {
 		{"several headers, 1 KB html", 1000, nil, html(1<<10, several...)},
 		{"tags", 1000, nil, page("text/plain", 100, "Cache-Tag", tags)},
 		{"empty", 1000, nil, func(http.ResponseWriter, *http.Request) {}},
-		{"pass mark", 1000, nil, html(100, "Set-Cookie", "a=b")},
+		{"hit-for-pass", 1000, nil, html(100, "Set-Cookie", "a=b")},
 	} {
 		t.Run(shape.name, func(t *testing.T) {
 			if shape.target == nil {

@@ -262,7 +262,7 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// A pass mark is a page of which one can ask why it is not stored.
+// A hit-for-pass is a page of which one can ask why it is not stored.
 func TestPagesPassMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -282,7 +282,7 @@ func TestManyLocations(t *testing.T) {
 	})
 }
 
-// A pass mark is nothing that a stranger's request could change.
+// A hit-for-pass is nothing that a stranger's request could change.
 func TestPassMarksExpireNothing(t *testing.T) {
 	var events []string
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -247,13 +247,13 @@ type outcome struct {
 	err        error
 	matched    string        // with err: the pattern that the handler has matched, where it is its own
 	retryAfter time.Duration // with err: how long the handler wants to be left alone
-	status     int           // with err: what those who wait get, unless raise says otherwise; with a pass mark: the handler's
+	status     int           // with err: what those who wait get, unless raise says otherwise; with a hit-for-pass: the handler's
 	answer     *answer       // with err: the handler's own response, if it gave one
 	panic      any           // with err: what the handler panicked with
 	stack      []byte        // with panic: where, for the log
 	goexit     bool          // with err: whether it called runtime.Goexit
 
-	location string // with a pass mark: the handler's
+	location string // with a hit-for-pass: the handler's
 }
 
 // An answer is a response that is passed on and not stored.
@@ -325,7 +325,7 @@ func (s *Site) join(req pageRequest, seen *page.Page, w *waiter) (*flight, joini
 		switch {
 		case r.closed:
 			return nil, closed
-		case s.cache.peek(&req.key) != seen:
+		case s.cache.Peek(&req.key) != seen:
 			return nil, changed
 		case (w == nil || w == peeker) && seen != nil && seen.IsPaused(s.table, time.Now()):
 			return nil, paused
@@ -606,7 +606,7 @@ func (f *flight) tags() []string {
 func (f *flight) meta() page.Meta {
 	return page.Meta{
 		Key: f.key, Route: f.route, Pattern: f.pattern, Matched: f.matched,
-		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.site.cache.maxBytes,
+		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.site.cache.MaxBytes(),
 	}
 }
 
@@ -784,7 +784,7 @@ func (f *flight) look(key string) (ended bool, err error) {
 	if err == nil && f.take(key, rec, effect, judged) {
 		return true, nil
 	}
-	if f.route.PrerenderedOnly && !s.cache.admits(f.key.Path) {
+	if f.route.PrerenderedOnly && !s.cache.Admits(f.key.Path) {
 		f.end(outcome{none: true})
 		return true, nil
 	}
@@ -872,7 +872,7 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 	}
 	p.Subject.NotBefore = p.Began()
 	told := store.None // of what is stored here
-	switch old := s.cache.peek(&f.key); {
+	switch old := s.cache.Peek(&f.key); {
 	case old != nil && !p.IsNewerThan(old): // another run of this instance has been here
 		if !old.IsNewerThan(p) {
 			told = effect
@@ -882,14 +882,14 @@ func (f *flight) take(key string, rec *store.Record, effect store.Effect, judged
 		if old != nil {
 			p.Seq = max(p.Seq, old.Seq)
 		}
-		evicted, ok := s.cache.put(p, f.isByName())
+		evicted, ok := s.cache.Put(p, f.isByName())
 		s.reportEvicted(evicted)
 		if !ok {
 			return false
 		}
 	}
 	if f.route.PrerenderedOnly {
-		s.cache.admit(f.key.Path) // or it would not be in the Store
+		s.cache.Admit(f.key.Path) // or it would not be in the Store
 	}
 	r := &s.runs
 	r.mu.Lock()
@@ -1027,19 +1027,19 @@ func (f *flight) end(out outcome) bool {
 	}
 	took := time.Since(f.begin)
 	var evicted []*page.Page
-	old := s.cache.peek(&f.key)
+	old := s.cache.Peek(&f.key)
 	if p := out.page; p != nil && p.NotStored != (policy.Refusal{}) && !p.Private && old.SetAside(s.table, p) {
 		p.Took = took // and old stands by
 	} else if p != nil {
 		p.Took = took
 		p.Subject.NotBefore = p.Began()
-		evicted, out.stored = s.cache.put(p, f.isByName())
+		evicted, out.stored = s.cache.Put(p, f.isByName())
 	} else if old != nil && old.Seq <= f.seq {
 		old.Fail(out.err, f.began, f.seq, out.retryAfter)
 	} else if old == nil && f.route.Placeholder != nil {
 		p = page.HitForPass(f.meta(), policy.Refusal{Why: "could not be generated"})
 		p.Fail(out.err, f.began, f.seq, 0)
-		evicted, _ = s.cache.put(p, false) // or nobody would ever see the error
+		evicted, _ = s.cache.Put(p, false) // or nobody would ever see the error
 	}
 	f.outcome = out
 	f.report(evicted, took)
@@ -1058,7 +1058,7 @@ func (s *Site) land(f *flight) {
 		delete(r.flights, f.key)
 		if next := f.successor; next != nil {
 			r.flights[f.key] = next
-			next.old = s.cache.peek(&f.key)
+			next.old = s.cache.Peek(&f.key)
 			s.advance(next)
 		}
 	} else if first != nil && first.successor == f {
@@ -1180,7 +1180,7 @@ func (s *Site) Shutdown(ctx context.Context) error {
 func (s *Site) generate(ctx context.Context, req pageRequest) error {
 	inside := isInside(ctx)
 	for ctx.Err() == nil {
-		p, effect := s.cache.get(&req.key, nil)
+		p, effect := s.cache.Get(&req.key, nil)
 		if p.View(effect, time.Now()).State == page.Fresh {
 			return nil
 		}
@@ -1475,7 +1475,7 @@ func (r *recorder) writeHeader(status int) (why policy.Refusal) {
 	return why
 }
 
-// pass ends the run with a pass mark where there is a reason to. It is called
+// pass ends the run with a hit-for-pass where there is a reason to. It is called
 // without r.mu.
 func (r *recorder) pass(why policy.Refusal) {
 	if why != (policy.Refusal{}) {

@@ -95,7 +95,7 @@ func tagsOfTargets(targets []target) []string {
 
 // pages returns what is stored of the target.
 func (s *Site) pages(t *target) []*page.Page {
-	return s.cache.at(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
+	return s.cache.At(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
 		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
 	})
 }
@@ -122,7 +122,7 @@ const maxVariants = 16
 // mostWanted returns the plain page of a target, if it is among some, and those of
 // the others that were asked for most within the last hour.
 func (s *Site) mostWanted(t *target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
-	counts := s.cache.recentHits(pages, time.Now())
+	counts := s.cache.RecentHits(pages, time.Now())
 	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
 	varied := t.route.Rules.Variant(nil)
 	if i := slices.IndexFunc(pages, func(p *page.Page) bool { return p.Key.Query == t.Query && p.Key.Variant == varied }); i >= 0 {
@@ -241,7 +241,7 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 	status, location := 0, ""
 	if notStored := (*notStoredError)(nil); errors.As(r.err, &notStored) {
 		status, location = notStored.status, notStored.location
-	} else if p := s.cache.peek(&r.key); r.err == nil && !p.IsUnknown() {
+	} else if p := s.cache.Peek(&r.key); r.err == nil && !p.IsUnknown() {
 		h, _ := p.Header()
 		status, location = p.Status, h.Get("Location")
 	}
@@ -327,7 +327,7 @@ func (s *Site) purge(ctx context.Context, targets []target) error {
 	err := s.invalidate(ctx, store.Gone, tagsOfTargets(targets)...)
 	for i := range targets {
 		for _, p := range s.pages(&targets[i]) {
-			s.cache.get(&p.Key, nil) // which forgets what is gone
+			s.cache.Get(&p.Key, nil) // which forgets what is gone
 		}
 		s.report(s.targetEvent(Purged, &targets[i]))
 	}
@@ -413,7 +413,7 @@ type change struct {
 // may think of; but a Store may hold what this instance does not. That is told when
 // the visitor may know of his success.
 func (s *Site) changed(c *change, known bool) bool {
-	here := s.runs.concern(c.path) || s.cache.holds(c.path) // in this order: a run ends by storing
+	here := s.runs.concern(c.path) || s.cache.Holds(c.path) // in this order: a run ends by storing
 	tag := pagekey.PathTag("", "", c.path)
 	if c.effect == store.None && (here || c.elsewhere) {
 		c.effect = store.Expired

@@ -502,7 +502,7 @@ func TestFailureGivesTheLeaseBack(t *testing.T) {
 			case 2:
 				panic(http.ErrAbortHandler)
 			case 3:
-				w.Header().Set("Set-Cookie", "a=b") // a pass mark
+				w.Header().Set("Set-Cookie", "a=b") // a hit-for-pass
 			default:
 				w.Write(make([]byte, 5<<20)) // a stream
 			}

@@ -1,0 +1,323 @@
+// Package cache keeps pages in memory, within a number of bytes: a segmented LRU, and an
+// index by path.
+package cache
+
+import (
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/store"
+)
+
+// A Path holds the pages that are stored at one path, whatever their host,
+// query and headers, and remembers the path's route.
+type Path struct {
+	Route *policy.Route             // of the canonical spelling; others may have another
+	front atomic.Pointer[page.Page] // written under cache.mu; most paths have but this one
+}
+
+// A Cache keeps pages in memory.
+//
+// What is asked for once and never again cannot push out what is asked for
+// again and again: a page begins in probation, from whose end memory is taken
+// first, and moves on to the protected list when it is asked for a second time. The latter holds at most four fifths of the memory; what drops off its
+// end gets another life in the former (a segmented LRU).
+type Cache struct {
+	table    *invalidation.Table
+	maxBytes int64
+
+	mu                   sync.RWMutex
+	probation, protected *simplelru.LRU[pagekey.Key, *page.Page] // guarded by mu, as all below
+	paths                map[string]*Path                        // by canonical path
+	admitted             map[string]struct{}                     // canonical paths that PrerenderedOnly routes admit
+	pages                []*page.Page                            // in no order; see JudgeAll
+	bytes                int64
+	protectedBytes       int64
+}
+
+// New returns an empty Cache, whose pages are judged by table.
+func New(maxBytes int64, table *invalidation.Table) *Cache {
+	c := &Cache{table: table, maxBytes: maxBytes, paths: make(map[string]*Path), admitted: make(map[string]struct{})}
+	// The lists never evict by themselves: memory is counted in bytes.
+	c.probation, _ = simplelru.NewLRU[pagekey.Key, *page.Page](1<<31-1, nil)
+	c.protected, _ = simplelru.NewLRU[pagekey.Key, *page.Page](1<<31-1, nil)
+	return c
+}
+
+// Path returns what is stored at a path, or nil if its spelling is not the
+// canonical one. A path that has a Path is as pagekey.CleanPath would make it.
+func (c *Cache) Path(path string) *Path {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.paths[path]
+}
+
+// Get returns the page with a key, which is at a Path if that is not nil, and
+// what the invalidations since its generation did to it. What is gone is nil.
+func (c *Cache) Get(k *pagekey.Key, at *Path) (*page.Page, store.Effect) {
+	var p *page.Page
+	if at != nil {
+		p = at.front.Load()
+	}
+	if p == nil || p.Key != *k {
+		if p = c.Peek(k); p == nil {
+			return nil, store.None
+		}
+	}
+	effect := p.Effect(c.table)
+	if effect == store.Gone {
+		c.Remove(p)
+		return nil, store.None
+	}
+	return p, effect
+}
+
+// Peek returns the page with a key, however old.
+func (c *Cache) Peek(k *pagekey.Key) *page.Page {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.find(k)
+}
+
+// find is peek under c.mu.
+func (c *Cache) find(k *pagekey.Key) *page.Page {
+	if p, ok := c.protected.Peek(*k); ok {
+		return p
+	}
+	p, _ := c.probation.Peek(*k)
+	return p
+}
+
+// Touch notes that the page was asked for, at most once a second.
+func (c *Cache) Touch(p *page.Page, now time.Time) {
+	second := now.Unix()
+	if p.Touched.Load() == second || p.Touched.Swap(second) == second {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.Recent.Note(p.Hits.Load()-1, second)
+	if _, ok := c.protected.Get(p.Key); ok {
+		return
+	}
+	if p, ok := c.probation.Peek(p.Key); ok && p.NotStored == (policy.Refusal{}) {
+		c.probation.Remove(p.Key)
+		c.promote(p)
+	}
+}
+
+// RecentHits returns how often pages were asked for within about the last hour.
+func (c *Cache) RecentHits(pages []*page.Page, now time.Time) map[*page.Page]uint64 {
+	counts := make(map[*page.Page]uint64, len(pages))
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, p := range pages {
+		counts[p] = p.Recent.Count(p.Hits.Load(), now.Unix())
+	}
+	return counts
+}
+
+// promote adds a page to the protected list. It is called under c.mu.
+func (c *Cache) promote(p *page.Page) {
+	p.Protected = true
+	c.protected.Add(p.Key, p)
+	c.protectedBytes += p.Size
+	for c.protectedBytes > c.maxBytes/5*4 && c.protected.Len() > 1 {
+		_, old, _ := c.protected.RemoveOldest()
+		c.protectedBytes -= old.Size
+		old.Protected = false
+		c.probation.Add(old.Key, old)
+	}
+}
+
+// Put stores a page, in place of an older one with its key, and returns what had
+// to go for it. It reports false where the page is superseded, purged while it
+// was generated, or too large. A page that was asked for by name counts as one
+// that is asked for again and again.
+func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.find(&p.Key)
+	if old != nil && old.Seq > p.Seq || p.Effect(c.table) == store.Gone {
+		return nil, false
+	}
+	if old != nil {
+		byName = byName || old.Protected
+		p.Hits.Store(old.Hits.Load())
+		p.Touched.Store(old.Touched.Load())
+		p.Recent = old.Recent
+		c.drop(old)
+	}
+	if p.Size > c.maxBytes {
+		return nil, false
+	}
+	path := pagekey.CanonicalPath(p.Key.Path)
+	at := c.paths[path]
+	if at == nil {
+		at = &Path{Route: p.Route}
+		if p.Key.Path != path {
+			at.Route = nil
+		}
+		c.paths[path] = at
+	}
+	if front := at.front.Load(); front != nil {
+		p.Next, front.Prev = front, p
+	}
+	at.front.Store(p)
+	p.Index = len(c.pages)
+	c.pages = append(c.pages, p)
+	c.bytes += p.Size
+	if byName && p.NotStored == (policy.Refusal{}) {
+		c.promote(p)
+	} else {
+		c.probation.Add(p.Key, p)
+	}
+	for c.bytes > c.maxBytes {
+		_, victim, ok := c.probation.GetOldest()
+		if !ok || victim == p {
+			if _, victim, ok = c.protected.GetOldest(); !ok || victim == p {
+				break
+			}
+		}
+		c.drop(victim)
+		evicted = append(evicted, victim)
+	}
+	return evicted, true
+}
+
+// Remove forgets a page, unless another has taken its place.
+func (c *Cache) Remove(p *page.Page) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.find(&p.Key) == p {
+		c.drop(p)
+	}
+}
+
+// drop is remove under c.mu.
+func (c *Cache) drop(p *page.Page) {
+	if p.Protected {
+		c.protected.Remove(p.Key)
+		c.protectedBytes -= p.Size
+	} else {
+		c.probation.Remove(p.Key)
+	}
+	c.bytes -= p.Size
+	end := len(c.pages) - 1
+	last := c.pages[end]
+	c.pages[p.Index], last.Index = last, p.Index
+	c.pages[end] = nil
+	c.pages = c.pages[:end]
+	path := pagekey.CanonicalPath(p.Key.Path)
+	if p.Next != nil {
+		p.Next.Prev = p.Prev
+	}
+	if p.Prev != nil {
+		p.Prev.Next = p.Next
+	} else if p.Next != nil {
+		c.paths[path].front.Store(p.Next)
+	} else {
+		c.paths[path].front.Store(nil)
+		delete(c.paths, path)
+	}
+	p.Next, p.Prev = nil, nil
+}
+
+// JudgeAll judges every page and drops what is gone. It holds no lock for more than
+// some pages at a time. It goes downwards: where a page is dropped, one from the end
+// takes its place, which was judged before, or has come since.
+func (c *Cache) JudgeAll(by *invalidation.Judgements) {
+	var some [256]*page.Page
+	for end := -1; ; {
+		c.mu.RLock()
+		if end < 0 || end > len(c.pages) {
+			end = len(c.pages)
+		}
+		n := copy(some[:], c.pages[max(0, end-len(some)):end])
+		c.mu.RUnlock()
+		if n == 0 {
+			return
+		}
+		for _, p := range some[:n] {
+			if p.Judge(c.table, by) == store.Gone {
+				c.Remove(p)
+			}
+		}
+		if end -= n; end == 0 {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// Holds reports whether a page is stored at a canonical path. Hits-for-pass
+// do not count.
+func (c *Cache) Holds(path string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if at := c.paths[path]; at != nil {
+		for p := at.front.Load(); p != nil; p = p.Next {
+			if p.NotStored == (policy.Refusal{}) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// At returns the pages that are stored at a canonical path and match.
+func (c *Cache) At(path string, match func(*page.Page) bool) (pages []*page.Page) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if at := c.paths[path]; at != nil {
+		for p := at.front.Load(); p != nil; p = p.Next {
+			if match(p) {
+				pages = append(pages, p)
+			}
+		}
+	}
+	return pages
+}
+
+// All returns every page, those that were asked for last first.
+func (c *Cache) All() []*page.Page {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	pages := append(c.probation.Values(), c.protected.Values()...)
+	slices.Reverse(pages)
+	return pages
+}
+
+// MaxBytes returns how much memory the pages may take.
+func (c *Cache) MaxBytes() int64 { return c.maxBytes }
+
+// Size returns how many pages there are, and how much memory they take.
+func (c *Cache) Size() (pages int, bytes int64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.probation.Len() + c.protected.Len(), c.bytes
+}
+
+// Admit notes that a path is one that PrerenderedOnly routes have.
+func (c *Cache) Admit(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.admitted[pagekey.CanonicalPath(path)] = struct{}{}
+}
+
+// Admits reports whether a path is one that PrerenderedOnly routes have.
+func (c *Cache) Admits(path string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, ok := c.admitted[pagekey.CanonicalPath(path)]
+	return ok
+}
