@@ -22,27 +22,21 @@ import (
 // MaxBytes is the size of the largest body that Names reads.
 const MaxBytes = 1 << 20
 
-// Authorized reports whether the request has the secret of this hash, in one place or
-// in both: several in one request would make guessing faster. Hashes have one
-// length, so that the comparison takes the same time for every guess.
+// Authorized reports whether the request has one secret, and that of this hash:
+// several in one request would make guessing faster. Hashes have one length, so that
+// the comparison takes the same time for every guess.
 func Authorized(r *http.Request, secret [sha256.Size]byte) bool {
-	inQuery := r.URL.Query()["secret"]
-	var inHeader []string
+	given := r.URL.Query()["secret"]
 	for _, line := range r.Header["Authorization"] {
 		if scheme, token, ok := strings.Cut(line, " "); ok && strings.EqualFold(scheme, "Bearer") {
-			inHeader = append(inHeader, strings.TrimSpace(token))
+			given = append(given, strings.TrimSpace(token))
 		}
 	}
-	if len(inQuery) > 1 || len(inHeader) > 1 || len(inQuery)+len(inHeader) == 0 {
+	if len(given) != 1 {
 		return false
 	}
-	for _, given := range append(inHeader, inQuery...) {
-		hash := sha256.Sum256([]byte(given))
-		if subtle.ConstantTimeCompare(hash[:], secret[:]) != 1 {
-			return false
-		}
-	}
-	return true
+	hash := sha256.Sum256([]byte(given[0]))
+	return subtle.ConstantTimeCompare(hash[:], secret[:]) == 1
 }
 
 // Names returns the paths and tags that a request names in its query and, unless it

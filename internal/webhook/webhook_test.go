@@ -103,7 +103,7 @@ func TestAuthorized(t *testing.T) {
 		"in the header":             {"", []string{"Bearer correct horse"}, true},
 		"scheme in lower case":      {"", []string{"bearer  correct horse "}, true},
 		"in the query":              {"?secret=correct+horse", nil, true},
-		"in both":                   {"?secret=correct+horse", []string{"Bearer correct horse"}, true},
+		"in both":                   {"?secret=correct+horse", []string{"Bearer correct horse"}, false},
 		"beside another scheme":     {"", []string{"Basic eDp5", "Bearer correct horse"}, true},
 		"in neither":                {"", nil, false},
 		"another scheme":            {"", []string{"Basic correct horse"}, false},
