@@ -50,7 +50,7 @@ type Page struct {
 	Touched           atomic.Int64                  // the second of the last move to the front of the list
 	LeftToLeaderUntil atomic.Int64                  // Unix time in ns until which it is left to another instance
 	failures          atomic.Pointer[failureRecord] // the failures since
-	aside             atomic.Pointer[Page]          // a hit-for-pass that holds while this page only stands by for errors
+	standby           atomic.Pointer[standby]       // why this page only stands by for errors, if so
 
 	room representation // for plain: what lies together is found together
 }
@@ -72,8 +72,8 @@ func (p *Page) Began() time.Time { return p.Generated.Add(p.upstream - p.Took) }
 // Judge stamps what the invalidations did to a page into it.
 func (p *Page) Judge(f *invalidation.Table, by *invalidation.Judgements) store.Effect {
 	effect := p.Effect(f)
-	if mark := p.aside.Load(); mark != nil && !f.SubjectSince(&mark.Subject, &p.Key, p.Subject.Tags) { // else it will count as such
-		mark.Subject.Judge(by, store.None)
+	if mark := p.standby.Load(); mark != nil && !f.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) { // else it will count as such
+		mark.subject.Judge(by, store.None)
 	}
 	if t := p.failures.Load(); t != nil && !f.Since(&t.began, &p.Key, p.Subject.Tags) { // likewise
 		judged := *t
@@ -86,8 +86,8 @@ func (p *Page) Judge(f *invalidation.Table, by *invalidation.Judgements) store.E
 
 // Effect returns the strongest effect on a page since its generation began.
 func (p *Page) Effect(f *invalidation.Table) store.Effect {
-	if mark := p.aside.Load(); mark != nil && f.SubjectSince(&mark.Subject, &p.Key, p.Subject.Tags) {
-		p.aside.CompareAndSwap(mark, nil) // what was said of the page was said before
+	if mark := p.standby.Load(); mark != nil && f.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) {
+		p.standby.CompareAndSwap(mark, nil) // what was said of the page was said before
 	}
 	return f.Effect(&p.Subject, &p.Key)
 }

@@ -49,11 +49,11 @@ func (p *Page) View(effect store.Effect, now time.Time) View {
 		v.Left = min(v.Left, -max(0, now.Sub(p.Subject.InvalidatedAt())))
 	}
 	v.OnError = effect != store.Gone && v.Left > -p.Lifetime.StaleIfError
-	aside := p.aside.Load()
+	standby := p.standby.Load()
 	switch {
-	case aside != nil && now.Sub(aside.Generated) < HitForPassTTL:
+	case standby != nil && now.Sub(standby.since) < HitForPassTTL:
 		v.State = Uncacheable
-	case aside != nil:
+	case standby != nil:
 		v.State = Expired
 	case v.Left > 0 && !v.Invalidated:
 		v.State = Fresh
@@ -70,6 +70,13 @@ func (v View) IsShowable() bool {
 	return v.State == Fresh || v.State == Stale || v.OnError
 }
 
+// A standby is why a page is not shown, but where the handler fails.
+type standby struct {
+	why     policy.Refusal
+	since   time.Time
+	subject invalidation.Subject // of the generation that said so
+}
+
 // SetAside lets a page stand by for errors, while requests go straight to the handler,
 // because what came of a run that was to renew it may not be stored. It reports false
 // where there is nothing that could stand by.
@@ -77,14 +84,14 @@ func (p *Page) SetAside(f *invalidation.Table, mark *Page) bool {
 	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(f) == store.Gone {
 		return false
 	}
-	p.aside.Store(mark)
+	p.standby.Store(&standby{mark.NotStored, mark.Generated, invalidation.Subject{Since: mark.Subject.Since}})
 	return true
 }
 
 // WhyUncacheable says why requests go straight to the handler, if they do.
 func (p *Page) WhyUncacheable(v View) policy.Refusal {
-	if mark := p.aside.Load(); mark != nil && v.State == Uncacheable {
-		return mark.NotStored
+	if mark := p.standby.Load(); mark != nil && v.State == Uncacheable {
+		return mark.why
 	}
 	return p.NotStored
 }
