@@ -323,7 +323,7 @@ func TestSpellings(t *testing.T) {
 // A path that handlers clean away has no page, which could outlive that of the path
 // that it stands for.
 func TestUncleanPaths(t *testing.T) {
-	for _, path := range []string{"//", "//a", "/a//b", "/a//", "/./a", "/a/.", "/a/..", "/x/../a", "/%2e/a", "/x/%2E./a", "/x%2f..%2fa", "/..%2Fa"} {
+	for _, path := range []string{"//", "//a", "/a//b", "/a//", "/./a", "/a/.", "/a/..", "/x/../a", "/%2e/a", "/x/%2E./a"} {
 		c := new(cms)
 		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Routes: map[string]isr.Route{
 			"/{path...}": {},

@@ -34,8 +34,7 @@ var (
 // 3986, section 6.2.2: octets that need no escape have none, escapes are in upper
 // case. A path with dot segments, or with an empty one other than the last, is an
 // error: handlers clean it away, or redirect, and take it for another path, whose
-// page it must not survive. Behind an escaped slash a dot segment is one, too, for
-// the handlers that look at URL.Path.
+// page it must not survive. An escaped slash is part of a segment.
 func CleanPath(escaped string) (path string, err error) {
 	plain := true
 	for i, c := range []byte(escaped) {
@@ -53,11 +52,8 @@ func CleanPath(escaped string) (path string, err error) {
 	}
 	for rest, more := path, true; more; {
 		var segment string
-		for segment, rest, more = strings.Cut(rest, "/"); segment != ""; {
-			var part string
-			if part, segment, _ = strings.Cut(segment, "%2F"); part == "." || part == ".." {
-				return "", errDots
-			}
+		if segment, rest, more = strings.Cut(rest, "/"); segment == "." || segment == ".." {
+			return "", errDots
 		}
 	}
 	return path, nil
