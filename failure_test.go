@@ -184,6 +184,9 @@ func TestStandsBy(t *testing.T) {
 			case "down":
 				w.Header().Set("X-Debug", "stack")
 				w.WriteHeader(503)
+			case "says so without a word":
+				w.Header().Set("X-Failure", "yes")
+				return
 			case "panics":
 				panic("no database")
 			case "breaks":
@@ -195,7 +198,8 @@ func TestStandsBy(t *testing.T) {
 			}
 			fmt.Fprint(w, "page ", n)
 		}}
-		site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Default: isr.Route{TTL: 5 * time.Second}})
+		failure := func(status int, h http.Header) bool { return status == 200 && h.Get("X-Failure") != "" }
+		site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Default: isr.Route{TTL: 5 * time.Second, Failure: failure}})
 		get(site, "/")
 		mode = "no-store"
 		time.Sleep(5 * time.Second)
@@ -208,7 +212,7 @@ func TestStandsBy(t *testing.T) {
 		if got := read(res); got != "page 3" || res.Header.Get("Cache-Status") != "isr; fwd=bypass; detail=uncacheable" {
 			t.Errorf("%q %v", got, res.Header)
 		}
-		for _, mode = range []string{"down", "panics"} {
+		for _, mode = range []string{"down", "panics", "says so without a word"} {
 			res := get(site, "/")
 			if got := read(res); got != "page 1" || res.StatusCode != 200 || res.Header.Get("X-Debug") != "" ||
 				!strings.HasSuffix(res.Header.Get("Cache-Status"), "detail=stale-if-error") {
@@ -220,7 +224,7 @@ func TestStandsBy(t *testing.T) {
 			t.Error("what breaks off in the middle of an answer passes for all of it")
 		}
 		mode = "flushes"
-		if got := body(site, "/"); got != "page 7" {
+		if got := body(site, "/"); got != "page 8" {
 			t.Errorf("%q", got)
 		}
 		mode = "down"

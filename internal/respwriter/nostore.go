@@ -1,6 +1,7 @@
 package respwriter
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/isr-go/isr/internal/header"
@@ -22,13 +23,17 @@ func (w *NoStore) Finish() (status int) {
 	return w.status
 }
 
-func (w *NoStore) Unwrap() http.ResponseWriter { return w.w }
+// Unwrap is for an http.ResponseController. What a connection that the handler takes
+// leads to is nothing that a cache could keep.
+func (w *NoStore) Unwrap() http.ResponseWriter {
+	return unwrapped{w.w, func() { w.status = cmp.Or(w.status, http.StatusSwitchingProtocols) }}
+}
 
 func (w *NoStore) Header() http.Header { return w.w.Header() }
 
 func (w *NoStore) WriteHeader(status int) {
 	if w.status == 0 {
-		if status >= 200 {
+		if isFinal(status) {
 			w.status = status
 		}
 		header.SetNoStore(w.Header())

@@ -14,12 +14,13 @@ func TestNoStore(t *testing.T) {
 		serve  func(w http.ResponseWriter)
 		status int
 	}{
-		"nothing written": {func(w http.ResponseWriter) {}, 200},
-		"a header":        {func(w http.ResponseWriter) { w.WriteHeader(202) }, 202},
-		"two headers":     {func(w http.ResponseWriter) { w.WriteHeader(202); w.WriteHeader(500) }, 202},
-		"a body":          {func(w http.ResponseWriter) { io.WriteString(w, "soon") }, 200},
-		"a flush":         {func(w http.ResponseWriter) { w.(http.Flusher).Flush() }, 200},
-		"a controller":    {func(w http.ResponseWriter) { http.NewResponseController(w).Flush() }, 200},
+		"nothing written":       {func(w http.ResponseWriter) {}, 200},
+		"a header":              {func(w http.ResponseWriter) { w.WriteHeader(202) }, 202},
+		"two headers":           {func(w http.ResponseWriter) { w.WriteHeader(202); w.WriteHeader(500) }, 202},
+		"a body":                {func(w http.ResponseWriter) { io.WriteString(w, "soon") }, 200},
+		"a flush":               {func(w http.ResponseWriter) { w.(http.Flusher).Flush() }, 200},
+		"a controller":          {func(w http.ResponseWriter) { http.NewResponseController(w).Flush() }, 200},
+		"a switch of protocols": {func(w http.ResponseWriter) { w.WriteHeader(101) }, 101},
 		"early hints": {func(w http.ResponseWriter) {
 			w.WriteHeader(103)
 			w.Header().Set("Cache-Control", "public, max-age=60")

@@ -66,7 +66,9 @@ type pass struct {
 // handler returns.
 const serverBuffer = 2 << 10
 
-func (p *pass) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+func (p *pass) Unwrap() http.ResponseWriter {
+	return unwrap(p.ResponseWriter, func() { p.hijacked = true })
+}
 
 func (p *pass) WriteHeader(status int) {
 	p.hijacked = p.hijacked || status == http.StatusSwitchingProtocols
@@ -81,7 +83,7 @@ func (p *pass) WriteHeader(status int) {
 // 101 leads to is a connection, which no cache can keep.
 func (p *pass) begin(status int) {
 	p.status = status
-	if status < 200 && status != http.StatusSwitchingProtocols {
+	if !isFinal(status) {
 		return
 	}
 	p.setCacheStatus()

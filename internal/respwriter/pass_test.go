@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -163,28 +164,79 @@ func TestPassHeader(t *testing.T) {
 	}
 }
 
-// What goes over a connection that the handler has taken is no success.
+// What goes over a connection that the handler has taken is no success, whatever
+// stands before the writer that has it.
 func TestPassHijacked(t *testing.T) {
-	for name, hijack := range map[string]func(w http.ResponseWriter) error{
-		"Hijacker": func(w http.ResponseWriter) error {
-			_, _, err := w.(http.Hijacker).Hijack()
-			return err
-		},
-		"ResponseController": func(w http.ResponseWriter) error {
-			_, _, err := http.NewResponseController(w).Hijack()
-			return err
-		},
+	for name, w := range map[string]http.ResponseWriter{
+		"the writer itself": canHijack{httptest.NewRecorder()},
+		"behind Unwrap":     wrapper{wrapper{canHijack{httptest.NewRecorder()}}},
 	} {
-		p := respwriter.NewPass(canHijack{httptest.NewRecorder()}, respwriter.PassConfig{OnSuccess: func(int, http.Header, bool) {
+		p := respwriter.NewPass(w, respwriter.PassConfig{OnSuccess: func(int, http.Header, bool) {
 			t.Errorf("%s: a success", name)
 		}})
-		if err := hijack(p.Writer()); err != nil {
+		if _, _, err := http.NewResponseController(p.Writer()).Hijack(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		p.Finish(false)
 	}
-	p := respwriter.NewPass(httptest.NewRecorder(), respwriter.PassConfig{})
-	if _, _, err := http.NewResponseController(p.Writer()).Hijack(); !errors.Is(err, http.ErrNotSupported) {
-		t.Errorf("got %v", err)
+}
+
+// A handler that takes the connection gets it, and nothing is written to it from here.
+func TestHijackBehindUnwrap(t *testing.T) {
+	rec := &sent{ResponseRecorder: httptest.NewRecorder()}
+	server := wrapper{struct {
+		http.ResponseWriter
+		http.Hijacker
+	}{rec, canHijack{}}}
+	for _, w := range []http.ResponseWriter{server, server.w} {
+		n := respwriter.NewNoStore(w)
+		if _, _, err := http.NewResponseController(n).Hijack(); err != nil || n.Finish() != 101 || rec.status != 0 {
+			t.Errorf("NoStore: %v, sent %d", err, rec.status)
+		}
 	}
+	s := respwriter.NewStandby(server, func(int, http.Header) bool { return false })
+	if _, _, err := http.NewResponseController(s).Hijack(); err != nil || s.Fail(errors.New("too late")) {
+		t.Errorf("Standby: %v", err)
+	}
+	if status, err := s.Finish(); status != 101 || err != nil || rec.status != 0 {
+		t.Errorf("Standby: %d, %v, sent %d", status, err, rec.status)
+	}
+}
+
+// Where the server's writer cannot be hijacked, a controller says so, and its other
+// abilities are found as before.
+func TestControllerFindsWhatIsBehind(t *testing.T) {
+	w := deadlines{ResponseWriter: httptest.NewRecorder(), set: new(int)}
+	for name, front := range map[string]http.ResponseWriter{
+		"Pass":    respwriter.NewPass(w, respwriter.PassConfig{}).Writer(),
+		"NoStore": respwriter.NewNoStore(w),
+		"Standby": respwriter.NewStandby(w, func(int, http.Header) bool { return false }),
+	} {
+		c := http.NewResponseController(front)
+		if _, _, err := c.Hijack(); !errors.Is(err, http.ErrNotSupported) {
+			t.Errorf("%s: Hijack: %v", name, err)
+		}
+		before := *w.set
+		if err := c.SetWriteDeadline(time.Time{}); err != nil || *w.set != before+1 {
+			t.Errorf("%s: SetWriteDeadline: %v", name, err)
+		}
+	}
+}
+
+// A wrapper is middleware that adds nothing.
+type wrapper struct{ w http.ResponseWriter }
+
+func (w wrapper) Unwrap() http.ResponseWriter { return w.w }
+func (w wrapper) Header() http.Header         { return w.w.Header() }
+func (w wrapper) WriteHeader(status int)      { w.w.WriteHeader(status) }
+func (w wrapper) Write(b []byte) (int, error) { return w.w.Write(b) }
+
+type deadlines struct {
+	http.ResponseWriter
+	set *int
+}
+
+func (d deadlines) SetWriteDeadline(time.Time) error {
+	*d.set++
+	return nil
 }

@@ -41,7 +41,18 @@ func (w *Standby) Finish() (status int, err error) {
 	return w.status, w.err
 }
 
-func (w *Standby) Unwrap() http.ResponseWriter { return w.w }
+// Unwrap is for an http.ResponseController. A connection that the handler takes is
+// the visitor's: from then on nothing stands by.
+func (w *Standby) Unwrap() http.ResponseWriter {
+	return unwrap(w.w, w.onHijack)
+}
+
+// onHijack notes that nothing of a response can go out any more.
+func (w *Standby) onHijack() {
+	if w.status == 0 && w.err == nil {
+		w.status = http.StatusSwitchingProtocols
+	}
+}
 
 func (w *Standby) Header() http.Header { return w.header }
 
@@ -54,13 +65,13 @@ func (w *Standby) WriteHeader(status int) {
 		w.status = status
 		return
 	}
-	if status >= 200 {
+	if isFinal(status) {
 		w.status = status
 	}
 	h := w.w.Header()
 	clear(h)
 	maps.Copy(h, w.header)
-	if status >= 200 {
+	if isFinal(status) {
 		w.header = h // for trailers
 	}
 	w.w.WriteHeader(status)
@@ -86,8 +97,8 @@ type standbyHijacker struct{ w *Standby }
 
 func (h standbyHijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := h.w.w.(http.Hijacker).Hijack()
-	if err == nil && h.w.status == 0 {
-		h.w.status = http.StatusSwitchingProtocols // nothing of a response can go out any more
+	if err == nil {
+		h.w.onHijack()
 	}
 	return conn, rw, err
 }

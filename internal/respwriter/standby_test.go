@@ -71,6 +71,7 @@ func TestStandby(t *testing.T) {
 				t.Error("the visitor has something")
 			}
 		}, outcome{500, "the handler answered 500 Internal Server Error", 0, outer, ""}},
+		"a switch of protocols": {func(w *respwriter.Standby) { w.WriteHeader(101) }, outcome{101, "", 101, outer, ""}},
 		"early hints": {func(w *respwriter.Standby) {
 			w.WriteHeader(103)
 			w.WriteHeader(500)
@@ -86,6 +87,9 @@ func TestStandby(t *testing.T) {
 			rec := &sent{ResponseRecorder: httptest.NewRecorder()}
 			rec.Header().Set("X-Outer", "1")
 			w := respwriter.NewStandby(rec, func(status int, h http.Header) bool {
+				if status < 200 && status != 101 {
+					t.Errorf("asked of an informational response")
+				}
 				return status >= 500 || h.Get("X-Failure") != ""
 			})
 			test.serve(w)
@@ -109,7 +113,7 @@ type sent struct {
 }
 
 func (s *sent) WriteHeader(status int) {
-	if s.status == 0 && status >= 200 {
+	if s.status == 0 && (status >= 200 || status == 101) {
 		s.status = status
 	}
 	s.ResponseRecorder.WriteHeader(status)
