@@ -293,6 +293,40 @@ func TestAbilitiesWhileAPageStandsBy(t *testing.T) {
 	}
 }
 
+// A Route.Failure that panics is as a handler that does: the last good page stays up,
+// and the next visitor is not kept waiting.
+func TestFailureThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := false
+		site := isr.Wrap(new(cms), isr.Options{MaxGenerations: 1, MaxRegenerations: 1, Default: isr.Route{
+			TTL: time.Second, StaleIfError: time.Minute,
+			Failure: func(int, http.Header) bool {
+				if broken {
+					panic("nil map")
+				}
+				return false
+			},
+		}})
+		get(site, "/")
+		time.Sleep(time.Second)
+		broken = true
+		begin := time.Now()
+		for range 2 {
+			if got := body(site, "/"); got != "page 1" {
+				t.Errorf("%q", got)
+			}
+			synctest.Wait()
+		}
+		if got := recovered(func() { get(site, "/other") }); got != "nil map" {
+			t.Errorf("recovered %v", got)
+		}
+		broken = false
+		if got := get(site, "/more").StatusCode; got != 200 || time.Since(begin) > 0 {
+			t.Errorf("%d after %v", got, time.Since(begin))
+		}
+	})
+}
+
 // After the second failure in a row a page is left alone for a while: a second, twice
 // that, and so on up to thirty.
 func TestPauseBetweenAttempts(t *testing.T) {

@@ -286,8 +286,7 @@ type Site struct {
 	second    *second // nil without a Store
 	runs      runs
 
-	maxStreaming int64        // bytes that streams may hold, beside the pages
-	streaming    atomic.Int64 // that they do
+	streaming *budget // of the bytes that streams may hold, beside the pages
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
@@ -316,7 +315,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, sync.OnceFunc(s.warnOverflow))
 	s.cache = cache.New(maxBytes, s.table)
 	s.locations.init()
-	s.maxStreaming = max(s.limit, maxBytes/4)
+	s.streaming = newBudget(max(s.limit, maxBytes/4))
 	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
@@ -484,7 +483,7 @@ func (v *visit) wait(p *page.Page) bool {
 		return true
 	}
 	defer w.leave()
-	var offer chan *stream
+	var offer chan offered
 	if w.takes {
 		offer = f.offer
 	}
@@ -510,7 +509,7 @@ func (v *visit) wait(p *page.Page) bool {
 				return true
 			}
 		case st := <-offer:
-			return v.stream(st)
+			return v.stream(f, st)
 		case <-patience:
 			if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "patience"}, nil) {
 				return true
@@ -544,13 +543,16 @@ func (v *visit) showStale() bool {
 }
 
 // stream passes on what is too large to be stored.
-func (v *visit) stream(st *stream) bool {
-	if st.began.Clock < v.asked && v.site.table.Since(&st.began, &v.key, st.tags) {
-		st.close()
+func (v *visit) stream(f *flight, o offered) bool {
+	if f.began.Clock < v.asked && v.site.table.Since(&f.began, &v.key, f.route.TagsOf(o.Header)) {
+		o.Close()
 		return false
 	}
-	err := st.serve(v.w, v.r)
-	v.done(Miss, st.status, 0, err)
+	if o.matched != "" {
+		v.r.Pattern = o.matched
+	}
+	err := o.Serve(v.w, v.r, f.route.Rules.Vary(), "isr; fwd=uri-miss; detail=too-large")
+	v.done(Miss, o.Status, 0, err)
 	if err != nil {
 		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
 	}

@@ -226,7 +226,7 @@ type flight struct {
 	matched string    // the pattern that the handler has matched; for the run's goroutine alone
 
 	takers atomic.Int64  // those who would take a stream
-	offer  chan *stream  // to one of them: a response that is too large to be stored
+	offer  chan offered  // to one of them: a response that is too large to be stored
 	left   chan struct{} // one of them has left
 
 	ended   atomic.Bool   // whether the outcome is decided
@@ -274,14 +274,10 @@ func (o *outcome) raise() {
 
 // Why a generation failed, where the handler does not say so itself.
 var (
-	errTimeout     = errors.New("the handler did not finish within Route.Timeout")
-	errGoexit      = errors.New("the handler called runtime.Goexit")
-	errShort       = errors.New("the handler wrote fewer bytes than its Content-Length")
-	errLong        = errors.New("the handler wrote more bytes than its Content-Length")
-	errNotModified = errors.New("the handler answered 304 to a request without conditions")
-	errLate        = errors.New("isr: nobody waits for this response any more")
-	errClosed      = errors.New("the site is shut down")
-	errBusy        = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
+	errTimeout = errors.New("the handler did not finish within Route.Timeout")
+	errGoexit  = errors.New("the handler called runtime.Goexit")
+	errClosed  = errors.New("the site is shut down")
+	errBusy    = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
 )
 
 // A waiter is someone who waits for a run, and what they need of it.
@@ -470,7 +466,7 @@ func (s *Site) newFlight(req pageRequest, old *page.Page) *flight {
 	}
 	f := &flight{
 		pageRequest: req, site: s, old: old,
-		offer: make(chan *stream), left: make(chan struct{}, 1), done: make(chan struct{}),
+		offer: make(chan offered), left: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if s.second != nil {
 		f.found = make(chan struct{})
@@ -602,10 +598,11 @@ func (f *flight) tags() []string {
 	return f.route.Tags
 }
 
-// meta says which page the run is about to make.
+// meta says which page the run is about to make, less the pattern that the handler has
+// matched: the run's goroutine alone knows that.
 func (f *flight) meta() page.Meta {
 	return page.Meta{
-		Key: f.key, Route: f.route, Pattern: f.pattern, Matched: f.matched,
+		Key: f.key, Route: f.route, Pattern: f.pattern,
 		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.site.cache.MaxBytes(),
 	}
 }
@@ -707,24 +704,32 @@ func (f *flight) run() {
 	if f.site.second != nil && f.lookUp() || !f.call() {
 		return
 	}
-	rec := &recorder{f: f, header: make(http.Header), length: -1, free: free}
-	rec.timer = time.AfterFunc(f.route.Timeout, func() {
-		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout}) // before the handler can end in a hurry
-		f.ctx.cancel(context.DeadlineExceeded)
-		rec.abort(errTimeout)
-		free()
-	})
-	var r *http.Request
-	asked := "" // its pattern as the handler gets it
+	asked := ""         // the pattern of the page request
+	var r *http.Request // as the handler gets it
 	matched := func() string {
 		if r == nil || r.Pattern == asked {
 			return ""
 		}
 		return r.Pattern
 	}
+	var timer *time.Timer // the deadline
+	rec := newRecorder(recorderConfig{
+		Context: f.ctx, Limit: f.site.limit, Budget: f.site.streaming,
+		IsFailure: f.route.IsFailure, Refuses: f.route.Refuses, Renew: f.renewal(),
+		HandOff:   func(st *stream) bool { return f.handOff(offered{st, matched()}, free) },
+		Cancel:    func() { f.ctx.cancel(context.Canceled) },
+		KeepAlive: func() { timer.Reset(f.route.Timeout) },
+		Done:      f.recorded,
+	})
+	timer = time.AfterFunc(f.route.Timeout, func() {
+		f.end(outcome{err: errTimeout, status: http.StatusGatewayTimeout}) // before the handler can end in a hurry
+		f.ctx.cancel(context.DeadlineExceeded)
+		rec.Abort(errTimeout)
+		free()
+	})
 	returned := false
 	defer func() {
-		rec.timer.Stop()
+		timer.Stop()
 		f.ctx.cancel(context.Canceled)
 		if returned {
 			return
@@ -738,7 +743,7 @@ func (f *flight) run() {
 				out.stack = debug.Stack()
 			}
 		}
-		rec.abort(out.err)
+		rec.Abort(out.err)
 		if !f.end(out) && out.stack != nil && f.site.log != nil { // nobody else will say so
 			f.site.log.Error("isr: a handler panicked whose response was not waited for any more",
 				"path", f.key.Path, "route", f.route.Pattern, "error", out.err, "stack", string(out.stack))
@@ -751,17 +756,78 @@ func (f *flight) run() {
 	r = f.build(ctx, f.site.origin)
 	asked = r.Pattern
 	if f.old != nil && f.old.Effect(f.site.table) < store.Expired {
-		rec.conditional = f.old.Validators.Ask(r.Header)
+		rec.SetConditional(f.old.Validators.Ask(r.Header))
 	}
-	rec.matched = matched
 	f.site.handler.ServeHTTP(rec, r)
-	if rec.forgetForeign() {
+	if rec.Retry() {
 		r = f.build(ctx, f.site.origin)
 		f.site.handler.ServeHTTP(rec, r)
 	}
 	f.matched = matched()
-	rec.finish()
+	rec.Finish()
 	returned = true
+}
+
+// renewal returns what a 304 makes of the stored page, or nil where there is none.
+func (f *flight) renewal() func(h http.Header) (status int, updated http.Header, ok bool) {
+	old := f.old
+	if old.IsUnknown() {
+		return nil
+	}
+	return func(h http.Header) (int, http.Header, bool) {
+		if !old.Validators.Match(h) {
+			return 0, nil, false
+		}
+		return old.Status, old.Merge(h), true
+	}
+}
+
+// recorded ends the run with what has become of the response.
+func (f *flight) recorded(res result) {
+	switch res.Kind {
+	case isPage:
+		m := f.meta()
+		m.Matched = f.matched
+		f.end(outcome{page: page.New(m, res.Status, res.Header, res.Body)})
+	case isRenewal:
+		m := f.meta()
+		m.Matched = f.matched
+		f.end(outcome{page: page.Freshen(m, f.old, res.Header)})
+	case isRefused:
+		mark := page.HitForPass(f.meta(), res.Why)
+		mark.Private = policy.IsPrivate(res.Status, res.Header)
+		f.end(outcome{page: mark, status: res.Status, location: res.Header.Get("Location")})
+	case isFailure:
+		out := outcome{status: res.Status, err: res.Err, retryAfter: res.RetryAfter, matched: f.matched}
+		if res.Header != nil {
+			out.answer = &answer{header.Forwardable(res.Header, res.Body), bytes.Clone(res.Body)}
+		}
+		f.end(out)
+	}
+}
+
+// An offered is a stream on its way to one of those who wait.
+type offered struct {
+	*stream
+	matched string // the pattern that the handler has matched
+}
+
+// handOff hands a stream to one of those who wait, if there is one. The run's slot
+// goes to the next: from now on it is that visitor who keeps the handler busy.
+func (f *flight) handOff(o offered, free func()) bool {
+	for f.takers.Load() > 0 {
+		select {
+		case f.offer <- o:
+			free()
+			f.ctx.open.Store(true)
+			return true
+		case <-f.left:
+			continue
+		case <-f.ctx.Done():
+		}
+		break
+	}
+	return false
 }
 
 // call notes that the handler is about to be called, and reports false where nobody
@@ -1314,65 +1380,100 @@ func isCrawler(userAgent string) bool {
 	return slices.ContainsFunc(crawlers, func(name string) bool { return strings.Contains(userAgent, name) })
 }
 
-// A recorder is the ResponseWriter of a run. It decides what becomes of the
-// response as soon as that is known: with the header, where it may not be
-// stored, and with the first byte that is too many.
-type recorder struct {
-	f           *flight
-	header      http.Header   // the handler's
-	conditional bool          // whether the request carries the validators of f.old
-	timer       *time.Timer   // the deadline
-	free        func()        // gives the slot back
-	matched     func() string // the pattern that the handler has matched
+// A recorderConfig says what a recorder needs to know of the run that it stands in. Its
+// functions are called by the goroutine that writes the response, one that the
+// handler has left behind included, and never with a mutex held.
+type recorderConfig struct {
+	Context   context.Context // of the handler's request: done when nobody waits for the run any more
+	Limit     int64           // what is larger, in bytes, may not be stored
+	Budget    *budget         // of all the streams together
+	IsFailure func(status int, h http.Header) bool
+	Refuses   func(status int, h http.Header) policy.Refusal
 
-	mu        sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing
-	closed    error       // what later writes get, once the response's fate is sealed
-	status    int         // zero until the final header is written
-	sent      http.Header // as it was then
-	length    int64       // the declared Content-Length, or -1
-	fate      fate
-	body      *bytes.Buffer
-	size      int64 // of the body so far
-	lied      bool  // whether more was written than declared
-	late      int   // the status of a failure that comes after the header, or zero
-	pipe      *io.PipeWriter
-	overflows *stream // what is about to be handed over
-	broken    error   // what has ended the response before the handler has
+	// Renew returns the status and the headers of the stored page as a 304 with the
+	// headers h updates them, or false where that is about another page (RFC 9111,
+	// section 4.3.4). It is nil where there is no stored page.
+	Renew func(h http.Header) (status int, updated http.Header, ok bool)
+
+	// HandOff hands a stream to a visitor, and returns when one has taken it, or with
+	// false when there is none to take it any more.
+	HandOff func(*stream) bool
+
+	Cancel    func() // ends the handler's context: nobody needs the rest
+	KeepAlive func() // puts the deadline off: a visitor has got a part of the stream
+
+	// Done gets what has become of the response, at most once; never, where the
+	// recorder is aborted before.
+	Done func(result)
 }
 
-// A fate is what becomes of a response.
-type fate int
+// A result is what has become of a response.
+type result struct {
+	Kind   resultKind
+	Status int // the handler's; of a failure what those who wait get
+
+	// Header are the headers as they were sent: of a renewal those of the page, and
+	// of a failure nil, unless it is a response that can be passed on.
+	Header http.Header
+	Body   []byte // valid until Done returns
+
+	Why        policy.Refusal // where it is refused
+	Err        error          // of a failure
+	RetryAfter time.Duration  // of a failure: how long the handler wants to be left alone
+}
+
+// A resultKind is the kind of a result.
+type resultKind int
 
 const (
-	isPage    fate = iota
-	isRenewal      // 304: the stored page is as good as new
-	isFailure      // those who wait get it
-	isForeign      // 304: of another page than the stored one, or to a request without conditions
+	isPage    resultKind = iota
+	isRenewal            // a 304: the stored page is as good as new
+	isRefused            // the response may not be stored
+	isFailure            // the handler could not make the page
+	isForeign            // a 304 about another page than the stored one, or to a request without conditions
 )
 
-// A stream is a response that is too large to be stored, on its way to a
-// visitor.
-type stream struct {
-	status  int
-	header  http.Header
-	matched string // the pattern that the handler has matched
-	begin   []byte
-	rest    *io.PipeReader // a read of nothing is a flush
-	began   invalidation.Snapshot
-	route   *policy.Route
-	tags    []string
-	ctx     *deadlineContext // of the run
-	alive   func()           // puts the deadline off
+// Why a response fails, where the handler does not say so itself.
+var (
+	errShort       = errors.New("the handler wrote fewer bytes than its Content-Length")
+	errLong        = errors.New("the handler wrote more bytes than its Content-Length")
+	errNotModified = errors.New("the handler answered 304 to a request without conditions")
+	errDiscarded   = errors.New("isr: response discarded: nobody waits for it any more")
+)
 
-	writer  *io.PipeWriter // of rest
-	release func()         // says that begin is not held any more
+// A recorder is the ResponseWriter of a run that makes a page. It decides what
+// becomes of the response as soon as that is known: with the header, where it may
+// not be stored, and with the first byte that is too many.
+type recorder struct {
+	c      recorderConfig
+	header http.Header // the handler's
+
+	mu          sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing; held alone
+	conditional bool        // whether the request carries the validators of the stored page
+	closed      error       // what later writes get, once it is decided what becomes of the response
+	status      int         // zero until the final header is written
+	sent        http.Header // as it was then
+	length      int64       // the declared Content-Length, or -1
+	kind        resultKind
+	body        *bytes.Buffer
+	size        int64 // of the body so far
+	overrun     bool  // whether more was written than declared
+	late        int   // the status of a failure that comes after the header, or zero
+	pipe        *io.PipeWriter
+	overflows   *stream // what is about to be handed over
+	broken      error   // what has ended the response before the handler has
 }
 
-// close ends the stream, and the run with it.
-func (st *stream) close() {
-	st.release()
-	st.rest.CloseWithError(errLate)
-	st.ctx.cancel(context.Canceled)
+// newRecorder returns a recorder of a response to a request without conditions.
+func newRecorder(c recorderConfig) *recorder {
+	return &recorder{c: c, header: make(http.Header), length: -1}
+}
+
+// SetConditional says whether the request carries the validators of the stored page.
+func (r *recorder) SetConditional(conditional bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conditional = conditional
 }
 
 func (r *recorder) Header() http.Header { return r.header }
@@ -1381,19 +1482,15 @@ func (r *recorder) WriteHeader(status int) {
 	if status < 100 || status > 999 {
 		panic(fmt.Sprintf("invalid WriteHeader code %v", status)) // as net/http does
 	}
-	if status < 200 && status != http.StatusSwitchingProtocols {
-		return // informational; the page is the final response
+	if status >= 200 || status == http.StatusSwitchingProtocols { // else informational; the page is the final response
+		r.refuse(r.takeHeader(status, false))
 	}
-	r.mu.Lock()
-	why := r.writeHeader(status)
-	r.mu.Unlock()
-	r.pass(why)
 }
 
-// Flush writes the header, which may already decide what becomes of the
-// response, and passes the wish on to who reads along.
+// Flush writes the header, which may already decide what becomes of the response,
+// and flushes what a visitor has got of a stream.
 func (r *recorder) Flush() {
-	r.WriteHeader(http.StatusOK)
+	r.refuse(r.takeHeader(http.StatusOK, true))
 	r.mu.Lock()
 	pipe := r.pipe
 	r.mu.Unlock()
@@ -1411,15 +1508,15 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		r.closed = discarded(why)
 	}
 	r.mu.Unlock()
-	r.pass(why)
+	r.refuse(why)
 	return nil, nil, http.ErrNotSupported
 }
 
-// CloseNotify is for handlers that ask who is there to read on (gin's Stream): the
+// CloseNotify is for handlers that ask who is there to read on (gin's stream): the
 // channel gets its value when nobody waits for the run any more.
 func (r *recorder) CloseNotify() <-chan bool {
 	gone := make(chan bool, 1)
-	r.f.ctx.AfterFunc(func() { gone <- true })
+	context.AfterFunc(r.c.Context, func() { gone <- true })
 	return gone
 }
 
@@ -1428,75 +1525,94 @@ func discarded(why policy.Refusal) error {
 	return fmt.Errorf("isr: response discarded: it %s", why)
 }
 
-// forgetForeign reports whether the response is a 304 that is not about the stored
-// page, since its ETag is another, and makes room for one to a request without
-// conditions (RFC 9111, section 4.3.4). That is better than to call it a failure:
-// the content that visitors are to see has changed, and it can be had now.
-func (r *recorder) forgetForeign() bool {
+// Retry reports whether the response is a 304 that is not about the stored page,
+// since its ETag is another, and makes room for one to a request without conditions
+// (RFC 9111, section 4.3.4). That is better than to call it a failure: the content
+// that visitors are to see has changed, and it can be had now.
+func (r *recorder) Retry() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.fate != isForeign || !r.conditional || r.closed != nil || r.late != 0 {
+	if r.kind != isForeign || !r.conditional || r.closed != nil || r.late != 0 {
 		return false
 	}
 	r.header, r.sent, r.conditional = make(http.Header), nil, false
-	r.status, r.length, r.fate = 0, -1, isPage
+	r.status, r.length, r.kind = 0, -1, isPage
 	return true
 }
 
-// writeHeader takes the final header, if it is the first, and says why the
-// response may not be stored, if so. It is called under r.mu.
-func (r *recorder) writeHeader(status int) (why policy.Refusal) {
-	if r.status != 0 && r.late == 0 && r.f.route.IsFailure(status, r.header) {
-		r.late = status // a template that breaks in the middle, a recovery inside of the site
+// takeHeader takes the final header, if it is the first, and says why the response
+// may not be stored, if so. A failure that comes after the header is one (a template
+// that breaks in the middle, a recovery inside of the site), unless it is implicit:
+// a Write says nothing of the status. It is called without r.mu, since the developer's
+// Route.Failure is.
+func (r *recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
+	r.mu.Lock()
+	began, conditional, h := r.status != 0, r.conditional, r.header
+	ignored := r.closed != nil || began && (implicit || r.late != 0)
+	r.mu.Unlock()
+	if ignored {
+		return why
 	}
-	if r.status != 0 || r.closed != nil {
-		return policy.Refusal{}
+	if began {
+		if r.c.IsFailure(status, h) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.closed == nil && r.late == 0 {
+				r.late = status
+			}
+		}
+		return why
 	}
-	r.status = status
-	r.sent = header.Canonical(r.header)
-	if n, err := strconv.ParseInt(r.sent.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
-		r.length = n
+	sent, length, kind, final := header.Canonical(h), int64(-1), isPage, status
+	if n, err := strconv.ParseInt(sent.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
+		length = n
 	}
 	switch {
-	case r.f.route.IsFailure(status, r.sent):
-		r.fate = isFailure
-		return policy.Refusal{}
-	case status == http.StatusNotModified && !r.f.old.IsUnknown() && !(r.conditional && r.f.old.Validators.Match(r.sent)):
-		r.fate = isForeign
-		return policy.Refusal{}
-	case status == http.StatusNotModified && r.conditional:
-		r.fate = isRenewal
-		r.sent = r.f.old.Merge(r.sent)
-		status = r.f.old.Status
+	case r.c.IsFailure(status, sent):
+		kind = isFailure
+	case status == http.StatusNotModified && r.c.Renew != nil:
+		kind = isForeign
+		if conditional {
+			if of, updated, ok := r.c.Renew(sent); ok {
+				kind, sent, final = isRenewal, updated, of
+			}
+		}
 	}
-	if why = r.f.route.Refuses(status, r.sent); why != (policy.Refusal{}) {
+	if kind == isPage || kind == isRenewal {
+		why = r.c.Refuses(final, sent)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.status != 0 || r.closed != nil { // meanwhile
+		return policy.Refusal{}
+	}
+	r.status, r.sent, r.length, r.kind = status, sent, length, kind
+	if why != (policy.Refusal{}) {
 		r.closed = discarded(why)
 	}
 	return why
 }
 
-// pass ends the run with a hit-for-pass where there is a reason to. It is called
-// without r.mu.
-func (r *recorder) pass(why policy.Refusal) {
-	if why != (policy.Refusal{}) {
-		r.mu.Lock()
-		mark := page.HitForPass(r.f.meta(), why)
-		mark.Private = policy.IsPrivate(r.status, r.sent)
-		out := outcome{page: mark, status: r.status, location: r.sent.Get("Location")}
-		r.mu.Unlock()
-		r.f.end(out)
-		r.mu.Lock()
-		streaming := r.pipe != nil
-		r.mu.Unlock()
-		if !streaming {
-			r.f.ctx.cancel(context.Canceled) // nobody needs the rest
-		}
+// refuse tells that the response may not be stored, where there is a reason.
+func (r *recorder) refuse(why policy.Refusal) {
+	if why == (policy.Refusal{}) {
+		return
+	}
+	r.mu.Lock()
+	res := result{Kind: isRefused, Status: r.status, Header: r.sent, Why: why}
+	r.mu.Unlock()
+	r.c.Done(res)
+	r.mu.Lock()
+	streaming := r.pipe != nil
+	r.mu.Unlock()
+	if !streaming {
+		r.c.Cancel()
 	}
 }
 
 func (r *recorder) Write(b []byte) (n int, err error) {
+	why := r.takeHeader(http.StatusOK, true)
 	r.mu.Lock()
-	why := r.writeHeader(http.StatusOK)
 	if why == (policy.Refusal{}) {
 		n, why, err = r.write(b)
 	}
@@ -1506,34 +1622,34 @@ func (r *recorder) Write(b []byte) (n int, err error) {
 	if st != nil {
 		pipe = r.handOver(st)
 	}
-	r.pass(why)
+	r.refuse(why)
 	switch {
 	case pipe != nil && err == nil:
-		return pipe.Write(b) // without r.mu: the reader is as slow as his line
+		return pipe.Write(b) // without r.mu: the visitor's connection may be slow
 	case why != (policy.Refusal{}):
 		return 0, discarded(why)
 	}
 	return n, err
 }
 
-// write takes a part of the body, or says why the response may not be stored
-// after all. It is called under r.mu.
+// write takes a part of the body, or says why the response may not be stored after
+// all. It is called under r.mu.
 func (r *recorder) write(b []byte) (n int, why policy.Refusal, err error) {
-	limit := r.f.site.limit
+	limit := r.c.Limit
 	switch size := r.size + int64(len(b)); {
 	case r.closed != nil && r.pipe == nil:
 		return 0, why, r.closed
 	case !header.BodyAllowed(r.status):
 		return 0, why, http.ErrBodyNotAllowed
 	case r.length >= 0 && size > r.length:
-		r.lied = true
+		r.overrun = true
 		return 0, why, http.ErrContentLength
 	default:
 		r.size = size
 	}
 	switch {
-	case r.pipe != nil, r.fate == isFailure && r.size > limit:
-	case r.fate != isFailure && (r.size > limit || r.length > limit):
+	case r.pipe != nil, r.kind == isFailure && r.size > limit:
+	case r.kind != isFailure && (r.size > limit || r.length > limit):
 		r.overflow()
 		why = policy.Refusal{Why: fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), Remedy: "raise it, or set Route.Bypass"}
 		r.closed = discarded(why)
@@ -1546,25 +1662,23 @@ func (r *recorder) write(b []byte) (n int, why policy.Refusal, err error) {
 	return len(b), why, nil
 }
 
-// overflow makes a stream of what is too large to be stored. What its reader has
-// not taken yet is held in memory, which is bounded for all of them together:
-// beyond that there is none. It is called under r.mu.
+// overflow makes a stream of what is too large to be stored. What its reader has not
+// taken yet is held in memory, within the budget: beyond that there is no stream. It
+// is called under r.mu.
 func (r *recorder) overflow() {
-	s, held := r.f.site, int64(0)
-	if r.body != nil {
-		held = int64(r.body.Cap())
+	body, held := r.body, int64(0)
+	if body != nil {
+		held = int64(body.Cap())
 	}
-	body := r.body
 	r.body = nil
-	if s.streaming.Add(held) > s.maxStreaming && held > 0 {
-		s.streaming.Add(-held)
+	release, ok := r.c.Budget.hold(held)
+	if !ok {
 		return
 	}
 	reader, writer := io.Pipe()
 	r.overflows = &stream{
-		status: r.status, header: r.sent, matched: r.matched(), rest: reader, began: r.f.began, route: r.f.route, tags: r.f.route.TagsOf(r.sent),
-		ctx: r.f.ctx, alive: func() { r.timer.Reset(r.f.route.Timeout) },
-		writer: writer, release: sync.OnceFunc(func() { s.streaming.Add(-held) }),
+		Status: r.status, Header: r.sent, rest: reader, writer: writer,
+		release: release, cancel: r.c.Cancel, keepAlive: r.c.KeepAlive,
 	}
 	if body != nil {
 		r.overflows.begin = body.Bytes()
@@ -1572,92 +1686,86 @@ func (r *recorder) overflow() {
 }
 
 // handOver hands a stream to one of those who wait, if there is one. It is called
-// without r.mu: that takes as long as they take. The run's slot goes to the next:
-// from now on it is that visitor who keeps the handler busy.
+// without r.mu: that takes as long as they take.
 func (r *recorder) handOver(st *stream) *io.PipeWriter {
-	for r.f.takers.Load() > 0 {
-		select {
-		case r.f.offer <- st:
-			r.free()
-			r.f.ctx.open.Store(true)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.pipe = st.writer
-			if r.broken != nil {
-				r.pipe.CloseWithError(r.broken)
-			}
-			return r.pipe
-		case <-r.f.left:
-			continue
-		case <-r.f.ctx.Done():
-		}
-		break
+	if !r.c.HandOff(st) {
+		st.release()
+		return nil
 	}
-	st.release()
-	return nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pipe = st.writer
+	if r.broken != nil {
+		r.pipe.CloseWithError(r.broken)
+	}
+	return r.pipe
 }
 
-// abort ends the response before the handler has: what it writes from now on is
-// dropped, and who reads along gets the error.
-func (r *recorder) abort(err error) {
+// Abort ends the response before the handler has: what it writes from now on is
+// dropped, and a visitor who reads a stream gets the error.
+func (r *recorder) Abort(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.broken = err
 	if r.closed == nil {
-		r.closed = errLate
+		r.closed = errDiscarded
 	}
 	if r.pipe != nil {
 		r.pipe.CloseWithError(err)
 	}
 }
 
-// finish ends the run when the handler has returned.
-func (r *recorder) finish() {
+// Finish is to be called when the handler has returned.
+func (r *recorder) Finish() {
+	why := r.takeHeader(http.StatusOK, true)
 	r.mu.Lock()
-	why := r.writeHeader(http.StatusOK)
 	pipe, decided := r.pipe, r.closed != nil
-	r.closed = errLate
+	r.closed = errDiscarded
+	if pipe == nil {
+		r.broken = errDiscarded // of a stream that somebody whom the handler has left behind still hands over
+	}
 	r.mu.Unlock()
-	r.pass(why)
+	r.refuse(why)
 	if pipe != nil {
 		pipe.Close()
 	}
 	if decided {
 		return
 	}
-	// From here on nobody but this goroutine touches the response.
+	// From here on no other goroutine touches the response.
 	defer putBuffer(r.body)
+	r.c.Done(r.resultOf())
+}
+
+// result says what has become of a response that is all there.
+func (r *recorder) resultOf() result {
 	var body []byte
 	if r.body != nil {
 		body = r.body.Bytes()
 	}
-	fail := outcome{status: http.StatusBadGateway, matched: r.f.matched}
+	fail := result{Kind: isFailure, Status: http.StatusBadGateway}
 	switch {
 	case r.late != 0:
-		fail.status = r.late
-		fail.err = fmt.Errorf("%w, after it had begun to answer %d", &respwriter.StatusError{Status: r.late}, r.status)
-		fail.retryAfter = header.RetryAfter(r.header)
-	case r.lied:
-		fail.err = errLong
+		fail.Status = r.late
+		fail.Err = fmt.Errorf("%w, after it had begun to answer %d", &respwriter.StatusError{Status: r.late}, r.status)
+		fail.RetryAfter = header.RetryAfter(r.header)
+	case r.overrun:
+		fail.Err = errLong
 	case r.length >= 0 && r.size < r.length && header.BodyAllowed(r.status):
-		fail.err = errShort
-	case r.fate == isForeign:
-		fail.err = errNotModified
-	case r.fate == isFailure:
-		fail.status = r.status
-		fail.err = &respwriter.StatusError{Status: r.status}
-		fail.retryAfter = header.RetryAfter(r.sent)
-		if r.size <= r.f.site.limit {
-			fail.answer = &answer{header.Forwardable(r.sent, body), bytes.Clone(body)}
+		fail.Err = errShort
+	case r.kind == isForeign:
+		fail.Err = errNotModified
+	case r.kind == isFailure:
+		fail.Status = r.status
+		fail.Err = &respwriter.StatusError{Status: r.status}
+		fail.RetryAfter = header.RetryAfter(r.sent)
+		if r.size <= r.c.Limit {
+			fail.Header, fail.Body = r.sent, body
 		}
-	case r.fate == isRenewal:
-		r.f.end(outcome{page: page.Freshen(r.f.meta(), r.f.old, r.sent)})
-		return
 	default:
-		r.f.end(outcome{page: page.New(r.f.meta(), r.status, r.sent, body)})
-		return
+		return result{Kind: r.kind, Status: r.status, Header: r.sent, Body: body}
 	}
-	r.f.end(fail)
+	return fail
 }
 
 // buffers hold the bodies of responses that are being written.
@@ -1670,4 +1778,77 @@ func putBuffer(b *bytes.Buffer) {
 		b.Reset()
 		buffers.Put(b)
 	}
+}
+
+// A budget bounds how many bytes all Streams together hold in memory.
+type budget struct {
+	max  int64
+	held atomic.Int64
+}
+
+// newBudget returns a budget of max bytes.
+func newBudget(max int64) *budget { return &budget{max: max} }
+
+// hold takes n bytes, until release is called, or reports false where there are not
+// so many left. What holds nothing is always there.
+func (b *budget) hold(n int64) (release func(), ok bool) {
+	if b.held.Add(n) > b.max && n > 0 {
+		b.held.Add(-n)
+		return nil, false
+	}
+	return sync.OnceFunc(func() { b.held.Add(-n) }), true
+}
+
+// A stream is a response that is too large to be stored, on its way to the one
+// visitor who took it: they call Serve or Close.
+type stream struct {
+	Status int
+	Header http.Header
+
+	begin     []byte         // what was recorded before it was too large
+	rest      *io.PipeReader // a read of nothing is a flush
+	writer    *io.PipeWriter // of rest
+	release   func()         // says that begin is not held any more
+	cancel    func()         // ends the run
+	keepAlive func()         // puts its deadline off
+}
+
+// Close ends the stream, and the run with it.
+func (st *stream) Close() {
+	st.release()
+	st.rest.CloseWithError(errDiscarded)
+	st.cancel()
+}
+
+// Serve passes the stream on to its visitor, and says why it has broken off, if so.
+// It adds the names vary to Vary, and the cache's own member to Cache-Status.
+func (st *stream) Serve(w http.ResponseWriter, r *http.Request, vary, cacheStatus string) error {
+	defer st.Close()
+	defer context.AfterFunc(r.Context(), st.Close)()
+	h := header.Forwardable(st.Header, st.begin)
+	header.AddVary(h, vary)
+	if length := st.Header["Content-Length"]; length != nil {
+		h["Content-Length"] = length
+	}
+	h.Add("Cache-Status", cacheStatus)
+	header.Copy(w.Header(), h)
+	w.WriteHeader(st.Status)
+	_, err := w.Write(st.begin)
+	st.begin = nil
+	st.release()
+	for buf := make([]byte, 32<<10); err == nil; {
+		var n int
+		if n, err = st.rest.Read(buf); n > 0 {
+			if _, failed := w.Write(buf[:n]); failed != nil {
+				err = failed
+			}
+			st.keepAlive() // it may take its time, as long as it flows
+		} else if err == nil {
+			http.NewResponseController(w).Flush()
+		}
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
