@@ -286,7 +286,7 @@ type Site struct {
 	second    *second // nil without a Store
 	runs      runs
 
-	streaming *budget // of the bytes that streams may hold, beside the pages
+	streaming *respwriter.Budget // of the bytes that streams may hold, beside the pages
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
@@ -315,7 +315,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, sync.OnceFunc(s.warnOverflow))
 	s.cache = cache.New(maxBytes, s.table)
 	s.locations.init()
-	s.streaming = newBudget(max(s.limit, maxBytes/4))
+	s.streaming = respwriter.NewBudget(max(s.limit, maxBytes/4))
 	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {

@@ -1,7 +1,13 @@
 // Package respwriter has the http.ResponseWriters that a handler is given in the
-// place of the visitor's. Each edits the header at the last moment, when the final
-// status is known and nothing has gone out, and each can do what the writer behind
-// it can: flush, hijack, be asked by an http.ResponseController.
+// place of a visitor's. A handler cannot tell: each takes what it does in any order,
+// from goroutines that it leaves behind too, and decides only what becomes of the
+// response.
+//
+// A Pass, a NoStore and a Standby stand before a visitor's own. They edit the header
+// at the last moment, when the final status is known and nothing has gone out, and
+// can be flushed, hijacked and asked by an http.ResponseController as the writer
+// behind them. A Recorder stands before nothing: it records a page, says why the
+// response may not be stored, or makes a Stream of what is too large.
 package respwriter
 
 import (

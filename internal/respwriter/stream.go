@@ -1,0 +1,84 @@
+package respwriter
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/isr-go/isr/internal/header"
+)
+
+// A Budget bounds how many bytes all Streams together hold in memory.
+type Budget struct {
+	max  int64
+	held atomic.Int64
+}
+
+// NewBudget returns a Budget of max bytes.
+func NewBudget(max int64) *Budget { return &Budget{max: max} }
+
+// hold takes n bytes, until release is called, or reports false where there are not
+// so many left. What holds nothing is always there.
+func (b *Budget) hold(n int64) (release func(), ok bool) {
+	if b.held.Add(n) > b.max && n > 0 {
+		b.held.Add(-n)
+		return nil, false
+	}
+	return sync.OnceFunc(func() { b.held.Add(-n) }), true
+}
+
+// A Stream is a response that is too large to be stored, on its way to the one
+// visitor who took it: they call Serve or Close.
+type Stream struct {
+	Status int
+	Header http.Header
+
+	begin     []byte         // what was recorded before it was too large
+	rest      *io.PipeReader // a read of nothing is a flush
+	writer    *io.PipeWriter // of rest
+	release   func()         // says that begin is not held any more
+	cancel    func()         // ends the run
+	keepAlive func()         // puts its deadline off
+}
+
+// Close ends the Stream, and the run with it.
+func (st *Stream) Close() {
+	st.release()
+	st.rest.CloseWithError(errDiscarded)
+	st.cancel()
+}
+
+// Serve passes the Stream on to its visitor, and says why it has broken off, if so.
+// It adds the names vary to Vary, and the cache's own member to Cache-Status.
+func (st *Stream) Serve(w http.ResponseWriter, r *http.Request, vary, cacheStatus string) error {
+	defer st.Close()
+	defer context.AfterFunc(r.Context(), st.Close)()
+	h := header.Forwardable(st.Header, st.begin)
+	header.AddVary(h, vary)
+	if length := st.Header["Content-Length"]; length != nil {
+		h["Content-Length"] = length
+	}
+	h.Add("Cache-Status", cacheStatus)
+	header.Copy(w.Header(), h)
+	w.WriteHeader(st.Status)
+	_, err := w.Write(st.begin)
+	st.begin = nil
+	st.release()
+	for buf := make([]byte, 32<<10); err == nil; {
+		var n int
+		if n, err = st.rest.Read(buf); n > 0 {
+			if _, failed := w.Write(buf[:n]); failed != nil {
+				err = failed
+			}
+			st.keepAlive() // it may take its time, as long as it flows
+		} else if err == nil {
+			http.NewResponseController(w).Flush()
+		}
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
