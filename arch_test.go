@@ -1,0 +1,91 @@
+package isr_test
+
+import (
+	"bytes"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// rooms are the packages of the module's inside, and which of them each may import
+// beside the standard library: none imports the root, and none forms a circle, since
+// each names only those above it.
+var rooms = []struct{ name, imports string }{
+	{"store", ""},
+	{"internal/header", ""},
+	{"internal/webhook", ""},
+	{"internal/guard", "store"},
+	{"internal/pagekey", "internal/header"},
+	{"internal/policy", "internal/header internal/pagekey"},
+	{"internal/invalidation", "internal/pagekey store"},
+	{"internal/respwriter", "internal/header internal/policy"},
+	{"internal/page", "internal/header internal/invalidation internal/pagekey internal/policy store"},
+	{"internal/cache", "internal/invalidation internal/page internal/pagekey internal/policy store"},
+}
+
+// Each room imports what it may, and there is no other.
+func TestArrows(t *testing.T) {
+	const module = "github.com/isr-go/isr/"
+	allowed, above := make(map[string][]string), make(map[string]bool)
+	for _, room := range rooms {
+		allowed[room.name] = strings.Fields(room.imports)
+		for _, name := range allowed[room.name] {
+			if !above[name] {
+				t.Errorf("%s may import %s, which is not above it", room.name, name)
+			}
+		}
+		above[room.name] = true
+	}
+	err := filepath.WalkDir("internal", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != "internal" && !above[filepath.ToSlash(path)] {
+			t.Errorf("%s is not among the rooms", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, imports := range allowed {
+		files, err := filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", name, files, err)
+		}
+		for _, file := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range f.Imports {
+				path, _ := strconv.Unquote(spec.Path.Value)
+				if path+"/" == module {
+					t.Errorf("%s imports the root", file)
+				}
+				if room, ours := strings.CutPrefix(path, module); ours && room != name && !slices.Contains(imports, room) {
+					t.Errorf("%s imports %s", file, room)
+				}
+			}
+		}
+	}
+}
+
+// No source of a room is longer than 500 lines.
+func TestLengthOfSources(t *testing.T) {
+	for _, room := range rooms {
+		files, _ := filepath.Glob(filepath.Join(filepath.FromSlash(room.name), "*.go"))
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := bytes.Count(b, []byte("\n")); n > 500 && !strings.HasSuffix(file, "_test.go") {
+				t.Errorf("%s has %d lines", file, n)
+			}
+		}
+	}
+}
