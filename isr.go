@@ -265,6 +265,11 @@ type Route struct {
 
 // A Site is a wrapped handler and its pages. Make one with [Wrap]. Its methods
 // are safe for concurrent use.
+//
+// Locks, outermost first: runs.mu, or the compaction of invalidation.Table; the mutex
+// of cache.Cache; that of invalidation.Table; that of store.Versions. Those of a
+// recorder, the guard, locations and bucket are held alone. Nothing calls a handler, a
+// Store, Observe or the Logger with any of them held.
 type Site struct {
 	handler  http.Handler
 	patterns pagekey.Patterns
@@ -275,10 +280,11 @@ type Site struct {
 	other    *policy.Route            // Options.Default
 	limit    int64                    // MaxPageBytes
 
-	log     *slog.Logger
-	warned  sync.Map // of warning: those that were given
-	observe func(Event)
-	counts  [StoreFailed + 1]atomic.Uint64
+	log      *slog.Logger
+	warned   sync.Map // of warning: those that were given
+	warnings atomic.Int32
+	observe  func(Event)
+	counts   [StoreFailed + 1]atomic.Uint64
 
 	table     *invalidation.Table
 	cache     *cache.Cache
@@ -622,7 +628,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 	case effect != store.None && made.Subject.Since.Clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
 		// the run began and, for all one knows, before the visitor asked. Any run
-		// that he can join from now on has begun since.
+		// that can be joined from now on has begun since.
 		return false
 	default:
 		fwd.Stored = f.outcome.stored
@@ -1038,6 +1044,10 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	s.log.LogAttrs(context.Background(), level, "isr", append(attrs, more...)...)
 }
 
+// maxWarnings is how many warnings are given: a site behind a proxy may think of any
+// number of reasons.
+const maxWarnings = 1000
+
 // A warning is one that is given once.
 type warning struct {
 	route *policy.Route
@@ -1045,15 +1055,18 @@ type warning struct {
 }
 
 // warn tells the developer why a page is not stored: as a warning, with the
-// remedy, where it is not what he asked for.
+// remedy, unless the route or handler asked for it.
 func (s *Site) warn(rt *policy.Route, why policy.Refusal, path string) {
 	if s.log == nil {
 		return
 	}
 	level := slog.LevelDebug
 	if why.Remedy != "" {
-		if _, told := s.warned.LoadOrStore(warning{rt, why.Why}, true); !told {
-			level = slog.LevelWarn
+		w := warning{rt, why.Why}
+		if _, given := s.warned.Load(w); !given && s.warnings.Add(1) <= maxWarnings {
+			if _, given := s.warned.LoadOrStore(w, true); !given {
+				level = slog.LevelWarn
+			}
 		}
 	}
 	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+why.Why,

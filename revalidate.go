@@ -411,7 +411,7 @@ type change struct {
 // section 4.4), and reports whether there may be any. Where nothing is stored and
 // nothing on its way, there is nothing to remember, however many paths a stranger
 // may think of; but a Store may hold what this instance does not. That is told when
-// the visitor may know of his success.
+// the visitor may know that it succeeded.
 func (s *Site) changed(c *change, known bool) bool {
 	here := s.runs.concern(c.path) || s.cache.Holds(c.path) // in this order: a run ends by storing
 	tag := pagekey.PathTag("", "", c.path)

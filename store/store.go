@@ -45,7 +45,7 @@ type Record struct {
 type Ticket struct {
 	Version Version
 	Fence   uint64
-	Leader  bool   // whether the lease is the holder's, and everybody else waits for his record
+	Leader  bool   // whether the lease is the holder's, and everybody else waits for its record
 	Token   string // tells the lease's holder from others; for the store alone
 }
 
@@ -109,14 +109,14 @@ var (
 // A Store keeps records, and the order of the invalidations. It may be shared by
 // several processes, and then gives all of them the same answers.
 //
-// All methods are safe for concurrent use, and atomic: whoever reads sees all of a
+// All methods are safe for concurrent use, and atomic: a reader sees all of a
 // Put or Invalidate, or nothing of it. They return soon after ctx is done, with
 // its error if it was that which ended them. They neither keep nor change what
 // they are given, and what they return is the caller's. Keys and tags are any
 // bytes, of any length up to some KB, and mean nothing.
 //
 // A Store is a client, and not an engine: it may be made before the engine can be
-// reached, and comes back with it. It has no Close: whoever made what is beneath
+// reached, and comes back with it. It has no Close: the owner of what is beneath
 // it closes that.
 type Store interface {
 	// Get returns the record under a key, and the strongest effect that the
@@ -134,9 +134,9 @@ type Store interface {
 	// of each one which is called after Begin returned. Of two tickets for a key
 	// the one begun later is the newer one.
 	//
-	// At most one holder of a key's tickets is its Leader, until his Put or End, or
+	// At most one holder of a key's tickets is its Leader, until its Put or End, or
 	// until ttl is over. That is a lease, and advisory: two leaders cost a
-	// generation, and nothing else. Everybody may put what he has a ticket for.
+	// generation, and nothing else. Any ticket may be used to put.
 	Begin(ctx context.Context, key string, ttl time.Duration) (Ticket, error)
 
 	// Put stores a record with the ticket's Version and Fence, whatever the
@@ -166,7 +166,7 @@ type Store interface {
 	// Changes or Invalidate has returned: at once if anything was, else when something
 	// is, or after about a second with nothing, which proves that there is contact. It
 	// may return a part, with Upto to go on from. Several may call it at a time, each
-	// with a cursor of his own; one that the store does not know, after a wipe, is
+	// with a cursor of its own; one that the store does not know, after a wipe, is
 	// answered with Reset.
 	Changes(ctx context.Context, after Version) (Changes, error)
 }

@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stdout, "\nthe blog:  %s\nthe admin: %s/admin\nwhat is cached: %s/debug/isr\nrenew a page: curl -X POST -H \"Authorization: Bearer %s\" \"%s/api/revalidate?path=/about\"\n\n",
 		local, local, local, shown, local)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-		fmt.Fprintf(stdout, "Mind that the admin has no login, and that %s is not loopback: whoever reaches it may edit.\n\n", ln.Addr())
+		fmt.Fprintf(stdout, "Mind that the admin has no login, and that %s is not loopback: everybody who reaches it may edit.\n\n", ln.Addr())
 	}
 
 	server := &http.Server{

@@ -131,7 +131,7 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 	render(w, http.StatusNotFound, "error.html", "There is no such page", "Perhaps there was one, or there will be.")
 }
 
-// unavailable answers where the CMS does not. Whoever has an old page in store
+// unavailable answers where the CMS does not. A cache that has an old page in store
 // knows by the status that it is better than this one.
 func unavailable(w http.ResponseWriter, err error) {
 	render(w, http.StatusServiceUnavailable, "error.html", "This page cannot be made just now", "The reason: "+err.Error()+".")

@@ -115,7 +115,7 @@ func newInstance(number int, posts *posts, addr, secret string) *instance {
 	}, site, client}
 }
 
-// onlyLocal answers for localhost and for IP addresses. Whoever asks may edit, and a
+// onlyLocal answers for localhost and for IP addresses. Everybody who asks may edit, and a
 // page elsewhere, whose name leads here, could have a browser ask.
 func onlyLocal(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -27,7 +27,7 @@ func (p *posts) get(slug string) (title string, ok bool) {
 	return title, ok
 }
 
-// maxPosts is how many there may be: whoever asks may add one.
+// maxPosts is how many there may be: everybody may add one.
 const maxPosts = 1000
 
 // set reports false if there is no room for another post.

@@ -16,7 +16,7 @@
 // or tell their hosts apart by name.
 //
 // Pages are the same for everyone: the origin sees no cookies when it is asked for
-// one. If people can log in, name their cookie with -session, and whoever has it
+// one. If people can log in, name their cookie with -session, and a visitor who has it
 // goes past the cache. Pages that set a cookie, or say that they are private, are
 // never kept.
 //

@@ -14,7 +14,7 @@ import (
 )
 
 // Deadlines of the calls. Visitors wait for Get and Begin; for Put and End nobody
-// does, for Invalidate whoever purges.
+// does, for Invalidate an editor.
 const (
 	lookUpTime     = 100 * time.Millisecond
 	putTime        = 500 * time.Millisecond

@@ -183,8 +183,8 @@ func DeleteTargeted(h http.Header) {
 }
 
 // Revoked returns the Cache-Control of a page that is shown although it was
-// invalidated, instead of its own: downstream its time is over, and nobody may do
-// with it what he might not before.
+// invalidated, instead of its own: stale for every cache downstream, and never wider
+// shared than the original.
 func Revoked(own string) string {
 	switch d := ParseCacheControl([]string{own}); {
 	case d.NoStore:

@@ -40,33 +40,41 @@ func (f *Table) makeRoom() {
 	case n <= f.trigger.Load():
 	case n <= f.limit:
 		if f.compacting.TryLock() {
-			go func() {
-				defer f.compacting.Unlock()
-				f.compact()
-			}()
+			go f.compact()
 		}
 	default:
 		f.compacting.Lock()
-		defer f.compacting.Unlock()
-		if f.Bytes() > f.limit {
-			f.compact()
+		if f.Bytes() <= f.limit {
+			f.compacting.Unlock()
+			return
 		}
+		f.compact()
 	}
 }
 
+// Bytes returns how much memory the larger of the two tables takes.
 func (f *Table) Bytes() int64 { return max(f.ours.Bytes(), f.theirs.Bytes()) }
 
 // Compact is compact for those who cannot wait for makeRoom.
 func (f *Table) Compact() {
 	f.compacting.Lock()
-	defer f.compacting.Unlock()
 	f.compact()
 }
 
 // compact judges all pages, and forgets what no run under way can be concerned by.
 // What is put meanwhile is from a run that was under way, or has begun since. It is
-// called under f.compacting.
+// called under f.compacting, and gives it back.
 func (f *Table) compact() {
+	full := f.forgetOld()
+	f.compacting.Unlock()
+	if full {
+		f.overflown()
+	}
+}
+
+// forgetOld is compact, and reports whether a table was full of what cannot be
+// forgotten.
+func (f *Table) forgetOld() (full bool) {
 	f.mu.Lock()
 	upto := Hold{version: store.Version(f.followed.Load())} // before the clock, which was moved first
 	upto.clock = f.clock.Load()
@@ -95,7 +103,8 @@ func (f *Table) compact() {
 		}
 		for table.Bytes() > f.limit/8*7 && table.Compact(math.MaxUint64, some) {
 		}
-		f.overflown()
+		full = true
 	}
 	f.trigger.Store(max(f.limit/4*3, min(f.limit, f.Bytes()+f.limit/8)))
+	return full
 }

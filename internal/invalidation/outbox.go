@@ -75,7 +75,7 @@ func (f *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
 
 // UndeliveredEffect returns the strongest effect that the Store is yet to hear of on a page
 // that comes from there. What it has heard meanwhile is among theirs, and newer than
-// the ticket of whoever has asked it before.
+// the snapshot of a run that has asked it before.
 func (f *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest store.Effect) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -164,7 +164,7 @@ func usedUp(age, promise int64, forever bool, left int64) int64 {
 }
 
 // writeHeader sets the headers from the given one on. It gives values away:
-// whoever edits a header edits his own.
+// callers may modify the slices.
 func (rep *representation) writeHeader(h http.Header, values []string, from int, revoked bool) {
 	fresh := len(h) == 0
 	if rep.untyped {

@@ -47,7 +47,7 @@ type Options struct {
 	MeterProvider metric.MeterProvider
 
 	// TracerProvider is where the spans go. Nil means the global one. Export them
-	// in batches: whoever waits for a page waits for the end of its span, too.
+	// in batches: a visitor who waits for a page waits for the end of its span, too.
 	TracerProvider trace.TracerProvider
 
 	// Attributes are added to all metrics and spans, to tell several sites of one

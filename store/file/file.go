@@ -253,7 +253,7 @@ func (s *Store) Put(ctx context.Context, key string, t store.Ticket, rec *store.
 	r := *rec
 	r.Version, r.Fence = t.Version, t.Fence
 	history, _ := parseToken(t)
-	// The record is the caller's again when his context has ended, so it is copied
+	// The record is the caller's again when the context has ended, so it is copied
 	// before.
 	b, err := encodePage(history, &r)
 	if err != nil {

@@ -310,7 +310,7 @@ func (h *history) sync(f *os.File) error {
 	if synced != nil && os.SameFile(synced, info) {
 		return nil
 	}
-	// Who made the file may have died before he did this.
+	// The process that made the file may have died before it did this.
 	if err := syncDir(h.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

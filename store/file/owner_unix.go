@@ -10,7 +10,7 @@ import (
 )
 
 // private returns an error unless a directory belongs to the user of this process, and
-// nobody else may write to it: whoever may can put pages into it that visitors get. Root
+// nobody else may write to it: with that right one puts pages into it that visitors get. Root
 // is refused a directory of another user, too: what it wrote there its owner could
 // change, and could not remove.
 func private(dir string) error {

@@ -39,7 +39,7 @@ type stored struct {
 	until time.Time // zero: for ever
 }
 
-// A lease is a leader's, by his token.
+// A lease is a leader's, by its token.
 type lease struct {
 	token string
 	until time.Time

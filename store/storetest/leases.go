@@ -19,7 +19,7 @@ func (t *test) leads(i int, key string, want bool) store.Ticket {
 	return ticket
 }
 
-// Of many who begin one alone leads, and the next one does when he has ended.
+// Of many who begin one alone leads, and the next one does when that one has ended.
 func lease(t *test) {
 	for _, key := range []string{"key", "another", ""} {
 		for range 3 {

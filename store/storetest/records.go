@@ -74,7 +74,7 @@ func show(r *store.Record) string {
 	return fmt.Sprintf("version %d, fence %d, ttl %v, %d bytes %.50q, %d tags %.200q", r.Version, r.Fence, r.TTL, len(r.Data), r.Data, len(r.Tags), r.Tags)
 }
 
-// The newer ticket wins, whoever comes first, and whatever the records say.
+// The newer ticket wins, whichever comes first, and whatever the records say.
 func newerWins(t *test) {
 	old := t.begin(0, "key")
 	mid := t.begin(1, "key")

@@ -233,7 +233,7 @@ func leaderLeaves(_ *target, s *server) (string, error) {
 	}
 	waits := make(chan reply, 1)
 	go func() { waits <- s.visit("GET", "/page/1") }()
-	time.Sleep(100 * time.Millisecond) // until he waits, too; there is nothing to see it by
+	time.Sleep(100 * time.Millisecond) // until the second visitor waits, too: nothing shows it
 	leave()
 	<-left
 	r := <-waits
