@@ -341,12 +341,12 @@ func Wrap(h http.Handler, opts Options) *Site {
 // handler where it must.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := visit{site: s, w: w, r: r, start: time.Now()}
-	if header.IsUnsafe(r.Method) {
-		v.change()
-		return
-	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		v.pass(fwdMethod)
+		if header.IsUnsafe(r.Method) {
+			v.change()
+		} else {
+			v.pass(fwdMethod)
+		}
 		return
 	}
 	if !asksForPage(r) {
@@ -382,7 +382,10 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.passPrivate(fwdUnclean)
 		return
 	}
-	v.key = s.key(r, path, v.route)
+	v.route.Rules.Fill(&v.key, r, path, s.origin)
+	if r.Pattern != "" {
+		v.key.Pattern = s.patterns.Of(r.Pattern, path)
+	}
 	switch long := v.key.Length() > pagekey.MaxBytes; {
 	case long && v.route.PrerenderedOnly:
 		v.notFound()

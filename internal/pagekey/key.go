@@ -33,7 +33,10 @@ func (k *Key) Length() int {
 
 // SchemeOf returns the scheme that a visitor has used.
 func SchemeOf(r *http.Request) string {
-	if r.TLS != nil || isHTTPS(r.Header["X-Forwarded-Proto"]) {
+	if r.TLS != nil {
+		return "https"
+	}
+	if proto := r.Header["X-Forwarded-Proto"]; proto != nil && isHTTPS(proto) {
 		return "https"
 	}
 	return "http"

@@ -10,6 +10,9 @@ import (
 // 3986, section 6.2): in lower case, without the port that the scheme has anyway,
 // and without the dot that ends a complete domain name.
 func CleanHost(scheme, host string) string {
+	if isCleanHost(host) {
+		return host
+	}
 	host = strings.ToLower(host)
 	name, port := host, ""
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && (strings.IndexByte(host, ':') == i || host[i-1] == ']') {
@@ -22,6 +25,16 @@ func CleanHost(scheme, host string) string {
 		return bare + ":" + port
 	}
 	return host
+}
+
+// isCleanHost reports whether a host is plainly what CleanHost would make of it.
+func isCleanHost(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; 'A' <= c && c <= 'Z' || c == ':' || c >= 0x80 {
+			return false
+		}
+	}
+	return host == "" || host[len(host)-1] != '.'
 }
 
 // Why a path is not for the cache.

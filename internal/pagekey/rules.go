@@ -72,13 +72,24 @@ func (ru *Rules) Covers(name string) bool {
 // Vary returns the Vary header of the pages.
 func (ru *Rules) Vary() string { return ru.varyOn }
 
-// Key returns the key of the page that r asks for, whose path is path, by cleanPath,
+// Key returns the key of the page that r asks for, whose path is path, by CleanPath,
 // but for the pattern of a ServeMux around the Site.
-func (ru *Rules) Key(r *http.Request, path string, o Origin) Key {
-	k := Key{Path: path, Query: ru.Query(r.URL.RawQuery), Variant: ru.Variant(r.Header)}
+func (ru *Rules) Key(r *http.Request, path string, o Origin) (k Key) {
+	ru.Fill(&k, r, path, o)
+	return k
+}
+
+// Fill is Key, in place: a hit copies no keys.
+func (ru *Rules) Fill(k *Key, r *http.Request, path string, o Origin) {
+	k.Path = path
+	if r.URL.RawQuery != "" {
+		k.Query = ru.Query(r.URL.RawQuery)
+	}
+	if ru.varyOn != "" {
+		k.Variant = ru.Variant(r.Header)
+	}
 	if o.Host == "" {
 		k.Scheme = SchemeOf(r)
 		k.Host = CleanHost(k.Scheme, r.Host)
 	}
-	return k
 }
