@@ -270,7 +270,7 @@ func TestRenewalsAreNotAbandoned(t *testing.T) {
 	})
 }
 
-// Whoever takes a stream has not left: its run is nobody's to cancel.
+// A visitor who takes a stream has not left: its run is not cancelled.
 func TestStreamsAreNotAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
@@ -442,7 +442,7 @@ func TestPlaceholdersDelayNoRenewal(t *testing.T) {
 	})
 }
 
-// What an editor asks for keeps its place in the queue, whoever else asks for it or
+// What an editor asks for keeps its place in the queue, no matter who else asks for it or
 // does not wait any longer.
 func TestRenewalsKeepTheirPlace(t *testing.T) {
 	for name, ask := range map[string]func(site *isr.Site){

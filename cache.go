@@ -19,7 +19,7 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// key returns the key of the page that r asks for, whose path is path, by cleanPath.
+// key returns the key of the page that r asks for, whose path is path, by pagekey.CleanPath.
 func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
 	k := rt.Rules.Key(r, path, s.origin)
 	if r.Pattern != "" {

@@ -911,7 +911,7 @@ func newRoute(where, pattern string, r Route) *policy.Route {
 }
 
 // routeOf finds the route of the page that r asks for, whose path is path, by
-// cleanPath. One that is not clean, as it is empty, has the route of the path that
+// pagekey.CleanPath. One that is not clean, as it is empty, has the route of the path that
 // a ServeMux would redirect it to.
 func (s *Site) routeOf(r *http.Request, path string) *policy.Route {
 	u := r.URL

@@ -400,7 +400,7 @@ const maxTellers = 32
 // A change is a path whose pages a visitor's successful request has changed.
 type change struct {
 	path       string // canonical
-	sent       string // as cleanPath has it
+	sent       string // as pagekey.CleanPath has it
 	elsewhere  bool   // whether a page there may be stored where this instance does not know of it
 	byLocation bool   // whether it is the Location of the answer that names it
 	effect     store.Effect
@@ -540,7 +540,7 @@ func (l *locations) take(path string, now time.Time) bool {
 const maxTellTime = 100 * time.Millisecond
 
 // mayBeElsewhere reports whether the page that r would change, at a path by
-// cleanPath, may be stored where this instance does not know of it.
+// pagekey.CleanPath, may be stored where this instance does not know of it.
 func (s *Site) mayBeElsewhere(r *http.Request, path string) bool {
 	if s.second == nil {
 		return false

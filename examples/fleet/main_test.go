@@ -115,7 +115,7 @@ func TestRedisIsDown(t *testing.T) {
 	}
 }
 
-// Whoever asks may edit, so a page elsewhere whose name leads here must not, nor may
+// Everybody who asks may edit, so a page elsewhere whose name leads here must not, nor may
 // anybody fill the memory.
 func TestStrangersAreBounded(t *testing.T) {
 	posts := newPosts()

@@ -119,7 +119,7 @@ func TestUploadsOutlastTheTimeouts(t *testing.T) {
 	})
 }
 
-// Whoever does not go on, in whatever part of an exchange, keeps nothing for long.
+// A peer that does not go on, in whatever part of an exchange, holds nothing for long.
 func TestStalledVisitorsAreCutOff(t *testing.T) {
 	for name, request := range map[string]string{
 		"nothing":         "",

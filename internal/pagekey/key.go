@@ -16,9 +16,9 @@ import (
 // A Key names a page. The page request is built from it and from nothing else
 // that a visitor sends.
 type Key struct {
-	Scheme, Host string // empty where Options.Origin makes them constant; host by cleanHost
-	Path         string // escaped; by cleanPath
-	Pattern      string // of a ServeMux around the Site, where it says more than the path; by outerPattern
+	Scheme, Host string // empty where Options.Origin makes them constant; host by CleanHost
+	Path         string // escaped; by CleanPath
+	Pattern      string // of a ServeMux around the Site, where it says more than the path; by Patterns.Of
 	Query        string // the kept parameters in canonical order
 	Variant      string // the declared headers and cookies; see appendHeader
 }

@@ -63,7 +63,7 @@ func (ru *Rules) Query(raw string) string {
 	return values.Encode()
 }
 
-// cutQuery is keepQuery where that only has to leave something out. It allocates
+// cutQuery is Query where that only has to leave something out. It allocates
 // nothing where what is kept stands together.
 func (ru *Rules) cutQuery(raw string) (kept string, ok bool) {
 	var parts [8]string // of raw, as long as can be
