@@ -137,12 +137,13 @@ func (c *deadlineContext) cancel(err error) {
 
 // AfterFunc has f called when the context is done, which must not block. The
 // context package asks for it: what is derived from this context then needs no
-// goroutine that waits for it.
+// goroutine that waits for it. It asks with a mutex held that f takes, so f is never
+// called before AfterFunc has returned.
 func (c *deadlineContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
-		f()
+		go f()
 		return func() bool { return false }
 	}
 	if c.after == nil {
