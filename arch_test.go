@@ -26,6 +26,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/invalidation", "internal/pagekey store"},
 	{"internal/respwriter", "internal/header internal/policy"},
 	{"internal/page", "internal/header internal/invalidation internal/pagekey internal/policy store"},
+	{"internal/backing", "internal/guard internal/invalidation internal/pagekey store"},
 	{"internal/cache", "internal/invalidation internal/page internal/pagekey internal/policy store"},
 }
 

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"runtime/debug"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -85,7 +84,7 @@ func TestClockThatIsAhead(t *testing.T) {
 		visit(one)
 		p := one.cache.All()[0]
 		p.Generated = p.Generated.Add(24 * time.Hour)
-		key := one.storeKey(&p.Key)
+		key := one.backing.Key(&p.Key)
 		ticket, err := st.Begin(ctx, key, time.Second)
 		if err == nil {
 			err = st.Put(ctx, key, ticket, p.Record(key))
@@ -101,33 +100,6 @@ func TestClockThatIsAhead(t *testing.T) {
 			time.Sleep(61 * time.Second)
 		}
 	})
-}
-
-// Builds that differ have names that do.
-func TestRevision(t *testing.T) {
-	setting := func(key, value string) debug.BuildSetting { return debug.BuildSetting{Key: key, Value: value} }
-	rev, at := setting("vcs.revision", "abc"), setting("vcs.time", "2026-01-02T03:04:05Z")
-	for want, settings := range map[string][]debug.BuildSetting{
-		"":                         nil,
-		"abc":                      {rev, at, setting("vcs.modified", "false")},
-		"abc+2026-01-02T03:04:05Z": {rev, at, setting("vcs.modified", "true")},
-	} {
-		if got := revision(settings); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
-// Programs and builds that differ have keys that do, wherever the one name ends and
-// the other begins.
-func TestPrefix(t *testing.T) {
-	seen := make(map[string]bool)
-	for _, names := range [][2]string{{"example.com/wiki", "1"}, {"example.com/shop", "1"}, {"example.com/shop", "12"}, {"example.com/shop1", "2"}, {"", ""}} {
-		seen[prefix(names[0], names[1])] = true
-	}
-	if len(seen) != 5 {
-		t.Errorf("%d of 5 differ: %v", len(seen), seen)
-	}
 }
 
 // Against a list of all that was invalidated: however runs, invalidations, compactions

@@ -50,6 +50,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
@@ -268,7 +269,7 @@ type Route struct {
 //
 // Locks, outermost first: runs.mu, or the compaction of invalidation.Table; the mutex
 // of cache.Cache; that of invalidation.Table; that of store.Versions. Those of a
-// recorder, the guard, locations and bucket are held alone. Nothing calls a handler, a
+// recorder, the guard, locations and what backing.Store counts are held alone. Nothing calls a handler, a
 // Store, Observe or the Logger with any of them held.
 type Site struct {
 	handler  http.Handler
@@ -289,7 +290,7 @@ type Site struct {
 	table     *invalidation.Table
 	cache     *cache.Cache
 	locations locations
-	second    *second // nil without a Store
+	backing   *backing.Store // nil without a Store
 	runs      runs
 
 	streaming *respwriter.Budget // of the bytes that streams may hold, beside the pages
@@ -335,6 +336,24 @@ func Wrap(h http.Handler, opts Options) *Site {
 		s.open(opts.Store, opts.Version)
 	}
 	return s
+}
+
+// open makes a Store the second level.
+func (s *Site) open(st store.Store, version string) {
+	build, distinct := backing.BuildName(version)
+	if !distinct && s.log != nil {
+		s.log.Warn("isr: nothing tells the pages of this build from those of others in the Store",
+			"remedy", "set Options.Version, or build where the Go command finds the VCS")
+	}
+	s.backing = backing.Open(backing.Config{
+		Store: st, Build: build, Origin: s.origin, Table: s.table,
+		Failed: func(err error) { s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)}) },
+		Restored: func() {
+			if s.log != nil {
+				s.log.Info("isr: the Store answers again")
+			}
+		},
+	})
 }
 
 // ServeHTTP answers a visitor: from memory where it can, from the wrapped
@@ -410,7 +429,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			v.hit(p, view)
 			return
 		case view.State == page.Absent && v.route.PrerenderedOnly && !s.cache.Admits(path) &&
-			(s.second == nil || s.runs.isClosed()):
+			(s.backing == nil || s.runs.isClosed()):
 			v.notFound()
 			return
 		case view.State == page.Absent && v.route.Placeholder != nil && !v.waits(p) &&
@@ -497,7 +516,7 @@ func (v *visit) wait(p *page.Page) bool {
 		offer = f.offer
 	}
 	var patience, timeout <-chan time.Time
-	if d := v.route.Patience; d > 0 && (!p.IsUnknown() || s.second != nil) {
+	if d := v.route.Patience; d > 0 && (!p.IsUnknown() || s.backing != nil) {
 		t := time.NewTimer(d - time.Since(v.start))
 		defer t.Stop()
 		patience = t.C
@@ -662,7 +681,7 @@ func (v *visit) loaded(p *page.Page) bool {
 // reports whether there is a page now.
 func (v *visit) finds(f *flight) bool {
 	s := v.site
-	if s.second == nil || f == nil || !f.isLooking() {
+	if s.backing == nil || f == nil || !f.isLooking() {
 		return false
 	}
 	select {

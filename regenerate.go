@@ -84,7 +84,6 @@ type runs struct {
 	waiting int            // background runs that wait for other instances, as many as there are slots at most
 	paths   map[string]int // how many runs there are at a canonical path
 	active  int            // runs under way
-	behind  int            // what is on its way to the Store, while nobody waits for it
 	seq     uint64         // the last run's
 	closed  bool
 	idle    chan struct{} // closed when closed is set and nothing is under way
@@ -352,7 +351,7 @@ func (s *Site) board(f *flight, w *waiter, isNew bool) bool {
 	case f.inside:
 		f.leaveQueue()
 		s.start(f, forInside)
-	case isNew && s.second != nil && (visits || w == peeker) && r.looking < maxQueued*r.limits[forVisitors]:
+	case isNew && s.backing != nil && (visits || w == peeker) && r.looking < maxQueued*r.limits[forVisitors]:
 		s.lookFirst(f)
 	case isNew:
 		ok = s.dispatch(f)
@@ -465,7 +464,7 @@ func (s *Site) newFlight(req pageRequest, old *page.Page) *flight {
 		pageRequest: req, site: s, old: old,
 		offer: make(chan offered), left: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	if s.second != nil {
+	if s.backing != nil {
 		f.found = make(chan struct{})
 		f.looked = sync.OnceFunc(func() { close(f.found) })
 	}
@@ -665,10 +664,10 @@ func (s *Site) lookFirst(f *flight) {
 	f.looking = true
 	s.stamp(f)
 	go func() {
-		s.second.meet()
+		s.backing.Ready()
 		first := look{reconnects: s.table.Reconnects()}
 		var ended bool
-		ended, first.err = f.look(s.storeKey(&f.key))
+		ended, first.err = f.look(s.backing.Key(&f.key))
 		f.looked()
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -698,7 +697,7 @@ type look struct {
 func (f *flight) run() {
 	free := sync.OnceFunc(f.free)
 	defer free()
-	if f.site.second != nil && f.lookUp() || !f.call() {
+	if f.site.backing != nil && f.lookUp() || !f.call() {
 		return
 	}
 	asked := ""         // the pattern of the page request
@@ -843,7 +842,7 @@ func (f *flight) call() bool {
 func (f *flight) look(key string) (ended bool, err error) {
 	s := f.site
 	judged := s.table.Now()
-	rec, effect, err := s.second.Get(context.Background(), key)
+	rec, effect, err := s.backing.Get(key)
 	if err == nil && f.take(key, rec, effect, judged) {
 		return true, nil
 	}
@@ -865,9 +864,9 @@ const patience = 2 * time.Second
 // It reports whether the run has ended with that. The trouble of the Store costs
 // time, and nothing else.
 func (f *flight) lookUp() (ended bool) {
-	s, ctx, key := f.site, context.Background(), f.site.storeKey(&f.key)
+	s, key := f.site, f.site.backing.Key(&f.key)
 	defer f.looked()
-	s.second.meet()
+	s.backing.Ready()
 	begin, returns := time.Now(), s.table.Reconnects()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		var err error
@@ -879,9 +878,7 @@ func (f *flight) lookUp() (ended bool) {
 		f.looked()
 		switch {
 		case f.ended.Load(): // nobody waits any more
-			if f.lease.Leader {
-				s.second.End(ctx, key, f.lease)
-			}
+			s.backing.Release(key, f.lease)
 			return true
 		case f.lease.Leader: // and has looked again since: the last leader might have ended in between
 			return f.waiting && f.yield() // it has no slot to generate in
@@ -890,7 +887,7 @@ func (f *flight) lookUp() (ended bool) {
 			return false
 		}
 		clock := s.table.Clock()
-		t, err := s.second.Begin(ctx, key, f.leaseTTL())
+		t, err := s.backing.Lease(key, f.leaseTTL())
 		if err != nil {
 			f.goBlind(returns)
 			return false
@@ -1041,20 +1038,14 @@ func (f *flight) yield() bool {
 	return true
 }
 
-// putBehind gives the Store what has come of the run, after the visitors have it,
+// writeBehind gives the Store what has come of the run, after the visitors have it,
 // or else gives back the permission.
-func (f *flight) putBehind() {
-	s, r, ctx := f.site, &f.site.runs, context.Background()
-	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.behind--
-		r.rest()
-	}()
+func (f *flight) writeBehind() {
+	s := f.site
 	<-f.done
-	key, out, lease := s.storeKey(&f.key), &f.outcome, f.permit()
+	key, out, lease := s.backing.Key(&f.key), &f.outcome, f.permit()
 	if p := out.page; p != nil && out.stored && !out.loaded && p.NotStored == (policy.Refusal{}) && p.Subject.Since.Offline == 0 {
-		err := s.second.Put(ctx, key, lease, p.Record(key))
+		err := s.backing.Save(key, lease, p.Record(key))
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
 		}
@@ -1062,11 +1053,9 @@ func (f *flight) putBehind() {
 			s.warn(f.route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.key.Path)
 		}
 	}
-	if lease.Leader {
-		s.second.End(ctx, key, lease)
-	}
+	s.backing.Release(key, lease)
 	if p := out.page; p != nil && p.Private && !f.old.IsUnknown() {
-		s.tellStore(store.Gone, f.key.NarrowestTag()) // it is not for everybody any more
+		s.backing.Announce(store.Gone, f.key.NarrowestTag()) // it is not for everybody any more
 	}
 }
 
@@ -1132,9 +1121,8 @@ func (s *Site) land(f *flight) {
 		f.waiting = false
 		r.waiting--
 	}
-	if s.second != nil && f.started {
-		r.behind++
-		go f.putBehind()
+	if s.backing != nil && f.started {
+		s.backing.Behind(f.writeBehind)
 	}
 	if f.counted {
 		f.counted = false
@@ -1161,7 +1149,7 @@ func (s *Site) advance(f *flight) {
 // rest says so where the site is shut down and nothing is under way. It is called
 // under runs.mu.
 func (r *runs) rest() {
-	if !r.closed || r.active > 0 || r.behind > 0 {
+	if !r.closed || r.active > 0 {
 		return
 	}
 	select {
@@ -1227,15 +1215,18 @@ func (s *Site) Shutdown(ctx context.Context) error {
 		r.rest()
 	}
 	r.mu.Unlock()
-	if s.second != nil {
-		defer s.second.stop()
+	if s.backing != nil {
+		defer s.backing.Close()
 	}
 	select {
 	case <-r.idle:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if s.backing != nil {
+		return s.backing.Wait(ctx)
+	}
+	return nil
 }
 
 // generate waits until a fresh page is stored. All that was invalidated before is

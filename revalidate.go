@@ -338,64 +338,12 @@ func (s *Site) purge(ctx context.Context, targets []target) error {
 // there is a Store, in every instance. An error says that the Store does not know
 // of it; then it holds here, and the Store is told when it answers again.
 func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
-	if s.second == nil || len(tags) == 0 {
+	if s.backing == nil || len(tags) == 0 {
 		s.table.Invalidate(effect, invalidation.Delivered, tags...)
 		return nil
 	}
-	asked := s.table.Now()
-	v, err := s.second.Invalidate(ctx, effect, tags...)
-	if err == nil && v <= asked.Version {
-		err = errors.New("its versions have gone back")
-	}
-	if err != nil {
-		if !s.table.Invalidate(effect, invalidation.Pending, tags...) {
-			err = fmt.Errorf("%w; and the outbox is full, so that it will not be told later", err)
-		}
-		return fmt.Errorf("isr: the Store, and with it other instances and the next start, may not know of it: %w", err)
-	}
-	s.table.Invalidate(effect, invalidation.Delivered, tags...) // here it holds whatever the Store makes of it
-	s.table.Ack(effect, v, asked.Clock, tags...)
-	return nil
+	return s.backing.Invalidate(ctx, effect, tags...)
 }
-
-// tellStore is invalidate for those who cannot wait for the Store, or not for
-// long: it holds here at once. The channel is closed when the Store has been told,
-// or has failed; or where too many are telling it, and it is told with what is undelivered.
-func (s *Site) tellStore(effect store.Effect, tags ...string) <-chan struct{} {
-	s.table.Invalidate(effect, invalidation.InFlight, tags...)
-	asked, told := s.table.Clock(), make(chan struct{})
-	select {
-	case s.second.tellers <- struct{}{}:
-	default:
-		s.table.Nack(tags)
-		close(told)
-		return told
-	}
-	r := &s.runs
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.behind++
-	go func() {
-		defer func() {
-			<-s.second.tellers
-			close(told)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.behind--
-			r.rest()
-		}()
-		if v, err := s.second.Invalidate(context.Background(), effect, tags...); err == nil {
-			s.table.Ack(effect, v, asked, tags...)
-		} else {
-			s.table.Nack(tags)
-		}
-	}()
-	return told
-}
-
-// maxTellers is how many calls to the Store at a time are on behalf of visitors: who
-// purges has the rest.
-const maxTellers = 32
 
 // A change is a path whose pages a visitor's successful request has changed.
 type change struct {
@@ -422,11 +370,11 @@ func (s *Site) changed(c *change, known bool) bool {
 		}
 	}
 	switch {
-	case here && (s.second == nil || !known):
+	case here && (s.backing == nil || !known):
 		s.table.Invalidate(c.effect, invalidation.Delivered, tag)
-	case known && (here || c.elsewhere && s.second.strangers.take(time.Now())):
+	case known && (here || c.elsewhere && s.backing.AllowUnknown()):
 		select {
-		case <-s.tellStore(c.effect, tag):
+		case <-s.backing.Announce(c.effect, tag):
 		case <-time.After(maxTellTime):
 		}
 	default:
@@ -542,38 +490,11 @@ const maxTellTime = 100 * time.Millisecond
 // mayBeElsewhere reports whether the page that r would change, at a path by
 // pagekey.CleanPath, may be stored where this instance does not know of it.
 func (s *Site) mayBeElsewhere(r *http.Request, path string) bool {
-	if s.second == nil {
+	if s.backing == nil {
 		return false
 	}
 	rt := s.routeOf(r, path)
 	return rt.Bypass == nil || !s.bypasses(pageRequest{key: s.key(r, path, rt), route: rt})
-}
-
-// A bucket bounds how often something may happen: a number of times at once, and
-// then so many times a second.
-type bucket struct {
-	mu   sync.Mutex
-	left float64
-	last time.Time
-}
-
-// What strangers may have the Store forget for pages that this instance does not
-// know: who is successful in posting to more of them than that has a flood in mind.
-const (
-	strangersAtOnce = 1000
-	strangersRate   = 10
-)
-
-func (b *bucket) take(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.left = min(strangersAtOnce, b.left+strangersRate*now.Sub(b.last).Seconds())
-	b.last = now
-	if b.left < 1 {
-		return false
-	}
-	b.left--
-	return true
 }
 
 // concern reports whether one of the runs is of a page at the canonical path.

@@ -1,0 +1,137 @@
+package backing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/store"
+)
+
+// Invalidate has an effect on all that is older and has one of the tags, here and in
+// every instance. An error says that the Store does not know of it; then it holds
+// here, and the Store is told when it answers again.
+func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
+	table := s.c.Table
+	asked := table.Now()
+	v, err := s.guard.Invalidate(ctx, effect, tags...)
+	if err == nil && v <= asked.Version {
+		err = errors.New("its versions have gone back")
+	}
+	if err != nil {
+		if !table.Invalidate(effect, invalidation.Pending, tags...) {
+			err = fmt.Errorf("%w; and the outbox is full, so that it will not be told later", err)
+		}
+		return fmt.Errorf("isr: the Store, and with it other instances and the next start, may not know of it: %w", err)
+	}
+	table.Invalidate(effect, invalidation.Delivered, tags...) // here it holds whatever the Store makes of it
+	table.Ack(effect, v, asked.Clock, tags...)
+	return nil
+}
+
+// maxAnnouncing is how many calls to the Store at a time are on behalf of visitors:
+// who purges has the rest.
+const maxAnnouncing = 32
+
+// Announce is Invalidate for those who cannot wait for the Store, or not for long: it
+// holds here at once. The channel is closed when the Store has been told, or has
+// failed; or where too many are telling it, and it is told with the rest of the outbox.
+func (s *Store) Announce(effect store.Effect, tags ...string) <-chan struct{} {
+	table := s.c.Table
+	table.Invalidate(effect, invalidation.InFlight, tags...)
+	asked, announced := table.Clock(), make(chan struct{})
+	select {
+	case s.announcing <- struct{}{}:
+	default:
+		table.Nack(tags)
+		close(announced)
+		return announced
+	}
+	s.Behind(func() {
+		defer close(announced)
+		defer func() { <-s.announcing }()
+		if v, err := s.guard.Invalidate(context.Background(), effect, tags...); err == nil {
+			table.Ack(effect, v, asked, tags...)
+		} else {
+			table.Nack(tags)
+		}
+	})
+	return announced
+}
+
+// Behind calls f, which writes to the Store, while nobody waits for it but Wait.
+func (s *Store) Behind(f func()) {
+	s.pending.add(1)
+	go func() {
+		defer s.pending.add(-1)
+		f()
+	}()
+}
+
+// pending counts what is under way. Unlike a sync.WaitGroup it may be waited for
+// while more is added.
+type pending struct {
+	mu   sync.Mutex // guards what follows
+	n    int
+	idle chan struct{} // closed when n is zero; nil where nobody waits
+}
+
+func (p *pending) add(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.n += n; p.n == 0 && p.idle != nil {
+		close(p.idle)
+		p.idle = nil
+	}
+}
+
+func (p *pending) wait(ctx context.Context) error {
+	p.mu.Lock()
+	if p.n == 0 {
+		p.mu.Unlock()
+		return nil
+	}
+	if p.idle == nil {
+		p.idle = make(chan struct{})
+	}
+	idle := p.idle
+	p.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// AllowUnknown reports whether the Store may be told of one more change to pages that
+// this instance does not know. It bounds how many purges of unknown pages
+// unauthenticated requests can cause.
+func (s *Store) AllowUnknown() bool { return s.unknown.allow(time.Now()) }
+
+const (
+	unknownAtOnce    = 1000
+	unknownPerSecond = 10
+)
+
+// An unknownLimiter is a token bucket.
+type unknownLimiter struct {
+	mu     sync.Mutex // guards what follows
+	tokens float64
+	last   time.Time
+}
+
+func (l *unknownLimiter) allow(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tokens = min(unknownAtOnce, l.tokens+unknownPerSecond*now.Sub(l.last).Seconds())
+	l.last = now
+	if l.tokens < 1 {
+		return false
+	}
+	l.tokens--
+	return true
+}
