@@ -1,14 +1,14 @@
 package isr_test
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,8 +16,253 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/isr-go/isr"
-	"github.com/isr-go/isr/store/memory"
 )
+
+// failures are the ways in which a generation fails, and what a visitor gets who
+// has waited for one, with nothing else to show.
+var failures = map[string]struct {
+	serve  func(http.ResponseWriter, *http.Request)
+	status int // zero: it is no response
+	body   string
+	panics any
+	err    string
+}{
+	"500": {
+		serve:  func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no database", 500) },
+		status: 500, body: "no database\n", err: "the handler answered 500 Internal Server Error",
+	},
+	"429": {
+		serve:  func(w http.ResponseWriter, r *http.Request) { http.Error(w, "slow down", http.StatusTooManyRequests) },
+		status: 429, body: "slow down\n", err: "the handler answered 429 Too Many Requests",
+	},
+	"503 marked cacheable": {
+		serve: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "public, max-age=600")
+			w.Header().Set("Set-Cookie", "session=of-nobody")
+			w.WriteHeader(503)
+		},
+		status: 503, err: "the handler answered 503 Service Unavailable",
+	},
+	"panic": {
+		serve:  func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "half a pa"); panic("no database") },
+		panics: "no database", err: "the handler panicked: no database",
+	},
+	"abort": {
+		serve:  func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
+		panics: http.ErrAbortHandler, err: http.ErrAbortHandler.Error(),
+	},
+	"Goexit": {
+		serve: func(w http.ResponseWriter, r *http.Request) { runtime.Goexit() },
+		err:   "the handler called runtime.Goexit",
+	},
+	"deadline": {
+		serve:  func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done(); io.WriteString(w, "too late") },
+		status: 504, body: "Gateway Timeout\n", err: "the handler did not finish within Route.Timeout",
+	},
+	"deadline ignored": {
+		serve:  func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Hour); io.WriteString(w, "too late") },
+		status: 504, body: "Gateway Timeout\n", err: "the handler did not finish within Route.Timeout",
+	},
+	"short body": {
+		serve: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			io.WriteString(w, "half a pa")
+		},
+		status: 502, body: "Bad Gateway\n", err: "the handler wrote fewer bytes than its Content-Length",
+	},
+	"long body": {
+		serve: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			io.WriteString(w, "page")
+			if _, err := io.WriteString(w, " and more"); !errors.Is(err, http.ErrContentLength) {
+				panic(fmt.Sprint("wrote too much without an error: ", err))
+			}
+		},
+		status: 502, body: "Bad Gateway\n", err: "the handler wrote more bytes than its Content-Length",
+	},
+	"an error too large to keep": {
+		serve: func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(500)
+			io.WriteString(w, strings.Repeat("x", 5000))
+		},
+		status: 500, body: "Internal Server Error\n", err: "the handler answered 500 Internal Server Error",
+	},
+}
+
+// A failed regeneration never replaces a page: the old one stays up, its age
+// goes on, nobody waits, and after a pause the next visit tries again.
+func TestFailedRegeneration(t *testing.T) {
+	for name, failure := range failures {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				healthy := true
+				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if healthy {
+						fmt.Fprint(w, "page ", n)
+						return
+					}
+					failure.serve(w, r)
+				}}
+				site := isr.Wrap(c, isr.Options{
+					MaxPageBytes: 4000,
+					Default:      isr.Route{TTL: 10 * time.Second, StaleWhileRevalidate: 20 * time.Second, StaleIfError: time.Hour, Timeout: time.Second},
+				})
+				settle := func() { time.Sleep(time.Second); synctest.Wait() } // what hangs comes to its deadline
+				walk(t, site, c, "/", step{0, 0, "page 1", "isr; fwd=uri-miss; stored", "0", 1})
+				healthy = false
+				walk(t, site, c, "/", step{10 * time.Second, 0, "page 1", "isr; hit; ttl=0; detail=stale", "10", 2})
+				settle()
+				p := pages(site)["/"]
+				if p.Failures != 1 || p.Err == nil || p.Err.Error() != failure.err || p.State != isr.Stale {
+					t.Errorf("state %v, %d failures, err %v; want stale, 1, %v", p.State, p.Failures, p.Err, failure.err)
+				}
+				walk(t, site, c, "/", step{0, 0, "page 1", "isr; hit; ttl=-1; detail=stale", "11", 3})
+				// Expired: the last attempt has failed, so nobody waits for the next one.
+				walk(t, site, c, "/", step{20 * time.Second, 0, "page 1", "isr; hit; ttl=-21; detail=stale", "31", 4})
+				settle()
+				walk(t, site, c, "/", step{0, 0, "page 1", "isr; hit; ttl=-22; detail=stale", "32", 4}) // a pause of two seconds
+				healthy = true
+				walk(t, site, c, "/",
+					step{2 * time.Second, 0, "page 1", "isr; hit; ttl=-24; detail=stale", "34", 5},
+					step{0, 0, "page 5", "isr; hit; ttl=10", "0", 5})
+				if p := pages(site)["/"]; p.Failures != 0 || p.Err != nil {
+					t.Errorf("%d failures, err %v after a success", p.Failures, p.Err)
+				}
+				time.Sleep(time.Hour) // for the handlers that ignore their context
+			})
+		})
+	}
+}
+
+// Whoever waits for an expired page gets the old one if the new one fails, for
+// as long as StaleIfError allows.
+func TestStaleIfError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		healthy := true
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if !healthy {
+				w.WriteHeader(500)
+			}
+			fmt.Fprint(w, "page ", n)
+		}}
+		walkThrough := func(route isr.Route, steps ...step) {
+			t.Helper()
+			c.calls.Store(0)
+			healthy = true
+			site := isr.Wrap(c, isr.Options{Default: route})
+			walk(t, site, c, "/", steps[0])
+			healthy = false
+			walk(t, site, c, "/", steps[1:]...)
+		}
+		first := step{0, 0, "page 1", "isr; fwd=uri-miss; stored", "0", 1}
+		walkThrough(isr.Route{TTL: 10 * time.Second, StaleWhileRevalidate: -1, StaleIfError: 20 * time.Second},
+			first,
+			step{10 * time.Second, 0, "page 1", "isr; fwd=stale; fwd-status=500; detail=stale-if-error", "10", 2},
+			step{19 * time.Second, 0, "page 1", "isr; hit; ttl=-19; detail=stale", "29", 3},
+			// Failures extend no bound.
+			step{time.Second, 500, "page 4", "isr; fwd=stale; fwd-status=500", "", 4})
+		walkThrough(isr.Route{TTL: 10 * time.Second, StaleWhileRevalidate: -1, StaleIfError: -1},
+			first,
+			step{10 * time.Second, 500, "page 2", "isr; fwd=stale; fwd-status=500", "", 2})
+	})
+}
+
+// Where there is nothing to show, those who waited get the handler's own error,
+// nothing is stored, and the next visit tries again.
+func TestFirstGenerationFails(t *testing.T) {
+	for name, failure := range failures {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					time.Sleep(time.Millisecond) // so that they all wait for it
+					failure.serve(w, r)
+				}}
+				site := isr.Wrap(c, isr.Options{MaxPageBytes: 4000, Default: isr.Route{Timeout: time.Second}})
+				for visit := range int64(2) {
+					var all sync.WaitGroup
+					for range 3 {
+						all.Add(1)
+						go func() {
+							defer all.Done() // a Goexit ends the goroutine
+							var res *http.Response
+							exited := true
+							defer func() {
+								if failure.err == "the handler called runtime.Goexit" && !exited {
+									t.Error("Goexit did not reach a visitor who waited")
+								}
+							}()
+							v := recovered(func() { res = get(site, "/") })
+							exited = false
+							if v != failure.panics {
+								t.Errorf("panic %v, want %v", v, failure.panics)
+							}
+							if failure.status == 0 {
+								return
+							}
+							if res.StatusCode != failure.status || res.Header.Get("Cache-Control") != "no-store" || res.Header["Set-Cookie"] != nil {
+								t.Errorf("got %d %v, want %d with no-store and no cookie", res.StatusCode, res.Header, failure.status)
+							}
+							if got := read(res); got != failure.body {
+								t.Errorf("body %q, want %q", got, failure.body)
+							}
+						}()
+					}
+					all.Wait()
+					if got := c.calls.Load(); got != visit+1 {
+						t.Errorf("%d runs after %d rounds of visits", got, visit+1)
+					}
+				}
+				if n := len(pages(site)); n != 0 {
+					t.Errorf("%d pages stored", n)
+				}
+				time.Sleep(time.Hour) // for the handlers that ignore their context
+			})
+		})
+	}
+}
+
+// An error that is too large for the cache is an error all the same: it does not
+// cost the last good page.
+func TestLargeError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		healthy := true
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if !healthy {
+				w.Header().Set("Content-Length", "6000")
+				w.WriteHeader(500)
+				for range 6 {
+					io.WriteString(w, strings.Repeat("x", 1000))
+				}
+				return
+			}
+			fmt.Fprint(w, "page ", n)
+		}}
+		site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Default: isr.Route{TTL: time.Second}})
+		get(site, "/")
+		healthy = false
+		for range 3 {
+			time.Sleep(time.Second)
+			if got := body(site, "/"); got != "page 1" {
+				t.Errorf("got %.20q", got)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
+// What outer middleware varies on stands beside a failure, too.
+func TestFailureKeepsVary(t *testing.T) {
+	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		w.WriteHeader(500)
+	}), isr.Options{Default: isr.Route{Vary: []string{"Accept"}}})
+	w := httptest.NewRecorder()
+	w.Header().Set("Vary", "Origin")
+	site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if got := w.Result().Header["Vary"]; !cmp.Equal(got, []string{"Origin", "Accept"}) {
+		t.Errorf("Vary %q", got)
+	}
+}
 
 // recovers is a recovery middleware as it stands in many sites: inside.
 func recovers(w http.ResponseWriter, f func()) {
@@ -88,211 +333,6 @@ func TestHalfAPage(t *testing.T) {
 	}
 }
 
-// What becomes of a stored page by what is answered when it is to be renewed.
-func TestWhatTakesAPageAway(t *testing.T) {
-	const (
-		stays    = "stays"     // and is shown
-		standby  = "stands by" // visitors get their own answers; the page is shown where those are failures
-		gone     = "gone"      // and never shown again
-		replaced = "replaced"
-	)
-	type answer = func(w http.ResponseWriter)
-	status := func(n int) answer { return func(w http.ResponseWriter) { w.WriteHeader(n); io.WriteString(w, "new") } }
-	header := func(name, value string) answer {
-		return func(w http.ResponseWriter) { w.Header().Set(name, value); io.WriteString(w, "new") }
-	}
-	for name, test := range map[string]struct {
-		answer answer
-		want   string
-	}{
-		"200": {status(200), replaced}, "404": {status(404), replaced}, "410": {status(410), replaced}, "301": {status(301), replaced},
-		"500": {status(500), stays}, "503": {status(503), stays}, "429": {status(429), stays}, "408": {status(408), stays}, "425": {status(425), stays},
-		"Route.Failure": {header("X-Failure", "yes"), stays},
-		"panic":         {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, stays},
-		"short":         {header("Content-Length", "9"), stays},
-		"no-store":      {header("Cache-Control", "no-store"), standby},
-		"no-cache":      {header("Cache-Control", "no-cache"), standby},
-		"Vary: *":       {header("Vary", "*"), standby},
-		"Vary: Origin":  {header("Vary", "Origin"), standby},
-		"event stream":  {header("Content-Type", "text/event-stream"), standby},
-		"400":           {status(400), standby}, "206": {status(206), standby},
-		"too large": {func(w http.ResponseWriter) { io.WriteString(w, strings.Repeat("new", 1000)) }, standby},
-		"private":   {header("Cache-Control", "private"), gone}, "no-store, private": {header("Cache-Control", "no-store, private"), gone},
-		"Set-Cookie": {header("Set-Cookie", "a=b"), gone},
-		"401":        {status(401), gone}, "402": {status(402), gone}, "403": {status(403), gone}, "451": {status(451), gone},
-		"302": {status(302), gone}, "307": {status(307), gone},
-		"303, no-store": {func(w http.ResponseWriter) {
-			w.Header().Set("Cache-Control", "no-store")
-			w.WriteHeader(303)
-		}, gone},
-	} {
-		for how, rt := range map[string]isr.Route{"behind": {}, "waiting": {StaleWhileRevalidate: -1}} {
-			t.Run(name+", "+how, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					serve := func(w http.ResponseWriter) { io.WriteString(w, "good") }
-					c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { serve(w) }}
-					rt.TTL, rt.NotFoundTTL = 10*time.Second, 10*time.Second
-					rt.Failure = func(status int, h http.Header) bool { return h.Get("X-Failure") != "" }
-					site := isr.Wrap(c, isr.Options{Default: rt, MaxPageBytes: 1000})
-					get(site, "/")
-					time.Sleep(10 * time.Second)
-					serve = test.answer
-					recovered(func() { get(site, "/") })
-					synctest.Wait()
-
-					shown := body(site, "/")
-					synctest.Wait()
-					serve = func(w http.ResponseWriter) { http.Error(w, "down", http.StatusServiceUnavailable) }
-					outage := get(site, "/")
-					synctest.Wait()
-					got := replaced
-					switch now := read(outage); {
-					case shown == "good":
-						got = stays
-					case now == "good" && outage.StatusCode == 200:
-						got = standby
-					case outage.StatusCode == 503:
-						got = gone
-					}
-					if got != test.want {
-						t.Errorf("%s, want %s: shown %.10q, in an outage %d %s", got, test.want, shown, outage.StatusCode, outage.Header.Get("Cache-Status"))
-					}
-					if test.want != standby {
-						return
-					}
-					if err := site.Purge(t.Context(), "http://example.com/"); err != nil {
-						t.Fatal(err)
-					}
-					if got := get(site, "/").StatusCode; got != 503 {
-						t.Errorf("%d after a purge", got)
-					}
-				})
-			})
-		}
-	}
-}
-
-// A page that stands by is listed with the reason, is shown where the visitor's own
-// request fails in whatever way, and is a page again when the handler says so.
-func TestStandsBy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		mode := ""
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			switch mode {
-			case "no-store":
-				w.Header().Set("Cache-Control", "no-store")
-			case "down":
-				w.Header().Set("X-Debug", "stack")
-				w.WriteHeader(503)
-			case "says so without a word":
-				w.Header().Set("X-Failure", "yes")
-				return
-			case "panics":
-				panic("no database")
-			case "breaks":
-				fmt.Fprint(w, "half a page")
-				panic(http.ErrAbortHandler)
-			case "flushes":
-				w.Header().Set("Cache-Control", "no-store")
-				http.NewResponseController(w).Flush()
-			}
-			fmt.Fprint(w, "page ", n)
-		}}
-		failure := func(status int, h http.Header) bool { return status == 200 && h.Get("X-Failure") != "" }
-		site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Default: isr.Route{TTL: 5 * time.Second, Failure: failure}})
-		get(site, "/")
-		mode = "no-store"
-		time.Sleep(5 * time.Second)
-		get(site, "/")
-		synctest.Wait()
-		if p := pages(site)["/"]; p.State != isr.Uncacheable || p.NotStored != "is no-store by its Cache-Control" || p.Status != 200 {
-			t.Errorf("%v %q %d", p.State, p.NotStored, p.Status)
-		}
-		res := get(site, "/")
-		if got := read(res); got != "page 3" || res.Header.Get("Cache-Status") != "isr; fwd=bypass; detail=uncacheable" {
-			t.Errorf("%q %v", got, res.Header)
-		}
-		for _, mode = range []string{"down", "panics", "says so without a word"} {
-			res := get(site, "/")
-			if got := read(res); got != "page 1" || res.StatusCode != 200 || res.Header.Get("X-Debug") != "" ||
-				!strings.HasSuffix(res.Header.Get("Cache-Status"), "detail=stale-if-error") {
-				t.Errorf("%s: %q %d %v", mode, got, res.StatusCode, res.Header)
-			}
-		}
-		mode = "breaks"
-		if recovered(func() { get(site, "/") }) != http.ErrAbortHandler {
-			t.Error("what breaks off in the middle of an answer passes for all of it")
-		}
-		mode = "flushes"
-		if got := body(site, "/"); got != "page 8" {
-			t.Errorf("%q", got)
-		}
-		mode = "down"
-		time.Sleep(10 * time.Second) // the mark has had its time
-		if res := get(site, "/"); read(res) != "page 1" || res.StatusCode != 200 {
-			t.Errorf("%d %v", res.StatusCode, res.Header)
-		}
-		mode = ""
-		if err := site.Revalidate(t.Context(), "/"); err != nil {
-			t.Fatal(err)
-		}
-		if res := get(site, "/"); res.Header.Get("Cache-Status") != "isr; hit; ttl=5" {
-			t.Errorf("%v", res.Header)
-		}
-	})
-}
-
-// While the last good page stands by, the handler finds what the visitor's writer can
-// do, and hints are no failure.
-func TestAbilitiesWhileAPageStandsBy(t *testing.T) {
-	for name, serve := range map[string]func(w http.ResponseWriter){
-		"CloseNotify": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Type", "text/event-stream")
-			w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
-			fmt.Fprint(w, "answer")
-		},
-		"Hijack": func(w http.ResponseWriter) {
-			conn, _, err := w.(http.Hijacker).Hijack()
-			if err != nil {
-				http.Error(w, "no connection", 500)
-				return
-			}
-			defer conn.Close()
-			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")
-		},
-		"hints": func(w http.ResponseWriter) {
-			w.Header().Set("Cache-Control", "no-store")
-			w.WriteHeader(103)
-			fmt.Fprint(w, "answer")
-		},
-	} {
-		good := true
-		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if good {
-				fmt.Fprint(w, "page")
-			} else {
-				serve(w)
-			}
-		}), isr.Options{Origin: "https://example.com", Default: isr.Route{Failure: func(status int, h http.Header) bool { return status != 200 }}})
-		server := httptest.NewServer(site)
-		defer server.Close()
-		for _, want := range []string{"page", "answer"} {
-			res, err := http.Get(server.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := read(res); got != want {
-				t.Errorf("%s: got %q, want %q", name, got, want)
-			}
-			res.Body.Close()
-			good = false
-			if err := site.Revalidate(t.Context(), "/"); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	}
-}
-
 // A Route.Failure that panics is as a handler that does: the last good page stays up,
 // and the next visitor is not kept waiting.
 func TestFailureThatPanics(t *testing.T) {
@@ -324,204 +364,5 @@ func TestFailureThatPanics(t *testing.T) {
 		if got := get(site, "/more").StatusCode; got != 200 || time.Since(begin) > 0 {
 			t.Errorf("%d after %v", got, time.Since(begin))
 		}
-	})
-}
-
-// After the second failure in a row a page is left alone for a while: a second, twice
-// that, and so on up to thirty.
-func TestPauseBetweenAttempts(t *testing.T) {
-	for name, test := range map[string]struct {
-		retryAfter string
-		want       []time.Duration // of the attempts, in ms since the page has turned stale
-	}{
-		"none":       {"", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
-		"120":        {"120", []time.Duration{0, 10}},
-		"3":          {"3", []time.Duration{0, 10, 3010, 6010, 10010, 18010, 34010, 64010, 94010}},
-		"no number":  {"soon", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
-		"no date":    {"Saturday, 01-Jan-00 00:00:40 PST", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
-		"an instant": {"Sat, 01 Jan 2000 00:00:40 GMT", []time.Duration{0, 10, 30000, 32000, 36000, 44000, 60000, 90000}},
-	} {
-		t.Run("Retry-After "+name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var log strings.Builder
-				healthy, begin := true, time.Time{}
-				var attempts []time.Duration
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-					if healthy {
-						io.WriteString(w, "page")
-						return
-					}
-					attempts = append(attempts, time.Since(begin)/time.Millisecond)
-					if test.retryAfter != "" {
-						w.Header().Set("Retry-After", test.retryAfter)
-					}
-					http.Error(w, "down", http.StatusServiceUnavailable)
-				}}
-				site := isr.Wrap(c, isr.Options{
-					Default: isr.Route{TTL: 10 * time.Second},
-					Logger:  slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
-				})
-				get(site, "/")
-				time.Sleep(10 * time.Second)
-				healthy, begin = false, time.Now()
-				for time.Since(begin) < 95*time.Second {
-					if res := get(site, "/"); res.StatusCode != 200 {
-						t.Fatalf("%d after %v", res.StatusCode, time.Since(begin))
-					}
-					synctest.Wait()
-					time.Sleep(10 * time.Millisecond)
-				}
-				if diff := cmp.Diff(test.want, attempts); diff != "" {
-					t.Errorf("attempts (-want +got):\n%s", diff)
-				}
-				if n := strings.Count(log.String(), "\n"); n != len(attempts) {
-					t.Errorf("%d lines in the log for %d attempts", n, len(attempts))
-				}
-			})
-		})
-	}
-}
-
-// What ends a pause, and what does not ask.
-func TestPauseEnds(t *testing.T) {
-	for name, test := range map[string]struct {
-		route isr.Route
-		then  func(ctx context.Context, site *isr.Site)
-		want  int64 // runs
-	}{
-		"not by a visit": {isr.Route{}, func(context.Context, *isr.Site) {}, 0},
-		"RevalidateTag":  {isr.Route{}, func(ctx context.Context, s *isr.Site) { s.RevalidateTag(ctx, "t") }, 1},
-		"Revalidate":     {isr.Route{}, func(ctx context.Context, s *isr.Site) { s.Revalidate(ctx, "/") }, 1},
-		"Prerender": {isr.Route{}, func(ctx context.Context, s *isr.Site) {
-			for range s.Prerender(ctx, slices.Values([]string{"/"})) {
-			}
-		}, 1},
-		"when nothing may be shown": {isr.Route{StaleWhileRevalidate: 100 * time.Second, StaleIfError: 100 * time.Second},
-			func(context.Context, *isr.Site) { time.Sleep(101 * time.Second) }, 1},
-		"after five minutes": {isr.Route{}, func(context.Context, *isr.Site) { time.Sleep(5*time.Minute + 1) }, 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				healthy := true
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-					if !healthy {
-						w.Header().Set("Retry-After", "86400")
-						w.WriteHeader(503)
-					}
-				}}
-				test.route.TTL, test.route.Tags = 10*time.Second, []string{"t"}
-				site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Default: test.route})
-				get(site, "/")
-				healthy = false
-				time.Sleep(10 * time.Second)
-				for range 2 {
-					get(site, "/")
-					synctest.Wait()
-				}
-				before := c.calls.Load()
-				test.then(t.Context(), site)
-				get(site, "/")
-				synctest.Wait()
-				if got := c.calls.Load() - before; got != test.want {
-					t.Errorf("%d attempts, want %d", got, test.want)
-				}
-			})
-		})
-	}
-}
-
-// With Patience a visitor who waits for a new page gets the old one after a while.
-func TestPatience(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		hangs := false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			if hangs {
-				time.Sleep(20 * time.Second)
-			}
-			fmt.Fprint(w, "page ", n)
-		}}
-		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Default: isr.Route{TTL: time.Hour, Patience: 2 * time.Second}})
-		get(site, "/")
-		hangs = true
-		go site.Revalidate(t.Context(), "/")
-		synctest.Wait()
-		begin := time.Now()
-		res := get(site, "/")
-		if got := read(res); got != "page 1" || time.Since(begin) != 2*time.Second {
-			t.Errorf("got %q after %v", got, time.Since(begin))
-		}
-		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=stale; detail=patience" {
-			t.Errorf("Cache-Status %q", got)
-		}
-		if got := body(site, "/new"); got != "page 3" || time.Since(begin) != 22*time.Second {
-			t.Errorf("without an old page: %q after %v", got, time.Since(begin))
-		}
-		if got := body(site, "/"); got != "page 2" {
-			t.Errorf("the run has not gone on: %q", got)
-		}
-		site.Purge(t.Context(), "/")
-		begin = time.Now()
-		if got := body(site, "/"); got != "page 4" || time.Since(begin) != 20*time.Second {
-			t.Errorf("after a purge: %q after %v", got, time.Since(begin))
-		}
-	})
-}
-
-// Prerender renews what the Store has and is stale, once, and ends.
-func TestPrerenderOfStalePages(t *testing.T) {
-	for how, age := range map[string]func(*isr.Site){
-		"by its TTL": func(*isr.Site) { time.Sleep(time.Minute) },
-		"by a tag":   func(s *isr.Site) { s.RevalidateTag(context.Background(), "t") },
-		"expired":    func(s *isr.Site) { do(s, "POST", "/"); time.Sleep(time.Second) },
-	} {
-		t.Run(how, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				in := fleet(t, memory.New(), isr.Options{Origin: "http://example.com", Default: isr.Route{TTL: time.Minute, Tags: []string{"t"}}})
-				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {}}
-				one := in.start(&c)
-				get(one, "/")
-				synctest.Wait()
-				age(one)
-				before := c.calls.Load()
-				for _, site := range []*isr.Site{one, in.start(&c)} {
-					for path, err := range site.Prerender(t.Context(), slices.Values([]string{"/"})) {
-						if err != nil {
-							t.Error(path, err)
-						}
-					}
-					synctest.Wait()
-				}
-				if got := c.calls.Load() - before; got != 1 {
-					t.Errorf("%d runs, want 1", got)
-				}
-			})
-		})
-	}
-}
-
-// Who asks for a page that the Store has, while an editor has it made anew, gets the
-// stale one at once.
-func TestStaleFromTheStoreWhileItIsRenewed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		in := fleet(t, memory.New(), isr.Options{Origin: "http://example.com", Default: isr.Route{TTL: time.Minute}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			if n > 1 {
-				time.Sleep(10 * time.Second)
-			}
-			fmt.Fprint(w, "page ", n)
-		}}
-		get(in.start(&c), "/")
-		time.Sleep(time.Minute)
-		two := in.start(&c)
-		go func() {
-			for range two.Prerender(t.Context(), slices.Values([]string{"/"})) {
-			}
-		}()
-		synctest.Wait()
-		begin := time.Now()
-		if got := body(two, "/"); got != "page 1" || time.Since(begin) != 0 {
-			t.Errorf("%q after %v", got, time.Since(begin))
-		}
-		time.Sleep(10 * time.Second)
 	})
 }

@@ -3,10 +3,12 @@ package isr_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -300,4 +302,96 @@ func TestScan(t *testing.T) {
 			t.Errorf("%s: Cache-Status %q after %d generations, want a hit after 11", r.URL, got, generations[r.URL.Path])
 		}
 	}
+}
+
+// A page that needs more than the room of the newcomers finds it all the same.
+func TestLargeNewcomer(t *testing.T) {
+	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "image/png")
+		io.WriteString(w, strings.Repeat("x", 8_000))
+	}), isr.Options{MaxBytes: 40_000})
+	for i := range 3 {
+		for range 2 {
+			get(site, fmt.Sprint("/hot/", i))
+		}
+	}
+	for range 2 {
+		get(site, "/new/1")
+		get(site, "/new/2")
+	}
+	if got := get(site, "/new/2").Header.Get("Cache-Status"); got != "isr; hit" {
+		t.Errorf("Cache-Status %q", got)
+	}
+}
+
+// A page that does not fit is served and not stored, and says why.
+func TestLargerThanMemory(t *testing.T) {
+	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		io.WriteString(w, strings.Repeat("x", 1800))
+	}}
+	site := isr.Wrap(c, isr.Options{MaxBytes: 2000})
+	for range 2 {
+		if got := body(site, "/"); len(got) != 1800 {
+			t.Errorf("got %d bytes", len(got))
+		}
+	}
+	if got, want := pages(site)["/"].NotStored, "takes more than MaxBytes (2000): raise it, or set Route.Bypass"; got != want {
+		t.Errorf("not stored because it %q, want %q", got, want)
+	}
+}
+
+// Pages that have to go for others are reported.
+func TestEvicted(t *testing.T) {
+	var j journal
+	site := isr.Wrap(new(cms), isr.Options{MaxBytes: 10_000, Observe: j.observe})
+	for i := range 100 {
+		get(site, fmt.Sprint("/", i))
+	}
+	events, _ := j.taken()
+	if !slices.Contains(events, "evicted /0  200 0s <nil>") {
+		t.Errorf("no event for the first page: %q", events)
+	}
+	// What is noted of a failure counts like a page.
+	fails := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }), isr.Options{
+		MaxBytes: 10_000, Default: isr.Route{Placeholder: http.NotFoundHandler()},
+	})
+	for i := range 100 {
+		get(fails, fmt.Sprint("/", i), "User-Agent", "Googlebot")
+	}
+	if st := fails.Stats(); st.Evicted+uint64(st.Pages) != 100 {
+		t.Errorf("%+v", st)
+	}
+	st := site.Stats()
+	if st.Evicted+uint64(st.Pages) != 100 || st.Bytes > 10_000 || st.Pages == 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A page that is renewed stays where it is among the others, with its count of
+// visits; and one that was asked for by its name counts as asked for again.
+func TestRenewedAndNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(new(cms), isr.Options{MaxBytes: 100_000, Origin: "http://example.com", Default: isr.Route{Tags: []string{"t"}}})
+		get(site, "/hot")
+		get(site, "/hot")
+		for _, err := range site.Prerender(t.Context(), slices.Values([]string{"/named"})) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		site.RevalidateTag(t.Context(), "t")
+		get(site, "/hot")
+		synctest.Wait()
+		if got := pages(site)["/hot"]; got.Hits != 2 || got.State != isr.Fresh {
+			t.Errorf("%v, %d hits after it was renewed, want 2", got.State, got.Hits)
+		}
+		for i := range 1000 {
+			get(site, fmt.Sprint("/once/", i))
+		}
+		for target, want := range map[string]string{"/hot": "isr; hit", "/named": "isr; hit; ttl=0; detail=stale"} {
+			if got := get(site, target).Header.Get("Cache-Status"); got != want {
+				t.Errorf("%s: %q, want %q", target, got, want)
+			}
+		}
+	})
 }

@@ -1,13 +1,11 @@
 package isr_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -20,50 +18,6 @@ import (
 
 	"github.com/isr-go/isr"
 )
-
-// A journal collects events and log lines.
-type journal struct {
-	mu     sync.Mutex
-	events []string
-	log    bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.log.Write(b)
-}
-
-func (j *journal) observe(e isr.Event) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if e.Path != "" && e.Tag != "" {
-		j.events = append(j.events, "both a path and a tag")
-	}
-	j.events = append(j.events, fmt.Sprintf("%v %s %s %d %v %v", e.Kind, e.Path+e.Tag, e.Route, e.Status, e.Duration, e.Err))
-}
-
-// taken returns what was collected, and forgets it.
-func (j *journal) taken() (events []string, log string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	events, log = j.events, j.log.String()
-	j.events = nil
-	j.log.Reset()
-	return events, log
-}
-
-func (j *journal) logger(level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{
-		Level: level,
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey || a.Key == "stack" {
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))
-}
 
 // One event and one line for each outcome.
 func TestObserve(t *testing.T) {
@@ -206,107 +160,6 @@ func TestWarnings(t *testing.T) {
 	})
 }
 
-func TestPages(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		fails := false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-			time.Sleep(time.Second)
-			h := w.Header()
-			h.Set("Content-Type", "text/plain")
-			h.Set("Etag", `"v1"`)
-			h.Set("Cache-Tag", "a, b,blog, a")
-			if r.URL.Path == "/private" {
-				h.Set("Cache-Control", "private")
-			}
-			if fails {
-				w.WriteHeader(503)
-			}
-			io.WriteString(w, "page")
-		}}
-		site := isr.Wrap(c, isr.Options{Routes: map[string]isr.Route{
-			"/blog/{id}": {TTL: 10 * time.Second, Tags: []string{"blog"}, Vary: []string{"Accept-Language"}, StaleWhileRevalidate: -1},
-		}})
-		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
-		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
-		get(site, "/private")
-		fails = true
-		time.Sleep(9 * time.Second)
-		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
-
-		got := slices.Collect(site.Pages())
-		want := []isr.Page{
-			{
-				Scheme: "http", Host: "example.com", Path: "/blog/1", Query: "a=1&b=2", Route: "/blog/{id}",
-				Varied: http.Header{"Accept-Language": {"de"}},
-				Header: http.Header{
-					"Content-Type": {"text/plain"}, "Content-Length": {"4"}, "Etag": {`"v1"`}, "Vary": {"Accept-Language"},
-					"Accept-Ranges": {"bytes"}, "Cache-Tag": {"a, b,blog, a"}, "Cache-Control": {"public, max-age=0, s-maxage=10"},
-				},
-				Status: 200, State: isr.Expired, Generated: begin.Add(time.Second), TTL: 10 * time.Second, Duration: time.Second,
-				Tags: []string{"blog", "a", "b"}, ETag: `"v1"`, Hits: 1, Failures: 1,
-			},
-		}
-		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(isr.Page{}, "Size", "Err"), cmpopts.EquateEmpty()); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
-		if p := got[0]; p.Size < 500 || fmt.Sprint(p.Err) != "the handler answered 503 Service Unavailable" {
-			t.Errorf("size %d, err %v", p.Size, p.Err)
-		}
-		if p := pages(site)["/blog/1?a=1&b=2"]; p.Size >= site.Stats().Bytes || site.Stats().Pages != 2 {
-			t.Errorf("a page of %d bytes; %+v", p.Size, site.Stats())
-		}
-		for range site.Pages() {
-			break // may be left early
-		}
-	})
-}
-
-// A hit-for-pass is a page of which one can ask why it is not stored.
-func TestPagesPassMark(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
-		}), isr.Options{})
-		get(site, "/")
-		p := pages(site)["/"]
-		if p.State != isr.Uncacheable || p.NotStored != "sets a cookie: set it in middleware outside of isr, or set Route.Bypass" || p.TTL != 10*time.Second || p.Status != 0 {
-			t.Errorf("%+v", p)
-		}
-		time.Sleep(10 * time.Second)
-		if n := len(pages(site)); n != 0 {
-			t.Errorf("%d pages after its time", n)
-		}
-	})
-}
-
-// Pages that have to go for others are reported.
-func TestEvicted(t *testing.T) {
-	var j journal
-	site := isr.Wrap(new(cms), isr.Options{MaxBytes: 10_000, Observe: j.observe})
-	for i := range 100 {
-		get(site, fmt.Sprint("/", i))
-	}
-	events, _ := j.taken()
-	if !slices.Contains(events, "evicted /0  200 0s <nil>") {
-		t.Errorf("no event for the first page: %q", events)
-	}
-	// What is noted of a failure counts like a page.
-	fails := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }), isr.Options{
-		MaxBytes: 10_000, Default: isr.Route{Placeholder: http.NotFoundHandler()},
-	})
-	for i := range 100 {
-		get(fails, fmt.Sprint("/", i), "User-Agent", "Googlebot")
-	}
-	if st := fails.Stats(); st.Evicted+uint64(st.Pages) != 100 {
-		t.Errorf("%+v", st)
-	}
-	st := site.Stats()
-	if st.Evicted+uint64(st.Pages) != 100 || st.Bytes > 10_000 || st.Pages == 0 {
-		t.Errorf("%+v", st)
-	}
-}
-
 // Events say which page they are about, and what has become of it.
 func TestEventFields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -390,80 +243,91 @@ func TestObservePanics(t *testing.T) {
 	}
 }
 
-// A page that is renewed stays where it is among the others, with its count of
-// visits; and one that was asked for by its name counts as asked for again.
-func TestRenewedAndNamed(t *testing.T) {
+func TestPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		site := isr.Wrap(new(cms), isr.Options{MaxBytes: 100_000, Origin: "http://example.com", Default: isr.Route{Tags: []string{"t"}}})
-		get(site, "/hot")
-		get(site, "/hot")
-		for _, err := range site.Prerender(t.Context(), slices.Values([]string{"/named"})) {
-			if err != nil {
-				t.Fatal(err)
+		begin := time.Now()
+		fails := false
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			h := w.Header()
+			h.Set("Content-Type", "text/plain")
+			h.Set("Etag", `"v1"`)
+			h.Set("Cache-Tag", "a, b,blog, a")
+			if r.URL.Path == "/private" {
+				h.Set("Cache-Control", "private")
 			}
-		}
-		site.RevalidateTag(t.Context(), "t")
-		get(site, "/hot")
-		synctest.Wait()
-		if got := pages(site)["/hot"]; got.Hits != 2 || got.State != isr.Fresh {
-			t.Errorf("%v, %d hits after it was renewed, want 2", got.State, got.Hits)
-		}
-		for i := range 1000 {
-			get(site, fmt.Sprint("/once/", i))
-		}
-		for target, want := range map[string]string{"/hot": "isr; hit", "/named": "isr; hit; ttl=0; detail=stale"} {
-			if got := get(site, target).Header.Get("Cache-Status"); got != want {
-				t.Errorf("%s: %q, want %q", target, got, want)
+			if fails {
+				w.WriteHeader(503)
 			}
+			io.WriteString(w, "page")
+		}}
+		site := isr.Wrap(c, isr.Options{Routes: map[string]isr.Route{
+			"/blog/{id}": {TTL: 10 * time.Second, Tags: []string{"blog"}, Vary: []string{"Accept-Language"}, StaleWhileRevalidate: -1},
+		}})
+		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
+		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
+		get(site, "/private")
+		fails = true
+		time.Sleep(9 * time.Second)
+		get(site, "/blog/1?b=2&a=1", "Accept-Language", "de")
+
+		got := slices.Collect(site.Pages())
+		want := []isr.Page{
+			{
+				Scheme: "http", Host: "example.com", Path: "/blog/1", Query: "a=1&b=2", Route: "/blog/{id}",
+				Varied: http.Header{"Accept-Language": {"de"}},
+				Header: http.Header{
+					"Content-Type": {"text/plain"}, "Content-Length": {"4"}, "Etag": {`"v1"`}, "Vary": {"Accept-Language"},
+					"Accept-Ranges": {"bytes"}, "Cache-Tag": {"a, b,blog, a"}, "Cache-Control": {"public, max-age=0, s-maxage=10"},
+				},
+				Status: 200, State: isr.Expired, Generated: begin.Add(time.Second), TTL: 10 * time.Second, Duration: time.Second,
+				Tags: []string{"blog", "a", "b"}, ETag: `"v1"`, Hits: 1, Failures: 1,
+			},
+		}
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(isr.Page{}, "Size", "Err"), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if p := got[0]; p.Size < 500 || fmt.Sprint(p.Err) != "the handler answered 503 Service Unavailable" {
+			t.Errorf("size %d, err %v", p.Size, p.Err)
+		}
+		if p := pages(site)["/blog/1?a=1&b=2"]; p.Size >= site.Stats().Bytes || site.Stats().Pages != 2 {
+			t.Errorf("a page of %d bytes; %+v", p.Size, site.Stats())
+		}
+		for range site.Pages() {
+			break // may be left early
 		}
 	})
 }
 
-// A page that needs more than the room of the newcomers finds it all the same.
-func TestLargeNewcomer(t *testing.T) {
-	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "image/png")
-		io.WriteString(w, strings.Repeat("x", 8_000))
-	}), isr.Options{MaxBytes: 40_000})
-	for i := range 3 {
-		for range 2 {
-			get(site, fmt.Sprint("/hot/", i))
+// A hit-for-pass is a page of which one can ask why it is not stored.
+func TestPagesPassMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
+		}), isr.Options{})
+		get(site, "/")
+		p := pages(site)["/"]
+		if p.State != isr.Uncacheable || p.NotStored != "sets a cookie: set it in middleware outside of isr, or set Route.Bypass" || p.TTL != 10*time.Second || p.Status != 0 {
+			t.Errorf("%+v", p)
 		}
-	}
-	for range 2 {
-		get(site, "/new/1")
-		get(site, "/new/2")
-	}
-	if got := get(site, "/new/2").Header.Get("Cache-Status"); got != "isr; hit" {
-		t.Errorf("Cache-Status %q", got)
-	}
+		time.Sleep(10 * time.Second)
+		if n := len(pages(site)); n != 0 {
+			t.Errorf("%d pages after its time", n)
+		}
+	})
 }
 
-// A page that does not fit is served and not stored, and says why.
-func TestLargerThanMemory(t *testing.T) {
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-		io.WriteString(w, strings.Repeat("x", 1800))
-	}}
-	site := isr.Wrap(c, isr.Options{MaxBytes: 2000})
-	for range 2 {
-		if got := body(site, "/"); len(got) != 1800 {
-			t.Errorf("got %d bytes", len(got))
+func TestStateString(t *testing.T) {
+	for state, want := range map[isr.State]string{
+		isr.Fresh: "fresh", isr.Stale: "stale", isr.Expired: "expired", isr.Uncacheable: "uncacheable", 42: "State(42)",
+	} {
+		if got := state.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if got, want := pages(site)["/"].NotStored, "takes more than MaxBytes (2000): raise it, or set Route.Bypass"; got != want {
-		t.Errorf("not stored because it %q, want %q", got, want)
-	}
-}
-
-// Requests without a context value, a header or a host do no harm.
-func TestOddRequests(t *testing.T) {
-	site := isr.Wrap(new(cms), isr.Options{})
-	r := httptest.NewRequest("GET", "/", nil)
-	r.Host = ""
-	r.Header = nil
-	w := httptest.NewRecorder()
-	site.ServeHTTP(w, r)
-	if w.Code != 200 {
-		t.Errorf("got %d", w.Code)
+	for kind, want := range map[isr.Kind]string{isr.Hit: "hit", isr.StaleHit: "stale", isr.StoreFailed: "store failed", 42: "Kind(42)"} {
+		if got := kind.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -1,0 +1,197 @@
+package isr_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/memory"
+)
+
+// Of the runs whose visitors have left, MaxRegenerations go on. The others end, do
+// not count as failures, and leave nothing that anyone could join.
+func TestVisitorsWhoLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: 10 * time.Second, obeys: true}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 20, MaxRegenerations: 3})
+		var all sync.WaitGroup
+		for i := range 200 {
+			all.Go(func() { visit(site, fmt.Sprint("/", i), time.Second) })
+		}
+		all.Wait()
+		synctest.Wait()
+		if n := c.now.Load(); n != 3 {
+			t.Errorf("%d runs for nobody, want 3", n)
+		}
+		if n := c.most.Load(); n > 20+3 {
+			t.Errorf("%d runs at a time", n)
+		}
+		begin := time.Now()
+		if res := get(site, "/honest"); res.StatusCode != 200 || time.Since(begin) > 10*time.Second {
+			t.Errorf("%d after %v", res.StatusCode, time.Since(begin))
+		}
+		time.Sleep(time.Minute)
+		if s := site.Stats(); s.Failed != 0 || s.Generating != 0 || s.Pages != 4 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A handler that does not obey its context keeps its slot until it returns: a client
+// that sends requests and takes them back has no more handlers than that.
+func TestVisitorsWhoLeaveAndHandlersThatStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: 10 * time.Second}
+		site := isr.Wrap(c, isr.Options{MaxGenerations: 20, MaxRegenerations: 3})
+		var all sync.WaitGroup
+		for i := range 4000 {
+			all.Go(func() { visit(site, fmt.Sprint("/", i), time.Duration(i)*time.Millisecond) })
+		}
+		all.Wait()
+		time.Sleep(time.Minute)
+		if n := c.most.Load(); n > 20+3 {
+			t.Errorf("%d handlers at a time", n)
+		}
+		begin := time.Now()
+		if res := get(site, "/honest"); res.StatusCode != 200 || time.Since(begin) != 10*time.Second {
+			t.Errorf("%d after %v", res.StatusCode, time.Since(begin))
+		}
+	})
+}
+
+// A renewal goes on when its visitor leaves, and so does what somebody has asked for
+// by its name.
+func TestRenewalsAreNotAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{obeys: true}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 1, Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1}})
+		for i := range 10 {
+			get(site, fmt.Sprint("/", i))
+		}
+		time.Sleep(time.Minute)
+		c.takes = 10 * time.Second
+		for i := range 10 {
+			go visit(site, fmt.Sprint("/", i), time.Second)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		site.Revalidate(ctx, "/named")
+		go visit(site, "/named", time.Second)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for i := range 10 {
+			if got := get(site, fmt.Sprint("/", i)).Header.Get("Cache-Status"); got != "isr; hit; ttl=59" && got != "isr; hit; ttl=60" {
+				t.Errorf("/%d: %s", i, got)
+			}
+		}
+		if got := get(site, "/named").Header.Get("Cache-Status"); got != "isr; hit; ttl=60" && got != "isr; hit; ttl=59" {
+			t.Errorf("/named: %s", got)
+		}
+	})
+}
+
+// Nor does a page inside of another get around the bound of what visitors who have left
+// leave behind.
+func TestPagesInsidePagesOfVisitorsWhoLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var site *isr.Site
+		parts := &crowd{takes: 10 * time.Second, obeys: true}
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			part, ok := strings.CutPrefix(r.URL.Path, "/page")
+			if !ok {
+				parts.ServeHTTP(w, r)
+				return
+			}
+			in := httptest.NewRecorder()
+			site.ServeHTTP(in, httptest.NewRequest("GET", "/part"+part, nil).WithContext(r.Context()))
+			io.Copy(w, in.Body)
+		})
+		site = isr.Wrap(h, isr.Options{MaxGenerations: 2, MaxRegenerations: 1})
+		for i := range 100 {
+			visit(site, fmt.Sprint("/page", i), time.Millisecond)
+			synctest.Wait()
+		}
+		// One page that goes on with its part, and one part whose page was cancelled.
+		if got := parts.now.Load(); got > 2 {
+			t.Errorf("%d parts are made for nobody", got)
+		}
+		time.Sleep(time.Minute)
+		if got := parts.now.Load(); got != 0 || site.Stats().Generating != 0 {
+			t.Errorf("%d parts, %+v", got, site.Stats())
+		}
+	})
+}
+
+// However often a page is asked for anew, there is one run of it, and one behind it.
+func TestOneRunAndOneBehindIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{takes: time.Second}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 4, Default: isr.Route{Tags: []string{"t"}}})
+		get(site, "/hot")
+		c.calls.Store(0)
+		var all sync.WaitGroup
+		begin := time.Now()
+		for i := range 200 {
+			time.Sleep(time.Millisecond)
+			all.Go(func() {
+				var err error
+				switch i % 4 {
+				case 0, 1:
+					err = site.Revalidate(t.Context(), "/hot")
+				case 2:
+					err = site.RevalidateTag(t.Context(), "t")
+				case 3:
+					get(site, "/hot")
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(begin); c.calls.Load() != 2 || c.most.Load() != 1 || took > 3*time.Second {
+			t.Errorf("%d runs, %d at a time, in %v", c.calls.Load(), c.most.Load(), took)
+		}
+	})
+}
+
+// Runs that take each other's place are not remembered with all of their pages,
+// be there no Store or one that is down.
+func TestOustedRunsAreForgotten(t *testing.T) {
+	for name, second := range map[string]store.Store{"no store": nil, "down": memory.New()} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					time.Sleep(3 * time.Second)
+					w.Write(make([]byte, 1<<20))
+				}}
+				in := fleet(t, nil, isr.Options{MaxBytes: 8 << 20, Default: isr.Route{Tags: []string{"all"}}})
+				if second != nil {
+					st := &moody{Store: second}
+					st.feels(down)
+					in.store = st
+				}
+				site := in.start(&c)
+				get(site, "/")
+				before := heap()
+				for range 40 {
+					site.RevalidateTag(t.Context(), "all")
+					get(site, "/")
+					time.Sleep(2 * time.Second)
+				}
+				if grown := heap() - before; grown > 20<<20 {
+					t.Errorf("the heap has grown by %d MB, for %d MB of pages", grown>>20, site.Stats().Bytes>>20)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,372 @@
+package isr_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store"
+)
+
+// do sends a request with headers given as name, value, name, value.
+func do(h http.Handler, method, target string, header ...string) *http.Response {
+	r := httptest.NewRequest(method, target, nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func get(h http.Handler, target string, header ...string) *http.Response {
+	return do(h, http.MethodGet, target, header...)
+}
+
+func body(h http.Handler, target string, header ...string) string {
+	return read(get(h, target, header...))
+}
+
+func read(res *http.Response) string {
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return string(b)
+}
+
+// recovered calls f and returns what it panicked with.
+func recovered(f func()) (v any) {
+	defer func() { v = recover() }()
+	f()
+	return nil
+}
+
+// A cms is a handler that a test holds in its hand. It numbers its answers.
+type cms struct {
+	calls atomic.Int64
+	serve func(w http.ResponseWriter, r *http.Request, n int64)
+}
+
+func (c *cms) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n := c.calls.Add(1)
+	if c.serve != nil {
+		c.serve(w, r, n)
+		return
+	}
+	fmt.Fprintf(w, "page %d", n)
+}
+
+// A step is one visit and what is to come of it.
+type step struct {
+	after  time.Duration // what is slept before
+	status int           // zero: 200
+	body   string
+	cache  string // Cache-Status
+	age    string
+	calls  int64 // of the handler in all, when everything has settled
+}
+
+func (s step) String() string { return fmt.Sprintf("after %v", s.after) }
+
+// walk takes the steps one by one, inside a bubble.
+func walk(t *testing.T, h http.Handler, c *cms, target string, steps ...step) {
+	t.Helper()
+	for i, want := range steps {
+		time.Sleep(want.after)
+		res := get(h, target)
+		synctest.Wait()
+		if want.status == 0 {
+			want.status = http.StatusOK
+		}
+		got := step{want.after, res.StatusCode, read(res), res.Header.Get("Cache-Status"), res.Header.Get("Age"), c.calls.Load()}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(step{})); diff != "" {
+			t.Errorf("step %d, %v (-want +got):\n%s", i, want, diff)
+		}
+	}
+}
+
+// pages returns what is stored, by path and query.
+func pages(site *isr.Site) map[string]isr.Page {
+	m := make(map[string]isr.Page)
+	for p := range site.Pages() {
+		name := p.Path
+		if p.Query != "" {
+			name += "?" + p.Query
+		}
+		m[name] = p
+	}
+	return m
+}
+
+// A crowd is a handler that takes its time and knows how often it is called at once.
+type crowd struct {
+	takes     time.Duration
+	obeys     bool // its context
+	calls     atomic.Int64
+	now, most atomic.Int64
+	paths     sync.Map // in which order they were begun
+}
+
+func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.paths.Store(r.URL.Path, c.calls.Add(1))
+	n := c.now.Add(1)
+	defer c.now.Add(-1)
+	for m := c.most.Load(); n > m && !c.most.CompareAndSwap(m, n); m = c.most.Load() {
+	}
+	var done <-chan struct{}
+	if c.obeys {
+		done = r.Context().Done()
+	}
+	select {
+	case <-time.After(c.takes):
+		fmt.Fprint(w, "page")
+	case <-done:
+		http.Error(w, "cancelled", http.StatusServiceUnavailable)
+	}
+}
+
+// visit asks for a page on behalf of somebody who leaves after a while.
+func visit(site http.Handler, target string, stays time.Duration) *httptest.ResponseRecorder {
+	ctx, cancel := context.WithTimeout(context.Background(), stays)
+	defer cancel()
+	w := httptest.NewRecorder()
+	site.ServeHTTP(w, httptest.NewRequest("GET", target, nil).WithContext(ctx))
+	return w
+}
+
+// A journal collects events and log lines.
+type journal struct {
+	mu     sync.Mutex
+	events []string
+	log    bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.log.Write(b)
+}
+
+func (j *journal) observe(e isr.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if e.Path != "" && e.Tag != "" {
+		j.events = append(j.events, "both a path and a tag")
+	}
+	j.events = append(j.events, fmt.Sprintf("%v %s %s %d %v %v", e.Kind, e.Path+e.Tag, e.Route, e.Status, e.Duration, e.Err))
+}
+
+// taken returns what was collected, and forgets it.
+func (j *journal) taken() (events []string, log string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	events, log = j.events, j.log.String()
+	j.events = nil
+	j.log.Reset()
+	return events, log
+}
+
+func (j *journal) logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == "stack" {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+// instances are Sites with one Store, as the processes of a fleet, or a process and
+// the one after its restart.
+type instances struct {
+	t     *testing.T
+	store store.Store
+	opts  isr.Options
+}
+
+// start starts an instance, which ends with the test.
+func (in *instances) start(h http.Handler) *isr.Site {
+	opts := in.opts
+	opts.Store = in.store
+	site := isr.Wrap(h, opts)
+	in.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		defer cancel()
+		if err := site.Shutdown(ctx); err != nil {
+			in.t.Errorf("Shutdown: %v", err)
+		}
+	})
+	synctest.Wait() // until it follows the Store
+	return site
+}
+
+func fleet(t *testing.T, s store.Store, opts isr.Options) *instances {
+	return &instances{t, s, opts}
+}
+
+// bubble runs a test in a bubble, with its cleanups.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+// A mood says whether a store does what it is told, or what it does instead.
+type mood func(ctx context.Context, op string) error
+
+// A moody store does what it is told, or else what a test wants.
+type moody struct {
+	store.Store
+	mood  atomic.Pointer[mood] // before it does anything; nil: well
+	echo  mood                 // when it has, and before it says so; nil: well
+	calls sync.Map             // of *atomic.Int64, by op
+}
+
+func (m *moody) feels(f mood) {
+	if f == nil {
+		m.mood.Store(nil)
+		return
+	}
+	m.mood.Store(&f)
+}
+
+func (m *moody) counter(op string) *atomic.Int64 {
+	n, _ := m.calls.LoadOrStore(op, new(atomic.Int64))
+	return n.(*atomic.Int64)
+}
+
+func (m *moody) count(op string) int64 { return m.counter(op).Load() }
+
+func (m *moody) ask(ctx context.Context, op string) error {
+	m.counter(op).Add(1)
+	if f := m.mood.Load(); f != nil {
+		return (*f)(ctx, op)
+	}
+	return nil
+}
+
+func (m *moody) answer(ctx context.Context, op string, err error) error {
+	if err == nil && m.echo != nil {
+		return m.echo(ctx, op)
+	}
+	return err
+}
+
+func (m *moody) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+	if err := m.ask(ctx, "get"); err != nil {
+		return nil, 0, err
+	}
+	rec, effect, err := m.Store.Get(ctx, key)
+	return rec, effect, m.answer(ctx, "get", err)
+}
+
+func (m *moody) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
+	if err := m.ask(ctx, "begin"); err != nil {
+		return store.Ticket{}, err
+	}
+	t, err := m.Store.Begin(ctx, key, ttl)
+	return t, m.answer(ctx, "begin", err)
+}
+
+func (m *moody) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
+	if err := m.ask(ctx, "put"); err != nil {
+		return err
+	}
+	return m.answer(ctx, "put", m.Store.Put(ctx, key, t, rec))
+}
+
+func (m *moody) End(ctx context.Context, key string, t store.Ticket) error {
+	if err := m.ask(ctx, "end"); err != nil {
+		return err
+	}
+	return m.answer(ctx, "end", m.Store.End(ctx, key, t))
+}
+
+func (m *moody) Invalidate(ctx context.Context, e store.Effect, tags ...string) (store.Version, error) {
+	if err := m.ask(ctx, "invalidate"); err != nil {
+		return 0, err
+	}
+	v, err := m.Store.Invalidate(ctx, e, tags...)
+	return v, m.answer(ctx, "invalidate", err)
+}
+
+func (m *moody) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
+	if err := m.ask(ctx, "changes"); err != nil {
+		return store.Changes{}, err
+	}
+	c, err := m.Store.Changes(ctx, after)
+	return c, m.answer(ctx, "changes", err)
+}
+
+// Moods.
+var (
+	down mood = func(context.Context, string) error { return errors.New("connection refused") }
+
+	panics mood = func(context.Context, string) error { panic("a bug in the adapter") }
+)
+
+// hung returns a mood in which the store never answers, whatever its context says,
+// until the test ends.
+func hung(t *testing.T) mood {
+	forever := make(chan struct{})
+	t.Cleanup(func() { close(forever) })
+	return func(context.Context, string) error {
+		<-forever
+		return errors.New("too late")
+	}
+}
+
+// slow is a mood in which the store takes its time, whatever its context says.
+func slow(d time.Duration) mood {
+	return func(context.Context, string) error {
+		time.Sleep(d)
+		return nil
+	}
+}
+
+// hiccup is a mood in which one call fails, the nth.
+func hiccup(n int64) mood {
+	var calls atomic.Int64
+	return func(context.Context, string) error {
+		if calls.Add(1) == n {
+			return errors.New("a hiccup")
+		}
+		return nil
+	}
+}
+
+// but is a mood for all operations but some.
+func but(f mood, well ...string) mood {
+	return func(ctx context.Context, op string) error {
+		if slices.Contains(well, op) {
+			return nil
+		}
+		return f(ctx, op)
+	}
+}
+
+// only is a mood for some of the operations.
+func only(f mood, ill ...string) mood {
+	return func(ctx context.Context, op string) error {
+		if !slices.Contains(ill, op) {
+			return nil
+		}
+		return f(ctx, op)
+	}
+}

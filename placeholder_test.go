@@ -1,0 +1,300 @@
+package isr_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/memory"
+)
+
+func TestPlaceholder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			fmt.Fprint(w, "page ", n)
+		}}
+		site := isr.Wrap(c, isr.Options{Default: isr.Route{
+			TTL: time.Minute,
+			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=60")
+				fmt.Fprint(w, "one moment")
+			}),
+		}})
+		const googlebot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+		res := get(site, "/", "User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:142.0) Gecko/20100101 Firefox/142.0")
+		if got := read(res); got != "one moment" || res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("people got %q %v", got, res.Header)
+		}
+		if got := body(site, "/", "User-Agent", googlebot); got != "page 1" {
+			t.Errorf("a crawler got %q, want to wait for the page", got)
+		}
+		if got := body(site, "/"); got != "page 1" {
+			t.Errorf("people got %q when the page was there", got)
+		}
+		if res := do(site, "HEAD", "/other"); res.StatusCode != 200 || res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("HEAD got %d %v", res.StatusCode, res.Header)
+		}
+		time.Sleep(time.Minute)
+		if got := body(site, "/"); got != "page 1" {
+			t.Errorf("people got %q when the page was stale", got)
+		}
+		time.Sleep(time.Second)
+	})
+}
+
+// Those whom a placeholder sends away do not make the renewals of others wait, nor
+// fill the memory with what is in line.
+func TestPlaceholderFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(100 * time.Millisecond)
+			fmt.Fprint(w, "page ", n)
+		}}
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 2, Routes: map[string]isr.Route{
+			"/home":    {TTL: time.Second},
+			"/search/": {Placeholder: http.NotFoundHandler()},
+		}})
+		get(site, "/home")
+		time.Sleep(time.Second)
+		for i := range 10_000 {
+			get(site, fmt.Sprint("/search/", i))
+		}
+		start := time.Now()
+		for body(site, "/home") == "page 1" {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := time.Since(start); got > 3*time.Second {
+			t.Errorf("the home page was renewed after %v", got)
+		}
+		// When the flood is over, strangers have their turn again.
+		time.Sleep(time.Minute)
+		get(site, "/search/new")
+		time.Sleep(time.Second)
+		if got := get(site, "/search/new").StatusCode; got != 200 {
+			t.Errorf("got %d after the flood", got)
+		}
+		site.Shutdown(t.Context())
+	})
+}
+
+// A flood of pages behind a placeholder delays no renewal, however long they take.
+func TestPlaceholdersDelayNoRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{}
+		site := isr.Wrap(c, isr.Options{MaxRegenerations: 1, Routes: map[string]isr.Route{
+			"/home":    {TTL: time.Minute},
+			"/search/": {Placeholder: http.NotFoundHandler()},
+		}})
+		get(site, "/home")
+		time.Sleep(time.Minute)
+		c.takes = 20 * time.Second
+		for i := range 1000 {
+			get(site, fmt.Sprint("/search/", i))
+		}
+		synctest.Wait()
+		get(site, "/home")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if got := get(site, "/home").Header.Get("Cache-Status"); got != "isr; hit; ttl=60" {
+			t.Errorf("home: %s", got)
+		}
+		if n := c.most.Load(); n != 2 {
+			t.Errorf("%d at a time", n)
+		}
+		site.Shutdown(t.Context())
+	})
+}
+
+// Whatever a placeholder does, nobody keeps it.
+func TestPlaceholderIsNotKept(t *testing.T) {
+	for name, placeholder := range map[string]http.HandlerFunc{
+		"silent": func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Cache-Control", "max-age=60") },
+		"writes": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			io.WriteString(w, "x")
+		},
+		"flushes": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.(http.Flusher).Flush()
+		},
+		"hints": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(103)
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.WriteHeader(202)
+		},
+	} {
+		site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{Placeholder: placeholder}})
+		if res := get(site, "/"); res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d %v", name, res.StatusCode, res.Header)
+		}
+	}
+}
+
+// A page of which one knows only that it could not be stored a while ago is as
+// unknown as any; a failure is shown to whoever comes next; and when nothing is
+// generated any more there is nothing to wait for.
+func TestPlaceholderAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		private, fails := true, false
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if private {
+				w.Header().Set("Cache-Control", "private")
+			}
+			time.Sleep(time.Second)
+			if fails {
+				w.WriteHeader(500)
+			}
+			fmt.Fprint(w, "page ", n)
+		}}
+		site := isr.Wrap(c, isr.Options{Default: isr.Route{Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "one moment")
+		})}})
+		visit := func(want string) {
+			t.Helper()
+			if got := body(site, "/"); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		visit("one moment")
+		visit("page 2")
+		private = false
+		time.Sleep(10 * time.Second)
+		visit("one moment")
+		visit("page 3")
+		site.Purge(t.Context(), "/")
+		fails = true
+		visit("one moment")
+		visit("page 5") // the error
+		fails = false
+		visit("page 6")
+		visit("page 6")
+		site.Purge(t.Context(), "/")
+		site.Shutdown(t.Context())
+		visit("page 7")
+	})
+}
+
+func TestPlaceholderAfterARestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
+			Tags:        []string{"all"},
+			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
+		}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		site := in.start(&c)
+		if got := body(site, "/"); got != "one moment" {
+			t.Errorf("a page that nobody has: %q", got)
+		}
+		time.Sleep(2 * time.Second)
+		other := in.start(&c)
+		if got := body(other, "/"); got != "page 1" {
+			t.Errorf("a page that the store has: %q", got)
+		}
+		if err := site.RevalidateTag(t.Context(), "all"); err != nil {
+			t.Fatal(err)
+		}
+		third := in.start(&c)
+		for _, want := range []string{"page 1", "page 2"} {
+			if got := body(third, "/"); got != want {
+				t.Errorf("one that is stale there: got %q, want %q", got, want)
+			}
+			time.Sleep(2 * time.Second)
+		}
+	})
+}
+
+// However many pages wait for those whom a placeholder has sent away, what is found
+// in the Store meanwhile makes room for others.
+func TestPlaceholdersLeaveTheLine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{MaxRegenerations: 1, Default: isr.Route{
+			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
+		}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if r.URL.Path == "/slow" {
+				time.Sleep(time.Second)
+			}
+			io.WriteString(w, "page")
+		}}
+		crawler := []string{"User-Agent", "googlebot"}
+		one := in.start(&c)
+		for i := range 16 {
+			body(one, fmt.Sprintf("/%d", i), crawler...)
+		}
+		two := in.start(&c)
+		body(two, "/slow") // takes the slot
+		for i := range 16 {
+			body(two, fmt.Sprintf("/%d", i))
+			body(two, fmt.Sprintf("/%d", i), crawler...)
+		}
+		time.Sleep(2 * time.Second)
+		body(two, "/new")
+		synctest.Wait()
+		if got := body(two, "/new"); got != "page" {
+			t.Errorf("when it was asked for before: %q", got)
+		}
+	})
+}
+
+// People are shown a placeholder at once, while another instance generates the page,
+// too.
+func TestPlaceholderWhileOthersLead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
+			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
+		}})
+		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			time.Sleep(time.Second)
+			fmt.Fprintf(w, "page %d", n)
+		}}
+		one, two := in.start(&c), in.start(&c)
+		for _, site := range []*isr.Site{one, two} {
+			begin := time.Now()
+			if got := body(site, "/"); got != "one moment" || time.Since(begin) > 0 {
+				t.Errorf("got %q after %v", got, time.Since(begin))
+			}
+			synctest.Wait()
+		}
+		time.Sleep(2 * time.Second)
+		if got := body(two, "/"); got != "page 1" {
+			t.Errorf("when it is there: %q", got)
+		}
+	})
+}
+
+// A path that nobody has prerendered is not there, and no placeholder says that it
+// will be.
+func TestNoPlaceholderForWhatIsNotPrerendered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, st := range []store.Store{nil, memory.New()} {
+			in := fleet(t, st, isr.Options{Default: isr.Route{
+				PrerenderedOnly: true,
+				Placeholder:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
+			}})
+			c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(time.Second) }}
+			site := in.start(&c)
+			if got := get(site, "/unknown").StatusCode; got != http.StatusNotFound {
+				t.Errorf("%T: %d", st, got)
+			}
+			if err := site.Revalidate(t.Context(), "http://example.com/known"); err != nil {
+				t.Fatal(err)
+			}
+			if err := site.Purge(t.Context(), "/known"); err != nil {
+				t.Fatal(err)
+			}
+			if got := body(site, "/known"); got != "one moment" {
+				t.Errorf("%T: what is known: %q", st, got)
+			}
+		}
+	})
+}

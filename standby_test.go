@@ -1,0 +1,219 @@
+package isr_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr"
+)
+
+// What becomes of a stored page by what is answered when it is to be renewed.
+func TestWhatTakesAPageAway(t *testing.T) {
+	const (
+		stays    = "stays"     // and is shown
+		standby  = "stands by" // visitors get their own answers; the page is shown where those are failures
+		gone     = "gone"      // and never shown again
+		replaced = "replaced"
+	)
+	type answer = func(w http.ResponseWriter)
+	status := func(n int) answer { return func(w http.ResponseWriter) { w.WriteHeader(n); io.WriteString(w, "new") } }
+	header := func(name, value string) answer {
+		return func(w http.ResponseWriter) { w.Header().Set(name, value); io.WriteString(w, "new") }
+	}
+	for name, test := range map[string]struct {
+		answer answer
+		want   string
+	}{
+		"200": {status(200), replaced}, "404": {status(404), replaced}, "410": {status(410), replaced}, "301": {status(301), replaced},
+		"500": {status(500), stays}, "503": {status(503), stays}, "429": {status(429), stays}, "408": {status(408), stays}, "425": {status(425), stays},
+		"Route.Failure": {header("X-Failure", "yes"), stays},
+		"panic":         {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, stays},
+		"short":         {header("Content-Length", "9"), stays},
+		"no-store":      {header("Cache-Control", "no-store"), standby},
+		"no-cache":      {header("Cache-Control", "no-cache"), standby},
+		"Vary: *":       {header("Vary", "*"), standby},
+		"Vary: Origin":  {header("Vary", "Origin"), standby},
+		"event stream":  {header("Content-Type", "text/event-stream"), standby},
+		"400":           {status(400), standby}, "206": {status(206), standby},
+		"too large": {func(w http.ResponseWriter) { io.WriteString(w, strings.Repeat("new", 1000)) }, standby},
+		"private":   {header("Cache-Control", "private"), gone}, "no-store, private": {header("Cache-Control", "no-store, private"), gone},
+		"Set-Cookie": {header("Set-Cookie", "a=b"), gone},
+		"401":        {status(401), gone}, "402": {status(402), gone}, "403": {status(403), gone}, "451": {status(451), gone},
+		"302": {status(302), gone}, "307": {status(307), gone},
+		"303, no-store": {func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(303)
+		}, gone},
+	} {
+		for how, rt := range map[string]isr.Route{"behind": {}, "waiting": {StaleWhileRevalidate: -1}} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					serve := func(w http.ResponseWriter) { io.WriteString(w, "good") }
+					c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { serve(w) }}
+					rt.TTL, rt.NotFoundTTL = 10*time.Second, 10*time.Second
+					rt.Failure = func(status int, h http.Header) bool { return h.Get("X-Failure") != "" }
+					site := isr.Wrap(c, isr.Options{Default: rt, MaxPageBytes: 1000})
+					get(site, "/")
+					time.Sleep(10 * time.Second)
+					serve = test.answer
+					recovered(func() { get(site, "/") })
+					synctest.Wait()
+
+					shown := body(site, "/")
+					synctest.Wait()
+					serve = func(w http.ResponseWriter) { http.Error(w, "down", http.StatusServiceUnavailable) }
+					outage := get(site, "/")
+					synctest.Wait()
+					got := replaced
+					switch now := read(outage); {
+					case shown == "good":
+						got = stays
+					case now == "good" && outage.StatusCode == 200:
+						got = standby
+					case outage.StatusCode == 503:
+						got = gone
+					}
+					if got != test.want {
+						t.Errorf("%s, want %s: shown %.10q, in an outage %d %s", got, test.want, shown, outage.StatusCode, outage.Header.Get("Cache-Status"))
+					}
+					if test.want != standby {
+						return
+					}
+					if err := site.Purge(t.Context(), "http://example.com/"); err != nil {
+						t.Fatal(err)
+					}
+					if got := get(site, "/").StatusCode; got != 503 {
+						t.Errorf("%d after a purge", got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A page that stands by is listed with the reason, is shown where the visitor's own
+// request fails in whatever way, and is a page again when the handler says so.
+func TestStandsBy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mode := ""
+		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			switch mode {
+			case "no-store":
+				w.Header().Set("Cache-Control", "no-store")
+			case "down":
+				w.Header().Set("X-Debug", "stack")
+				w.WriteHeader(503)
+			case "says so without a word":
+				w.Header().Set("X-Failure", "yes")
+				return
+			case "panics":
+				panic("no database")
+			case "breaks":
+				fmt.Fprint(w, "half a page")
+				panic(http.ErrAbortHandler)
+			case "flushes":
+				w.Header().Set("Cache-Control", "no-store")
+				http.NewResponseController(w).Flush()
+			}
+			fmt.Fprint(w, "page ", n)
+		}}
+		failure := func(status int, h http.Header) bool { return status == 200 && h.Get("X-Failure") != "" }
+		site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Default: isr.Route{TTL: 5 * time.Second, Failure: failure}})
+		get(site, "/")
+		mode = "no-store"
+		time.Sleep(5 * time.Second)
+		get(site, "/")
+		synctest.Wait()
+		if p := pages(site)["/"]; p.State != isr.Uncacheable || p.NotStored != "is no-store by its Cache-Control" || p.Status != 200 {
+			t.Errorf("%v %q %d", p.State, p.NotStored, p.Status)
+		}
+		res := get(site, "/")
+		if got := read(res); got != "page 3" || res.Header.Get("Cache-Status") != "isr; fwd=bypass; detail=uncacheable" {
+			t.Errorf("%q %v", got, res.Header)
+		}
+		for _, mode = range []string{"down", "panics", "says so without a word"} {
+			res := get(site, "/")
+			if got := read(res); got != "page 1" || res.StatusCode != 200 || res.Header.Get("X-Debug") != "" ||
+				!strings.HasSuffix(res.Header.Get("Cache-Status"), "detail=stale-if-error") {
+				t.Errorf("%s: %q %d %v", mode, got, res.StatusCode, res.Header)
+			}
+		}
+		mode = "breaks"
+		if recovered(func() { get(site, "/") }) != http.ErrAbortHandler {
+			t.Error("what breaks off in the middle of an answer passes for all of it")
+		}
+		mode = "flushes"
+		if got := body(site, "/"); got != "page 8" {
+			t.Errorf("%q", got)
+		}
+		mode = "down"
+		time.Sleep(10 * time.Second) // the mark has had its time
+		if res := get(site, "/"); read(res) != "page 1" || res.StatusCode != 200 {
+			t.Errorf("%d %v", res.StatusCode, res.Header)
+		}
+		mode = ""
+		if err := site.Revalidate(t.Context(), "/"); err != nil {
+			t.Fatal(err)
+		}
+		if res := get(site, "/"); res.Header.Get("Cache-Status") != "isr; hit; ttl=5" {
+			t.Errorf("%v", res.Header)
+		}
+	})
+}
+
+// While the last good page stands by, the handler finds what the visitor's writer can
+// do, and hints are no failure.
+func TestAbilitiesWhileAPageStandsBy(t *testing.T) {
+	for name, serve := range map[string]func(w http.ResponseWriter){
+		"CloseNotify": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
+			fmt.Fprint(w, "answer")
+		},
+		"Hijack": func(w http.ResponseWriter) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				http.Error(w, "no connection", 500)
+				return
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")
+		},
+		"hints": func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(103)
+			fmt.Fprint(w, "answer")
+		},
+	} {
+		good := true
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if good {
+				fmt.Fprint(w, "page")
+			} else {
+				serve(w)
+			}
+		}), isr.Options{Origin: "https://example.com", Default: isr.Route{Failure: func(status int, h http.Header) bool { return status != 200 }}})
+		server := httptest.NewServer(site)
+		defer server.Close()
+		for _, want := range []string{"page", "answer"} {
+			res, err := http.Get(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := read(res); got != want {
+				t.Errorf("%s: got %q, want %q", name, got, want)
+			}
+			res.Body.Close()
+			good = false
+			if err := site.Revalidate(t.Context(), "/"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
