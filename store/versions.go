@@ -204,10 +204,3 @@ func (t *Versions) Upto() Version {
 	defer t.mu.RUnlock()
 	return t.upto
 }
-
-// Len returns how many tags the table remembers.
-func (t *Versions) Len() int {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return len(t.tags)
-}

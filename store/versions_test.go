@@ -30,6 +30,15 @@ func judge(t *testing.T, v *store.Versions, after store.Version, tags []string, 
 	}
 }
 
+// remembered returns how many tags the table has not forgotten.
+func remembered(v *store.Versions) int {
+	tags := make(map[string]bool)
+	for _, c := range v.Changes(0).List {
+		tags[c.Tag] = true
+	}
+	return len(tags)
+}
+
 func TestEffectString(t *testing.T) {
 	for effect, want := range map[store.Effect]string{
 		store.None: "none", store.Stale: "stale", store.Expired: "expired", store.Gone: "gone",
@@ -92,15 +101,15 @@ func TestVersionsApplyLate(t *testing.T) {
 	judge(t, v, 15, []string{"a"}, store.Expired, second(1))
 	v.Apply(second(5), store.Change{Tag: "b", Version: 5, Effect: store.Stale})
 	judge(t, v, 4, []string{"b"}, store.Stale, second(5))
-	if v.Upto() != 20 || v.Len() != 2 {
-		t.Errorf("upto %d with %d tags, want 20 with 2", v.Upto(), v.Len())
+	if n := remembered(v); v.Upto() != 20 || n != 2 {
+		t.Errorf("upto %d with %d tags, want 20 with 2", v.Upto(), n)
 	}
 
 	v.Apply(second(6), store.Change{Tag: "a", Version: 30, Effect: store.None},
 		store.Change{Tag: "c", Version: 31, Effect: store.Gone + 1}, store.Change{Tag: "c", Version: 32, Effect: -1})
 	judge(t, v, 20, []string{"a", "b", "c"}, store.None, time.Time{})
-	if v.Len() != 2 {
-		t.Errorf("%d tags, want 2", v.Len())
+	if n := remembered(v); n != 2 {
+		t.Errorf("%d tags, want 2", n)
 	}
 	// Yet those versions were issued, and must not be issued again.
 	if v.Upto() != 32 {
@@ -115,8 +124,8 @@ func TestVersionsFloor(t *testing.T) {
 	for n, effect := range []store.Effect{store.Stale, store.Gone, store.Expired, store.Stale, store.Stale, store.Stale} {
 		v.Apply(second(n+1), store.Change{Tag: fmt.Sprint(n + 1), Version: store.Version(n + 1), Effect: effect})
 	}
-	if v.Len() != 3 {
-		t.Fatalf("%d tags, want 3", v.Len())
+	if n := remembered(v); n != 3 {
+		t.Fatalf("%d tags, want 3", n)
 	}
 	judge(t, v, 0, nil, store.Gone, second(2))
 	judge(t, v, 1, []string{"never heard of"}, store.Gone, second(2))
@@ -203,8 +212,8 @@ func TestVersionsMany(t *testing.T) {
 		many[n] = store.Change{Tag: fmt.Sprint(n), Version: 2, Effect: store.Stale}
 	}
 	v.Apply(second(2), many...)
-	if v.Len() != 2000 {
-		t.Fatalf("%d tags, want 2000", v.Len())
+	if n := remembered(v); n != 2000 {
+		t.Fatalf("%d tags, want 2000", n)
 	}
 	for _, n := range []int{0, 99, 100, 1899, 1900, 1999} {
 		judge(t, v, 1, []string{fmt.Sprint(n)}, store.Stale, second(2))
@@ -219,8 +228,8 @@ func TestVersionsMany(t *testing.T) {
 	}
 
 	v.Apply(second(3), store.Change{Tag: "next", Version: 3, Effect: store.Stale})
-	if v.Len() != 100 {
-		t.Errorf("%d tags, want 100", v.Len())
+	if n := remembered(v); n != 100 {
+		t.Errorf("%d tags, want 100", n)
 	}
 	judge(t, v, 1, []string{"2000"}, store.Stale, second(2))
 	judge(t, v, 2, []string{"2000"}, store.None, time.Time{})
@@ -353,7 +362,7 @@ func TestVersionsConcurrent(t *testing.T) {
 						}
 					}
 				}
-				if n := v.Len(); n > len(tags) {
+				if n := remembered(v); n > len(tags) {
 					t.Errorf("%d tags", n)
 				}
 			}
