@@ -5,21 +5,13 @@ package isr
 
 import (
 	"context"
-	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/isr-go/isr/internal/cache"
-	"github.com/isr-go/isr/internal/invalidation"
-	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
-	"github.com/isr-go/isr/internal/policy"
-	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/memory"
 )
 
@@ -100,97 +92,4 @@ func TestClockThatIsAhead(t *testing.T) {
 			time.Sleep(61 * time.Second)
 		}
 	})
-}
-
-// Against a list of all that was invalidated: however runs, invalidations, compactions
-// and looks follow each other, the effect on a page is what it would be if nothing were
-// ever forgotten.
-func TestCompactionOracle(t *testing.T) {
-	type entry struct {
-		tag    string
-		at     uint64
-		effect store.Effect
-	}
-	type run struct {
-		p *page.Page
-		h invalidation.Hold
-	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	for range 20 {
-		overflown, version := false, store.Version(0)
-		var c *cache.Cache
-		table := invalidation.New(50_000, func(by *invalidation.Judgements) { c.JudgeAll(by) }, func() { overflown = true })
-		c = cache.New(1<<30, table)
-		var ours, theirs []entry
-		var runs []run
-		pages, rt := make(map[*page.Page]bool), new(policy.Route)
-		tag := func() string { return fmt.Sprint("tag ", rng.IntN(400)) }
-		effect := func() store.Effect { return store.Effect(1 + rng.IntN(3)) }
-		strongest := func(p *page.Page) (want store.Effect) {
-			look := func(list []entry, since uint64) {
-				for _, e := range list {
-					if e.at > since && e.effect > want && slices.Contains(p.Subject.Tags, e.tag) {
-						want = e.effect
-					}
-				}
-			}
-			look(ours, p.Subject.Since.Clock)
-			look(theirs, uint64(p.Subject.Since.Version))
-			return want
-		}
-		for range 3000 {
-			switch n := rng.IntN(20); {
-			case n < 4 && len(runs) < 20:
-				began, h := table.BeginRun()
-				p := &page.Page{Key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, Route: rt, Subject: invalidation.Subject{Since: began}, Size: 1, Generated: time.Now()}
-				for range rng.IntN(3) {
-					p.Subject.Tags = append(p.Subject.Tags, tag())
-				}
-				runs = append(runs, run{p, h})
-			case n < 7 && len(runs) > 0:
-				i := rng.IntN(min(len(runs), 3))
-				r := runs[i]
-				runs = slices.Delete(runs, i, i+1)
-				if _, ok := c.Put(r.p, false); ok {
-					pages[r.p] = true
-				} else if strongest(r.p) != store.Gone && !overflown {
-					t.Fatal("not stored, and not gone")
-				}
-				table.EndRun(r.h)
-			case n < 12:
-				e := entry{tag(), 0, effect()}
-				table.Invalidate(e.effect, invalidation.Delivered, e.tag)
-				e.at = table.Clock()
-				ours = append(ours, e)
-			case n < 17:
-				version += store.Version(1 + rng.IntN(3))
-				e := entry{tag(), uint64(version), effect()}
-				table.Apply(time.Now(), store.Changes{List: invalidation.ChangesOf(e.effect, version, []string{e.tag}), Upto: version})
-				theirs = append(theirs, e)
-			case n == 17 && rng.IntN(30) == 0:
-				table.Compact()
-			default:
-				for p := range pages {
-					got, want := p.Effect(table), strongest(p)
-					if got < want || got > want && !overflown {
-						t.Fatalf("%v, want %v", got, want)
-					}
-					if rng.IntN(3) == 0 {
-						if found, effect := c.Get(&p.Key, nil); (found == nil) != (want == store.Gone) && !overflown || effect < want && found != nil {
-							t.Fatalf("found %v, %v; want %v", found != nil, effect, want)
-						}
-					}
-					if want == store.Gone {
-						delete(pages, p)
-					}
-					break
-				}
-			}
-		}
-		if n := table.Bytes(); n > 50_000+1000 {
-			t.Errorf("the tables take %d bytes of 50,000", n)
-		}
-	}
 }

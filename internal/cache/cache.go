@@ -75,7 +75,7 @@ func (c *Cache) Get(k *pagekey.Key, at *Path) (*page.Page, store.Effect) {
 	}
 	effect := p.Effect(c.table)
 	if effect == store.Gone {
-		c.Remove(p)
+		c.remove(p)
 		return nil, store.None
 	}
 	return p, effect
@@ -194,8 +194,8 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 	return evicted, true
 }
 
-// Remove forgets a page, unless another has taken its place.
-func (c *Cache) Remove(p *page.Page) {
+// remove forgets a page, unless another has taken its place.
+func (c *Cache) remove(p *page.Page) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.find(&p.Key) == p {
@@ -249,7 +249,7 @@ func (c *Cache) JudgeAll(by *invalidation.Judgements) {
 		}
 		for _, p := range some[:n] {
 			if p.Judge(c.table, by) == store.Gone {
-				c.Remove(p)
+				c.remove(p)
 			}
 		}
 		if end -= n; end == 0 {

@@ -30,10 +30,10 @@ const maxCalls = 256
 // maxFailures is after how many failures in a row the store counts as down.
 const maxFailures = 3
 
-// ErrBusy says that a call did not come to its turn, or came to it too late, though
+// errBusy says that a call did not come to its turn, or came to it too late, though
 // the store does answer: too many are under way. That is no failure of the store. It
 // is an ErrUnavailable.
-var ErrBusy = fmt.Errorf("%w: too many calls at a time", store.ErrUnavailable)
+var errBusy = fmt.Errorf("%w: too many calls at a time", store.ErrUnavailable)
 
 // A Guard stands before a store. While that is down every call fails at once with
 // store.ErrUnavailable, until Follow has found contact again. Whether it takes
@@ -154,7 +154,7 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 		case <-within.Done():
 			err := within.Err()
 			if l.returned.Load() >= int64(begin) {
-				err = ErrBusy
+				err = errBusy
 			} // else those who have the slots all hang
 			return out, g.judge(ctx, l, op, err)
 		}
@@ -196,7 +196,7 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 		err = within.Err()
 	}
 	if waited && within.Err() != nil && errors.Is(err, within.Err()) {
-		err = ErrBusy // the store had but a part of the time
+		err = errBusy // the store had but a part of the time
 	}
 	return out, g.judge(ctx, l, op, err)
 }
@@ -210,7 +210,7 @@ func (g *Guard) judge(ctx context.Context, l *lane, op string, err error) error 
 		return err
 	case ctx.Err() != nil: // the caller's doing
 		return fmt.Errorf("%s: %w", op, ctx.Err())
-	case errors.Is(err, ErrBusy):
+	case errors.Is(err, errBusy):
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	err = fmt.Errorf("%s: %w", op, err)

@@ -221,7 +221,7 @@ func TestBurst(t *testing.T) {
 						switch _, _, err := g.Get(t.Context(), ""); {
 						case err == nil:
 							well.Add(1)
-						case errors.Is(err, guard.ErrBusy) && errors.Is(err, store.ErrUnavailable):
+						case errors.Is(err, store.ErrUnavailable):
 							busy.Add(1)
 						}
 					})

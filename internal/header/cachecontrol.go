@@ -29,7 +29,7 @@ func ParseCacheControl(lines []string) Directives {
 			name, arg, line = cutDirective(line)
 			seconds := func(into *time.Duration) {
 				if *into < 0 {
-					*into = ParseSeconds(arg)
+					*into = parseSeconds(arg)
 				}
 			}
 			switch strings.ToLower(name) {
@@ -86,8 +86,8 @@ func cutDirective(line string) (name, arg, rest string) {
 	return name, "", line[1:] // the quote is not closed: better to believe too much of it than too little
 }
 
-// ParseSeconds reads delta-seconds (RFC 9111, section 1.2.2).
-func ParseSeconds(s string) time.Duration {
+// parseSeconds reads delta-seconds (RFC 9111, section 1.2.2).
+func parseSeconds(s string) time.Duration {
 	if s == "" || strings.Trim(s, "0123456789") != "" {
 		return 0
 	}
@@ -120,7 +120,7 @@ func ParseDate(s string) (t time.Time, ok bool) {
 // what is no number counts as zero (RFC 9111, section 5.1).
 func ParseAge(lines []string) time.Duration {
 	for age := range List(lines) {
-		return ParseSeconds(age)
+		return parseSeconds(age)
 	}
 	return 0
 }
@@ -209,5 +209,5 @@ func RetryAfter(h http.Header) time.Duration {
 	if at, ok := ParseDate(v); ok {
 		return max(0, time.Until(at))
 	}
-	return ParseSeconds(v)
+	return parseSeconds(v)
 }

@@ -36,7 +36,7 @@ func (f *Table) EndRun(h Hold) {
 // locks. Where they are full it waits for the compaction; mostly that is long over by
 // then.
 func (f *Table) makeRoom() {
-	switch n := f.Bytes(); {
+	switch n := f.bytes(); {
 	case n <= f.trigger.Load():
 	case n <= f.limit:
 		if f.compacting.TryLock() {
@@ -44,7 +44,7 @@ func (f *Table) makeRoom() {
 		}
 	default:
 		f.compacting.Lock()
-		if f.Bytes() <= f.limit {
+		if f.bytes() <= f.limit {
 			f.compacting.Unlock()
 			return
 		}
@@ -52,14 +52,8 @@ func (f *Table) makeRoom() {
 	}
 }
 
-// Bytes returns how much memory the larger of the two tables takes.
-func (f *Table) Bytes() int64 { return max(f.ours.Bytes(), f.theirs.Bytes()) }
-
-// Compact is compact for those who cannot wait for makeRoom.
-func (f *Table) Compact() {
-	f.compacting.Lock()
-	f.compact()
-}
+// bytes returns how much memory the larger of the two tables takes.
+func (f *Table) bytes() int64 { return max(f.ours.Bytes(), f.theirs.Bytes()) }
 
 // compact judges all pages, and forgets what no run under way can be concerned by.
 // What is put meanwhile is from a run that was under way, or has begun since. It is
@@ -105,6 +99,6 @@ func (f *Table) forgetOld() (full bool) {
 		}
 		full = true
 	}
-	f.trigger.Store(max(f.limit/4*3, min(f.limit, f.Bytes()+f.limit/8)))
+	f.trigger.Store(max(f.limit/4*3, min(f.limit, f.bytes()+f.limit/8)))
 	return full
 }

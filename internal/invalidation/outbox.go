@@ -65,7 +65,7 @@ func (f *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
 	for tag, o := range f.outbox {
 		if o.pending {
 			m[o.effect] = append(m[o.effect], tag)
-			if len(m[o.effect]) == MaxBatch {
+			if len(m[o.effect]) == maxBatch {
 				break
 			}
 		}
@@ -96,7 +96,7 @@ func (f *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest stor
 // Ack notes what the Store knows of, and the version that it gave it. It was
 // asked at a clock: what was entered since then stays.
 func (f *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...string) {
-	f.apply(time.Now(), store.Changes{List: ChangesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
+	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, tag := range tags {
@@ -118,7 +118,7 @@ func (f *Table) Nack(tags []string) {
 	}
 }
 
-func ChangesOf(effect store.Effect, v store.Version, tags []string) []store.Change {
+func changesOf(effect store.Effect, v store.Version, tags []string) []store.Change {
 	list := make([]store.Change, len(tags))
 	for i, tag := range tags {
 		list[i] = store.Change{Tag: tag, Version: v, Effect: effect}
@@ -126,6 +126,6 @@ func ChangesOf(effect store.Effect, v store.Version, tags []string) []store.Chan
 	return list
 }
 
-// MaxBatch is of how many tags the Store is told at a time where it has missed
+// maxBatch is of how many tags the Store is told at a time where it has missed
 // some.
-const MaxBatch = 1000
+const maxBatch = 1000

@@ -21,14 +21,14 @@ const keepStale = 30 * 24 * time.Hour
 
 // Record returns the page as the Store keeps it.
 func (p *Page) Record(key string) *store.Record {
-	rec := &store.Record{Version: p.Order.Version, Fence: p.Order.Fence, Tags: slices.Clone(p.Subject.Tags), Data: p.Encode(key)}
+	rec := &store.Record{Version: p.Order.Version, Fence: p.Order.Fence, Tags: slices.Clone(p.Subject.Tags), Data: p.encode(key)}
 	for tag := range p.Key.Tags {
 		rec.Tags = append(rec.Tags, tag)
 	}
 	rec.Tags = append(rec.Tags, pagekey.Everything)
 	if l := p.Lifetime; l.TTL != policy.Forever {
 		shown := min(max(l.StaleWhileRevalidate, l.StaleIfError, time.Second), keepStale)
-		if p.Status == http.StatusNotFound || p.Status == http.StatusGone {
+		if policy.IsNotFound(p.Status) {
 			shown = time.Second // strangers can think of any number of them
 		}
 		rec.TTL = max(0, l.TTL-time.Since(p.Generated)) + shown
@@ -42,8 +42,8 @@ const pageFormat = 3
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Encode returns a page as bytes, that know under which key they belong.
-func (p *Page) Encode(key string) []byte {
+// encode returns a page as bytes, that know under which key they belong.
+func (p *Page) encode(key string) []byte {
 	h, etag := p.plain.snapshot()
 	n := 256 + len(key) + len(p.plain.body)
 	if p.gzip != nil {

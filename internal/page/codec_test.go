@@ -26,7 +26,7 @@ func samplePage() (*Page, Meta) {
 // the checksum is right.
 func TestDecodeRefuses(t *testing.T) {
 	p, req := samplePage()
-	data := p.Encode("key")
+	data := p.encode("key")
 	if _, err := Decode(data, "key", req); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, status := range []int{-1, 0, 199, 1000} {
 		was := p.Status
 		p.Status = status
-		odd := p.Encode("key")
+		odd := p.encode("key")
 		p.Status = was
 		if _, err := Decode(odd, "key", req); err == nil {
 			t.Errorf("status %d", status)
@@ -53,7 +53,7 @@ func TestDecodeRefuses(t *testing.T) {
 // Whatever a store makes of a page's bytes, it is that page or none.
 func FuzzDecode(f *testing.F) {
 	p, req := samplePage()
-	data := p.Encode("key")
+	data := p.encode("key")
 	for i := range min(200, len(data)) {
 		broken := append([]byte(nil), data...)
 		broken[i] ^= 0x10
@@ -68,11 +68,11 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := Decode(got.Encode("key"), "key", req)
+		again, err := Decode(got.encode("key"), "key", req)
 		if err != nil {
 			t.Fatalf("what was decoded cannot be decoded again: %v", err)
 		}
-		if !bytes.Equal(got.Encode("key"), again.Encode("key")) {
+		if !bytes.Equal(got.encode("key"), again.encode("key")) {
 			t.Error("what was decoded and encoded twice differs")
 		}
 	})
@@ -82,13 +82,13 @@ func BenchmarkEncode(b *testing.B) {
 	p, _ := samplePage()
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Encode("key")
+		p.encode("key")
 	}
 }
 
 func BenchmarkDecode(b *testing.B) {
 	p, req := samplePage()
-	data := p.Encode("key")
+	data := p.encode("key")
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := Decode(data, "key", req); err != nil {

@@ -18,7 +18,7 @@ const HitForPassTTL = 10 * time.Second
 
 // A Page is a stored response, or a hit-for-pass: the note that there is none.
 type Page struct {
-	// What was generated. Plain data that never changes; see Encode.
+	// What was generated. Plain data that never changes; see encode.
 	Key         pagekey.Key
 	Pattern     string               // of a ServeMux around the Site
 	Matched     string               // the pattern that the handler has matched, as http.Request has it

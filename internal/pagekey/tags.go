@@ -43,7 +43,7 @@ func appendPathTag(b []byte, scheme, host, path string) []byte {
 // pathTag returns what appendPathTag has made as a tag of a size that a Store
 // takes.
 func pathTag(b []byte) string {
-	if len(b) <= MaxTagBytes {
+	if len(b) <= maxTagBytes {
 		return string(b)
 	}
 	sum := sha256.Sum256(b)
@@ -61,8 +61,8 @@ const Everything = "\x00"
 
 // Limits of tags.
 const (
-	MaxTags     = 128 // of a page's own
-	MaxTagBytes = 256
+	maxTags     = 128 // of a page's own
+	maxTagBytes = 256
 	tagBuckets  = 64
 )
 
@@ -102,13 +102,13 @@ func WithBuckets(tags []string) []string {
 // FoldTags returns at most maxTags tags: the first as they are, and buckets for the
 // rest where they are more.
 func FoldTags(tags []string) []string {
-	if len(tags) <= MaxTags {
+	if len(tags) <= maxTags {
 		return tags
 	}
-	out := make([]string, 0, MaxTags)
+	out := make([]string, 0, maxTags)
 	var used [tagBuckets]bool
 	for _, tag := range tags {
-		if len(out) < MaxTags-tagBuckets && !IsBucket(tag) {
+		if len(out) < maxTags-tagBuckets && !IsBucket(tag) {
 			out = append(out, tag)
 		} else {
 			used[slices.Index(bucketTags[:], bucketTag(tag))] = true
@@ -135,8 +135,8 @@ func CheckTag(tag string) error {
 	switch {
 	case tag == "":
 		return errors.New("a tag is not empty")
-	case len(tag) > MaxTagBytes:
-		return fmt.Errorf("a tag has at most %d bytes, not %d", MaxTagBytes, len(tag))
+	case len(tag) > maxTagBytes:
+		return fmt.Errorf("a tag has at most %d bytes, not %d", maxTagBytes, len(tag))
 	case strings.ContainsFunc(tag, func(r rune) bool { return r < ' ' || r == ',' || r == 0x7f }):
 		return errors.New("a tag has no comma and no control character")
 	case strings.TrimSpace(tag) != tag:

@@ -384,7 +384,7 @@ func (r *Recorder) result() Result {
 	switch {
 	case r.late != 0:
 		fail.Status = r.late
-		fail.Err = fmt.Errorf("%w, after it had begun to answer %d", &StatusError{r.late}, r.status)
+		fail.Err = fmt.Errorf("%w, after it had begun to answer %d", &statusError{r.late}, r.status)
 		fail.RetryAfter = header.RetryAfter(r.header)
 	case r.overrun:
 		fail.Err = errLong
@@ -394,7 +394,7 @@ func (r *Recorder) result() Result {
 		fail.Err = errNotModified
 	case r.kind == Failure:
 		fail.Status = r.status
-		fail.Err = &StatusError{r.status}
+		fail.Err = &statusError{r.status}
 		fail.RetryAfter = header.RetryAfter(r.sent)
 		if r.size <= r.c.Limit {
 			fail.Header, fail.Body = r.sent, body

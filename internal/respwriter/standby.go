@@ -61,7 +61,7 @@ func (w *Standby) WriteHeader(status int) {
 		return
 	}
 	if status >= 200 && w.isFailure(status, w.header) {
-		w.Fail(&StatusError{status})
+		w.Fail(&statusError{status})
 		w.status = status
 		return
 	}
@@ -130,9 +130,9 @@ func (w *Standby) Writer() http.ResponseWriter {
 	return w
 }
 
-// A StatusError is an error response of the handler.
-type StatusError struct{ Status int }
+// A statusError is an error response of the handler.
+type statusError struct{ status int }
 
-func (e *StatusError) Error() string {
-	return fmt.Sprintf("the handler answered %d %s", e.Status, http.StatusText(e.Status))
+func (e *statusError) Error() string {
+	return fmt.Sprintf("the handler answered %d %s", e.status, http.StatusText(e.status))
 }
