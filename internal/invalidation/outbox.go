@@ -28,41 +28,41 @@ const entryOverhead = 100
 
 // enter adds to what the Store is yet to hear of. It reports false where that is too
 // much to be remembered. The entries of visitors leave a half to others. It is called under
-// f.mu.
-func (f *Table) enter(effect store.Effect, clock uint64, due bool, tags []string) (all bool) {
+// t.mu.
+func (t *Table) enter(effect store.Effect, clock uint64, due bool, tags []string) (all bool) {
 	all = true
-	limit := f.limit
+	limit := t.limit
 	if !due {
 		limit /= 2
 	}
 	for _, tag := range tags {
-		o, ok := f.outbox[tag]
+		o, ok := t.outbox[tag]
 		if !ok {
 			n := entryOverhead + int64(len(tag))
-			if f.outboxBytes+n > limit {
+			if t.outboxBytes+n > limit {
 				all = false
 				continue
 			}
-			f.outboxBytes += n
+			t.outboxBytes += n
 		}
-		f.outbox[tag] = entry{max(o.effect, effect), clock, o.pending || due}
+		t.outbox[tag] = entry{max(o.effect, effect), clock, o.pending || due}
 	}
 	return all
 }
 
-// forget drops an entry. It is called under f.mu.
-func (f *Table) forget(tag string) {
-	delete(f.outbox, tag)
-	f.outboxBytes -= entryOverhead + int64(len(tag))
+// forget drops an entry. It is called under t.mu.
+func (t *Table) forget(tag string) {
+	delete(t.outbox, tag)
+	t.outboxBytes -= entryOverhead + int64(len(tag))
 }
 
 // Undelivered returns some of what the Store is yet to hear of, by effect, and the
 // clock.
-func (f *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (t *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	m = make(map[store.Effect][]string)
-	for tag, o := range f.outbox {
+	for tag, o := range t.outbox {
 		if o.pending {
 			m[o.effect] = append(m[o.effect], tag)
 			if len(m[o.effect]) == maxBatch {
@@ -70,19 +70,19 @@ func (f *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
 			}
 		}
 	}
-	return m, f.clock.Load()
+	return m, t.clock.Load()
 }
 
 // UndeliveredEffect returns the strongest effect that the Store is yet to hear of on a page
 // that comes from there. What it has heard meanwhile is among theirs, and newer than
 // the snapshot of a run that has asked it before.
-func (f *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest store.Effect) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.outbox) == 0 {
+func (t *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest store.Effect) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.outbox) == 0 {
 		return store.None
 	}
-	look := func(tag string) { strongest = max(strongest, f.outbox[tag].effect) }
+	look := func(tag string) { strongest = max(strongest, t.outbox[tag].effect) }
 	for _, tag := range tags {
 		look(tag)
 	}
@@ -95,25 +95,25 @@ func (f *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest stor
 
 // Ack notes what the Store knows of, and the version that it gave it. It was
 // asked at a clock: what was entered since then stays.
-func (f *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...string) {
-	f.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (t *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...string) {
+	t.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, tag := range tags {
-		if o, ok := f.outbox[tag]; ok && o.effect <= effect && o.last <= asked {
-			f.forget(tag)
+		if o, ok := t.outbox[tag]; ok && o.effect <= effect && o.last <= asked {
+			t.forget(tag)
 		}
 	}
 }
 
 // Nack says that somebody who was telling the Store could not.
-func (f *Table) Nack(tags []string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (t *Table) Nack(tags []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, tag := range tags {
-		if o, ok := f.outbox[tag]; ok {
+		if o, ok := t.outbox[tag]; ok {
 			o.pending = true
-			f.outbox[tag] = o
+			t.outbox[tag] = o
 		}
 	}
 }

@@ -57,35 +57,35 @@ type Table struct {
 // all pages judged by judgeAll before it forgets anything, and calls overflown where
 // a table is full of what cannot be forgotten.
 func New(limit int64, judgeAll func(*Judgements), overflown func()) *Table {
-	f := &Table{
+	t := &Table{
 		ours: store.NewVersions(math.MaxInt), theirs: store.NewVersions(math.MaxInt), limit: limit,
 		judgeAll: judgeAll, overflown: overflown, running: make(map[Hold]int), outbox: make(map[string]entry),
 	}
-	f.trigger.Store(limit / 4 * 3)
-	f.clock.Store(1) // a page that nobody has judged yet has 0
-	return f
+	t.trigger.Store(limit / 4 * 3)
+	t.clock.Store(1) // a page that nobody has judged yet has 0
+	return t
 }
 
 // Clock returns the newest moment in the Site's own order.
-func (f *Table) Clock() uint64 { return f.clock.Load() }
+func (t *Table) Clock() uint64 { return t.clock.Load() }
 
 // Reconnects returns how often the Store has come back.
-func (f *Table) Reconnects() uint64 { return f.reconnects.Load() }
+func (t *Table) Reconnects() uint64 { return t.reconnects.Load() }
 
 // GeneratedOffline notes that something was generated without the Store: it counts as
 // stale when that is back.
-func (f *Table) GeneratedOffline() { f.generatedOffline.Store(true) }
+func (t *Table) GeneratedOffline() { t.generatedOffline.Store(true) }
 
 // Now returns the snapshot of what begins now.
-func (f *Table) Now() Snapshot {
-	return Snapshot{Clock: f.clock.Load(), Version: store.Version(f.highest.Load())}
+func (t *Table) Now() Snapshot {
+	return Snapshot{Clock: t.clock.Load(), Version: store.Version(t.highest.Load())}
 }
 
 // Observe notes a version that the Store has given out.
-func (f *Table) Observe(v store.Version) {
+func (t *Table) Observe(v store.Version) {
 	for {
-		old := f.highest.Load()
-		if uint64(v) <= old || f.highest.CompareAndSwap(old, uint64(v)) {
+		old := t.highest.Load()
+		if uint64(v) <= old || t.highest.CompareAndSwap(old, uint64(v)) {
 			return
 		}
 	}
@@ -94,80 +94,80 @@ func (f *Table) Observe(v store.Version) {
 // Invalidate has an effect on all that is older, in the Site's own order. What is
 // undelivered is remembered until Ack is told that the Store knows of it: it reports
 // false where there is too much of that already.
-func (f *Table) Invalidate(effect store.Effect, d Delivery, tags ...string) (remembered bool) {
-	f.makeRoom()
-	defer f.makeRoom()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	clock, now := f.clock.Load()+1, time.Now()
+func (t *Table) Invalidate(effect store.Effect, d Delivery, tags ...string) (remembered bool) {
+	t.makeRoom()
+	defer t.makeRoom()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clock, now := t.clock.Load()+1, time.Now()
 	for _, tag := range tags {
-		f.ours.Apply(now, store.Change{Tag: tag, Version: store.Version(clock), Effect: effect})
+		t.ours.Apply(now, store.Change{Tag: tag, Version: store.Version(clock), Effect: effect})
 	}
-	remembered = d == Delivered || f.enter(effect, clock, d == Pending, tags)
-	f.clock.Store(clock)
+	remembered = d == Delivered || t.enter(effect, clock, d == Pending, tags)
+	t.clock.Store(clock)
 	return remembered
 }
 
 // apply takes over what was invalidated in the Store.
-func (f *Table) apply(at time.Time, c store.Changes) {
-	f.Observe(c.Upto)
+func (t *Table) apply(at time.Time, c store.Changes) {
+	t.Observe(c.Upto)
 	if len(c.List) == 0 && !c.Reset {
 		return
 	}
-	f.makeRoom()
+	t.makeRoom()
 	if c.Reset {
-		f.theirs.Forget(at, c.Upto)
+		t.theirs.Forget(at, c.Upto)
 	}
-	f.theirs.Apply(at, c.List...)
-	f.tick()
+	t.theirs.Apply(at, c.List...)
+	t.tick()
 }
 
 // Apply takes over all that was invalidated in the Store up to a version.
-func (f *Table) Apply(at time.Time, c store.Changes) {
-	if c.Reset && uint64(c.Upto) <= f.followed.Load() {
+func (t *Table) Apply(at time.Time, c store.Changes) {
+	if c.Reset && uint64(c.Upto) <= t.followed.Load() {
 		// Its order says nothing of what was judged further than that.
-		f.mu.Lock()
-		if c.Upto != f.reset {
-			f.reset = c.Upto
-			f.ours.Forget(at, store.Version(f.clock.Load()+1))
-			f.clock.Add(1)
+		t.mu.Lock()
+		if c.Upto != t.reset {
+			t.reset = c.Upto
+			t.ours.Forget(at, store.Version(t.clock.Load()+1))
+			t.clock.Add(1)
 		}
-		f.mu.Unlock()
+		t.mu.Unlock()
 	}
-	f.apply(at, c)
-	if uint64(c.Upto) > f.followed.Load() { // there is but one who follows
-		f.followed.Store(uint64(c.Upto))
+	t.apply(at, c)
+	if uint64(c.Upto) > t.followed.Load() { // there is but one who follows
+		t.followed.Store(uint64(c.Upto))
 	}
 }
 
 // Reconnected notes that the Store is back: what was generated without it counts as
 // stale.
-func (f *Table) Reconnected() {
-	if !f.generatedOffline.Swap(false) {
+func (t *Table) Reconnected() {
+	if !t.generatedOffline.Swap(false) {
 		return
 	}
-	f.reconnectedAt.Store(time.Now().UnixNano())
-	f.reconnects.Add(1)
-	f.tick()
+	t.reconnectedAt.Store(time.Now().UnixNano())
+	t.reconnects.Add(1)
+	t.tick()
 }
 
 // tick moves the clock, so that every page is judged anew.
-func (f *Table) tick() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.clock.Add(1)
+func (t *Table) tick() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clock.Add(1)
 }
 
 // Effect returns the strongest effect on what has a key since its generation began.
-func (f *Table) Effect(s *Subject, k *pagekey.Key) store.Effect {
+func (t *Table) Effect(s *Subject, k *pagekey.Key) store.Effect {
 	for {
-		clock := f.clock.Load()
+		clock := t.clock.Load()
 		if v := s.verdict.Load(); v>>2 == clock {
 			return store.Effect(v & 3)
 		}
 		judged := s.judged.Load()
 		from := s.from(judged)
-		strongest, at := f.effectSince(&from, k, s.Tags)
+		strongest, at := t.effectSince(&from, k, s.Tags)
 		if judged != nil && judged.effect > strongest {
 			strongest = judged.effect // s.at has its time
 		}
@@ -190,11 +190,11 @@ func (f *Table) Effect(s *Subject, k *pagekey.Key) store.Effect {
 
 // SubjectSince reports whether what has a key and tags was invalidated since the
 // generation of a subject began.
-func (f *Table) SubjectSince(s *Subject, k *pagekey.Key, tags []string) bool {
+func (t *Table) SubjectSince(s *Subject, k *pagekey.Key, tags []string) bool {
 	for {
 		judged := s.judged.Load()
 		from := s.from(judged)
-		was := f.Since(&from, k, tags)
+		was := t.Since(&from, k, tags)
 		if s.judged.Load() == judged {
 			return was
 		}
@@ -203,28 +203,28 @@ func (f *Table) SubjectSince(s *Subject, k *pagekey.Key, tags []string) bool {
 
 // Since reports whether a page, as far as one knows its tags, was
 // invalidated after a generation began.
-func (f *Table) Since(since *Snapshot, k *pagekey.Key, tags []string) bool {
-	if since.Clock == f.clock.Load() {
+func (t *Table) Since(since *Snapshot, k *pagekey.Key, tags []string) bool {
+	if since.Clock == t.clock.Load() {
 		return false
 	}
-	strongest, _ := f.effectSince(since, k, tags)
+	strongest, _ := t.effectSince(since, k, tags)
 	return strongest != store.None
 }
 
 // effectSince returns the strongest effect on what has one of the tags after a
 // generation began, and when that was.
-func (f *Table) effectSince(began *Snapshot, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
+func (t *Table) effectSince(began *Snapshot, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
 	var buf [16]string // on the stack
 	all := append(append(buf[:0], tags...), pagekey.Everything)
 	for tag := range k.Tags {
 		all = append(all, tag)
 	}
-	strongest, at = f.ours.Effect(store.Version(began.Clock), all)
-	if e, when := f.theirs.Effect(began.Version, all); e > strongest {
+	strongest, at = t.ours.Effect(store.Version(began.Clock), all)
+	if e, when := t.theirs.Effect(began.Version, all); e > strongest {
 		strongest, at = e, when
 	}
-	if began.Offline != 0 && began.Offline <= f.reconnects.Load() && strongest == store.None {
-		return store.Stale, time.Unix(0, f.reconnectedAt.Load())
+	if began.Offline != 0 && began.Offline <= t.reconnects.Load() && strongest == store.None {
+		return store.Stale, time.Unix(0, t.reconnectedAt.Load())
 	}
 	return strongest, at
 }

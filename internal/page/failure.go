@@ -56,13 +56,13 @@ func (p *Page) Fail(err error, began invalidation.Snapshot, seq uint64, retryAft
 
 // IsFailing reports whether the last attempt to renew the page has failed. An
 // invalidation since then gives hope.
-func (p *Page) IsFailing(f *invalidation.Table) bool {
+func (p *Page) IsFailing(table *invalidation.Table) bool {
 	for {
 		t := p.failures.Load()
 		if t == nil {
 			return false
 		}
-		if was := f.Since(&t.began, &p.Key, p.Subject.Tags); p.failures.Load() == t {
+		if was := table.Since(&t.began, &p.Key, p.Subject.Tags); p.failures.Load() == t {
 			return !was
 		}
 	}

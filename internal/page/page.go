@@ -70,12 +70,12 @@ func (p *Page) IsNewerThan(old *Page) bool {
 func (p *Page) Began() time.Time { return p.Generated.Add(p.upstream - p.Took) }
 
 // Judge stamps what the invalidations did to a page into it.
-func (p *Page) Judge(f *invalidation.Table, by *invalidation.Judgements) store.Effect {
-	effect := p.Effect(f)
-	if mark := p.standby.Load(); mark != nil && !f.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) { // else it will count as such
+func (p *Page) Judge(table *invalidation.Table, by *invalidation.Judgements) store.Effect {
+	effect := p.Effect(table)
+	if mark := p.standby.Load(); mark != nil && !table.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) { // else it will count as such
 		mark.subject.Judge(by, store.None)
 	}
-	if t := p.failures.Load(); t != nil && !f.Since(&t.began, &p.Key, p.Subject.Tags) { // likewise
+	if t := p.failures.Load(); t != nil && !table.Since(&t.began, &p.Key, p.Subject.Tags) { // likewise
 		judged := *t
 		judged.began = by.Advance(t.began)
 		p.failures.CompareAndSwap(t, &judged) // who has come first has a newer one
@@ -85,11 +85,11 @@ func (p *Page) Judge(f *invalidation.Table, by *invalidation.Judgements) store.E
 }
 
 // Effect returns the strongest effect on a page since its generation began.
-func (p *Page) Effect(f *invalidation.Table) store.Effect {
-	if mark := p.standby.Load(); mark != nil && f.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) {
+func (p *Page) Effect(table *invalidation.Table) store.Effect {
+	if mark := p.standby.Load(); mark != nil && table.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) {
 		p.standby.CompareAndSwap(mark, nil) // what was said of the page was said before
 	}
-	return f.Effect(&p.Subject, &p.Key)
+	return table.Effect(&p.Subject, &p.Key)
 }
 
 // A Meta is what is known of a page before its response is.

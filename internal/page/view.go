@@ -80,8 +80,8 @@ type standby struct {
 // SetAside lets a page stand by for errors, while requests go straight to the handler,
 // because what came of a run that was to renew it may not be stored. It reports false
 // where there is nothing that could stand by.
-func (p *Page) SetAside(f *invalidation.Table, mark *Page) bool {
-	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(f) == store.Gone {
+func (p *Page) SetAside(table *invalidation.Table, mark *Page) bool {
+	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(table) == store.Gone {
 		return false
 	}
 	p.standby.Store(&standby{mark.NotStored, mark.Generated, invalidation.Subject{Since: mark.Subject.Since}})
@@ -110,10 +110,10 @@ func (p *Page) HasFailed() bool { return p != nil && p.failures.Load() != nil }
 
 // IsPaused reports whether it is too early for another attempt to renew the page
 // that nobody waits for.
-func (p *Page) IsPaused(f *invalidation.Table, now time.Time) bool {
+func (p *Page) IsPaused(table *invalidation.Table, now time.Time) bool {
 	if now.UnixNano() < p.LeftToLeaderUntil.Load() {
 		return true
 	}
 	t := p.failures.Load()
-	return t != nil && now.Before(t.until) && p.IsFailing(f)
+	return t != nil && now.Before(t.until) && p.IsFailing(table)
 }
