@@ -28,6 +28,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/page", "internal/header internal/invalidation internal/pagekey internal/policy store"},
 	{"internal/backing", "internal/guard internal/invalidation internal/pagekey store"},
 	{"internal/cache", "internal/invalidation internal/page internal/pagekey internal/policy store"},
+	{"internal/flight", "internal/backing internal/cache internal/header internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
 }
 
 // Each room imports what it may, and there is no other.

@@ -132,7 +132,7 @@ func FuzzNarrow(f *testing.F) {
 		req := v.request()
 		ctx, cancel := context.WithTimeout(context.Background(), v.route.Timeout)
 		defer cancel()
-		return v.key, viewOf(req.build(ctx, site.origin))
+		return v.key, viewOf(req.Build(ctx, site.origin))
 	}
 	f.Fuzz(func(t *testing.T, path, host, q, page, accept, theme string, https bool, header, value, cookie, utm, remote string, head, proxied bool, other string) {
 		c := narrowCase{path, host, q, page, accept, theme, https, header, value, cookie, utm, remote, head, proxied}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store/memory"
 )
@@ -20,40 +21,19 @@ import (
 func TestJoinLooksAgain(t *testing.T) {
 	site := Wrap(http.NotFoundHandler(), Options{})
 	site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
-	req := pageRequest{key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/"}, route: site.other}
-	if f, how := site.join(req, nil, &waiter{}); f != nil || how != changed {
+	req := flight.Request{Key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/"}, Route: site.other}
+	if f, how := site.runs.Join(req, nil, &flight.Waiter{}); f != nil || how != flight.Changed {
 		t.Error("a second run was started")
 	}
-	p, _ := site.cache.Get(&req.key, nil)
+	p, _ := site.cache.Get(&req.Key, nil)
 	if p == nil {
 		t.Fatal("no page")
 	}
-	if f, _ := site.join(req, p, &waiter{}); f == nil {
+	if f, _ := site.runs.Join(req, p, &flight.Waiter{}); f == nil {
 		t.Error("no run was started for whoever wants another page")
 	} else {
-		<-f.done
+		<-f.Done()
 	}
-}
-
-// The context package holds a mutex while it asks to be told of the end of a context,
-// and takes it when it is told. The context may have ended since it has looked: the
-// last visitor leaves just before the handler is called.
-func TestContextEndsWhileDeriving(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx := newDeadlineContext(time.Now().Add(time.Hour))
-		ctx.cancel(context.Canceled)
-		told, held := false, make(chan struct{}, 1)
-		held <- struct{}{}
-		ctx.AfterFunc(func() {
-			held <- struct{}{}
-			told = true
-		})
-		<-held
-		synctest.Wait()
-		if !told {
-			t.Error("nobody was told")
-		}
-	})
 }
 
 // A page that a machine whose clock is ahead has made is fresh for its TTL, and not

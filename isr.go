@@ -52,6 +52,7 @@ import (
 
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -267,7 +268,7 @@ type Route struct {
 // A Site is a wrapped handler and its pages. Make one with [Wrap]. Its methods
 // are safe for concurrent use.
 //
-// Locks, outermost first: runs.mu, or the compaction of invalidation.Table; the mutex
+// Locks, outermost first: flight.Group.mu, or the compaction of invalidation.Table; the mutex
 // of cache.Cache; that of invalidation.Table; that of store.Versions. Those of a
 // recorder, the guard, locations and what backing.Store counts are held alone. Nothing calls a handler, a
 // Store, Observe or the Logger with any of them held.
@@ -291,9 +292,9 @@ type Site struct {
 	cache     *cache.Cache
 	locations locations
 	backing   *backing.Store // nil without a Store
-	runs      runs
+	runs      *flight.Group
 
-	streaming *respwriter.Budget // of the bytes that streams may hold, beside the pages
+	regenerations int // Options.MaxRegenerations
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
@@ -322,9 +323,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, sync.OnceFunc(s.warnOverflow))
 	s.cache = cache.New(maxBytes, s.table)
 	s.locations.init()
-	s.streaming = respwriter.NewBudget(max(s.limit, maxBytes/4))
-	s.runs.init(cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
-		cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)))
+	s.regenerations = cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
 		s.addRoute(pattern, opts.Routes[pattern])
 	}
@@ -335,6 +334,13 @@ func Wrap(h http.Handler, opts Options) *Site {
 	if opts.Store != nil {
 		s.open(opts.Store, opts.Version)
 	}
+	s.runs = flight.NewGroup(flight.Config{
+		Handler: h, Origin: s.origin, Cache: s.cache, Table: s.table, Backing: s.backing,
+		Streaming: respwriter.NewBudget(max(s.limit, maxBytes/4)), MaxPageBytes: s.limit,
+		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
+		Regenerations: s.regenerations,
+		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Log: s.log,
+	})
 	return s
 }
 
@@ -424,17 +430,17 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			v.passUncacheable()
 			return
 		case view.State == page.Stale,
-			view.State == page.Expired && view.OnError && (p.IsFailing(s.table) || s.runs.isClosed()):
-			s.join(v.request(), p, nil)
+			view.State == page.Expired && view.OnError && (p.IsFailing(s.table) || s.runs.IsClosed()):
+			s.runs.Join(v.request(), p, nil)
 			v.hit(p, view)
 			return
 		case view.State == page.Absent && v.route.PrerenderedOnly && !s.cache.Admits(path) &&
-			(s.backing == nil || s.runs.isClosed()):
+			(s.backing == nil || s.runs.IsClosed()):
 			v.notFound()
 			return
 		case view.State == page.Absent && v.route.Placeholder != nil && !v.waits(p) &&
 			(!v.route.PrerenderedOnly || s.cache.Admits(path)):
-			if f, _ := s.join(v.request(), p, peeker); !v.finds(f) {
+			if f, _ := s.runs.Join(v.request(), p, flight.Peeker); !v.finds(f) {
 				v.placeholder()
 				return
 			}
@@ -472,12 +478,12 @@ type visit struct {
 // are shown a placeholder: crawlers do, and everybody when the last attempt has
 // failed, since an error is better than a placeholder for ever.
 func (v *visit) waits(p *page.Page) bool {
-	return isCrawler(v.r.UserAgent()) || p.HasFailed() || v.site.runs.isClosed()
+	return isCrawler(v.r.UserAgent()) || p.HasFailed() || v.site.runs.IsClosed()
 }
 
 // request says which page the visitor is after.
-func (v *visit) request() pageRequest {
-	return pageRequest{v.key, v.route, v.r.Pattern}
+func (v *visit) request() flight.Request {
+	return flight.Request{Key: v.key, Route: v.route, Pattern: v.r.Pattern}
 }
 
 // hit answers with a page from memory.
@@ -498,22 +504,22 @@ func (v *visit) hit(p *page.Page, view page.View) {
 // because what is stored has changed meanwhile.
 func (v *visit) wait(p *page.Page) bool {
 	s, ctx := v.site, v.r.Context()
-	w := waiter{takes: v.r.Method == http.MethodGet, inside: isInside(ctx)}
-	f, how := s.join(v.request(), p, &w)
+	w := flight.Waiter{Streams: v.r.Method == http.MethodGet, Inside: flight.IsInside(ctx)}
+	f, how := s.runs.Join(v.request(), p, &w)
 	switch how {
-	case changed:
+	case flight.Changed:
 		return false
-	case closed:
+	case flight.Closed:
 		v.passPrivate(fwdBypass)
 		return true
-	case busy:
+	case flight.Full:
 		v.busy()
 		return true
 	}
-	defer w.leave()
-	var offer chan offered
-	if w.takes {
-		offer = f.offer
+	defer w.Leave()
+	var streams <-chan flight.Stream
+	if w.Streams {
+		streams = f.Streams()
 	}
 	var patience, timeout <-chan time.Time
 	if d := v.route.Patience; d > 0 && (!p.IsUnknown() || s.backing != nil) {
@@ -521,32 +527,32 @@ func (v *visit) wait(p *page.Page) bool {
 		defer t.Stop()
 		patience = t.C
 	}
-	if w.queued || v.waited { // else the run has its own deadline
+	if w.Queued() || v.waited { // else the run has its own deadline
 		t := time.NewTimer(v.route.Timeout - time.Since(v.start))
 		defer t.Stop()
 		timeout = t.C
 	}
 	v.waited = true
-	for found := f.found; ; {
+	for found := f.Found(); ; {
 		select {
-		case <-f.done:
-			return v.answer(f, how == joined)
+		case <-f.Done():
+			return v.answer(f, how == flight.Joined)
 		case <-found:
 			found = nil
 			if v.showStale() {
 				return true
 			}
-		case st := <-offer:
+		case st := <-streams:
 			return v.stream(f, st)
 		case <-patience:
 			if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "patience"}, nil) {
 				return true
 			}
 		case <-timeout:
-			if !f.hasStarted() {
+			if !f.HasStarted() {
 				v.busy()
 			} else {
-				v.failed(&outcome{err: errTimeout, status: http.StatusGatewayTimeout}, v.forwardOf(f, how == joined))
+				v.failed(&flight.Outcome{Err: flight.ErrTimeout, Status: http.StatusGatewayTimeout}, v.forwardOf(f, how == flight.Joined))
 			}
 			return true
 		case <-ctx.Done():
@@ -571,16 +577,16 @@ func (v *visit) showStale() bool {
 }
 
 // stream passes on what is too large to be stored.
-func (v *visit) stream(f *flight, o offered) bool {
-	if f.began.Clock < v.asked && v.site.table.Since(&f.began, &v.key, f.route.TagsOf(o.Header)) {
-		o.Close()
+func (v *visit) stream(f *flight.Flight, st flight.Stream) bool {
+	if f.WasInvalidatedSince(v.asked, f.Route.TagsOf(st.Header)) {
+		st.Close()
 		return false
 	}
-	if o.matched != "" {
-		v.r.Pattern = o.matched
+	if st.Pattern != "" {
+		v.r.Pattern = st.Pattern
 	}
-	err := o.Serve(v.w, v.r, f.route.Rules.Vary(), "isr; fwd=uri-miss; detail=too-large")
-	v.done(Miss, o.Status, 0, err)
+	err := st.Serve(v.w, v.r, f.Route.Rules.Vary(), "isr; fwd=uri-miss; detail=too-large")
+	v.done(Miss, st.Status, 0, err)
 	if err != nil {
 		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
 	}
@@ -615,9 +621,9 @@ func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 }
 
 // forwardOf says why a visitor had to wait for a run.
-func (v *visit) forwardOf(f *flight, joined bool) header.CacheStatus {
+func (v *visit) forwardOf(f *flight.Flight, joined bool) header.CacheStatus {
 	fwd := header.CacheStatus{Fwd: "uri-miss", Collapsed: joined}
-	if !f.replaces().IsUnknown() {
+	if !f.Old().IsUnknown() {
 		fwd.Fwd = "stale"
 	}
 	return fwd
@@ -625,24 +631,24 @@ func (v *visit) forwardOf(f *flight, joined bool) header.CacheStatus {
 
 // answer answers with the outcome of a run. It reports false where the visit has to
 // be decided anew.
-func (v *visit) answer(f *flight, joined bool) bool {
-	s, fwd := v.site, v.forwardOf(f, joined)
-	switch {
-	case f.outcome.again:
+func (v *visit) answer(f *flight.Flight, joined bool) bool {
+	s, fwd, out := v.site, v.forwardOf(f, joined), f.Outcome()
+	switch out.Kind {
+	case flight.Again:
 		return false
-	case f.outcome.busy:
+	case flight.Busy:
 		v.busy()
 		return true
-	case f.outcome.none:
+	case flight.Nothing:
 		v.notFound()
 		return true
-	case f.outcome.loaded:
-		return v.loaded(f.outcome.page)
-	case f.outcome.err != nil:
-		v.failed(&f.outcome, fwd)
+	case flight.Found:
+		return v.loaded(out.Page)
+	case flight.Failed:
+		v.failed(out, fwd)
 		return true
 	}
-	made := f.outcome.page
+	made := out.Page
 	effect := made.Effect(s.table)
 	switch {
 	case made.NotStored != (policy.Refusal{}):
@@ -653,7 +659,7 @@ func (v *visit) answer(f *flight, joined bool) bool {
 		// that can be joined from now on has begun since.
 		return false
 	default:
-		fwd.Stored = f.outcome.stored
+		fwd.Stored = out.Stored
 		view := made.View(effect, time.Now())
 		v.tags = made.Subject.Tags
 		made.ServeForwarded(v.w, v.r, view, fwd)
@@ -668,7 +674,7 @@ func (v *visit) loaded(p *page.Page) bool {
 	s := v.site
 	switch view := p.View(p.Effect(s.table), v.start); view.State {
 	case page.Stale:
-		s.join(v.request(), p, nil)
+		s.runs.Join(v.request(), p, nil)
 		fallthrough
 	case page.Fresh:
 		v.hit(p, view)
@@ -679,34 +685,29 @@ func (v *visit) loaded(p *page.Page) bool {
 
 // finds waits until a run has looked into the Store, where there is one, and
 // reports whether there is a page now.
-func (v *visit) finds(f *flight) bool {
-	s := v.site
-	if s.backing == nil || f == nil || !f.isLooking() {
+func (v *visit) finds(f *flight.Flight) bool {
+	if f == nil || !f.WaitForStore(v.r.Context()) {
 		return false
 	}
-	select {
-	case <-f.found:
-	case <-v.r.Context().Done():
-	}
-	p, _ := s.cache.Get(&v.key, nil)
+	p, _ := v.site.cache.Get(&v.key, nil)
 	return !p.IsUnknown()
 }
 
 // failed answers where the generation that the visitor has waited for failed:
 // with the last good page if that may still be shown, else with the failure.
-func (v *visit) failed(out *outcome, fwd header.CacheStatus) {
-	fwd.FwdStatus = out.status
+func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
+	fwd.FwdStatus = out.Status
 	old := fwd
 	old.Detail = "stale-if-error"
-	if v.standIn(old, out.err) {
+	if v.standIn(old, out.Err) {
 		return
 	}
-	if out.matched != "" {
-		v.r.Pattern = out.matched
+	if out.Pattern != "" {
+		v.r.Pattern = out.Pattern
 	}
-	v.done(Miss, out.status, 0, out.err)
-	out.raise()
-	v.fail(out.status, out.answer, fwd.String())
+	v.done(Miss, out.Status, 0, out.Err)
+	out.Repanic()
+	v.fail(out.Status, out.Answer, fwd.String())
 }
 
 // pass hands the visitor's own request to the wrapped handler.
@@ -818,10 +819,10 @@ func (v *visit) placeholder() {
 
 // fail answers with the handler's own error, or for want of one with a bare
 // status. Neither is for keeping, by anyone.
-func (v *visit) fail(status int, answer *answer, cacheStatus string) {
+func (v *visit) fail(status int, answer *flight.Answer, cacheStatus string) {
 	h := v.w.Header()
 	if answer != nil {
-		header.Copy(h, answer.header)
+		header.Copy(h, answer.Header)
 	}
 	header.SetNoStore(h)
 	if cacheStatus != "" {
@@ -833,7 +834,7 @@ func (v *visit) fail(status int, answer *answer, cacheStatus string) {
 	}
 	v.w.WriteHeader(status)
 	if v.r.Method != http.MethodHead {
-		v.w.Write(answer.body)
+		v.w.Write(answer.Body)
 	}
 }
 
@@ -1019,9 +1020,7 @@ func (s *Site) Stats() Stats {
 		Generated: count(Generated), Failed: count(Failed), Evicted: count(Evicted), StoreErrors: count(StoreFailed),
 	}
 	out.Pages, out.Bytes = s.cache.Size()
-	s.runs.mu.Lock()
-	out.Generating = s.runs.active
-	s.runs.mu.Unlock()
+	out.Generating = s.runs.Running()
 	return out
 }
 

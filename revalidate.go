@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -102,12 +103,12 @@ func (s *Site) pages(t *target) []*page.Page {
 
 // pageOf returns the page that a visitor without any headers gets at the target,
 // where it is known for which host that is.
-func (s *Site) pageOf(t target) (req pageRequest, ok bool) {
+func (s *Site) pageOf(t target) (req flight.Request, ok bool) {
 	if s.origin.Host == "" && t.Host == "" {
 		return req, false
 	}
 	varied := t.route.Rules.Variant(nil)
-	return pageRequest{key: pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: varied}, route: t.route}, true
+	return flight.Request{Key: pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: varied}, Route: t.route}, true
 }
 
 // stored returns what is stored of the target, but for what is purged.
@@ -161,7 +162,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 
 // A renewal is a page that Revalidate generates.
 type renewal struct {
-	pageRequest
+	flight.Request
 	target *target
 	stored bool // whether anything was, under the target
 	err    error
@@ -194,10 +195,10 @@ func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewa
 		t := &targets[i]
 		s.report(s.targetEvent(Revalidated, t))
 		s.admit(t)
-		add := func(list *[]*renewal, req pageRequest, stored bool) {
-			if !seen[req.key] {
-				seen[req.key] = true
-				*list = append(*list, &renewal{pageRequest: req, target: t, stored: stored})
+		add := func(list *[]*renewal, req flight.Request, stored bool) {
+			if !seen[req.Key] {
+				seen[req.Key] = true
+				*list = append(*list, &renewal{Request: req, target: t, stored: stored})
 			}
 		}
 		stored := s.stored(t)
@@ -206,10 +207,10 @@ func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewa
 		}
 		plain, more := s.mostWanted(t, stored)
 		if plain != nil {
-			add(&renewals, pageRequest{plain.Key, plain.Route, plain.Pattern}, true)
+			add(&renewals, flight.Request{Key: plain.Key, Route: plain.Route, Pattern: plain.Pattern}, true)
 		}
 		for _, p := range more {
-			add(&others, pageRequest{p.Key, p.Route, p.Pattern}, true)
+			add(&others, flight.Request{Key: p.Key, Route: p.Route, Pattern: p.Pattern}, true)
 		}
 	}
 	return append(renewals, others...), err
@@ -219,14 +220,14 @@ func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewa
 func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
 	errs := make([]error, len(renewals))
 	var all sync.WaitGroup
-	slots := make(chan struct{}, s.runs.limits[forRenewal])
+	slots := make(chan struct{}, s.regenerations)
 	for i, r := range renewals {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			r.err = s.generate(ctx, r.pageRequest)
+			r.err = s.generate(ctx, r.Request)
 			if notStored := (*notStoredError)(nil); r.err != nil && !errors.As(r.err, &notStored) {
-				errs[i] = fmt.Errorf("isr: revalidate %s: %w", r.key.Path, r.err)
+				errs[i] = fmt.Errorf("isr: revalidate %s: %w", r.Key.Path, r.err)
 			}
 		})
 	}
@@ -241,37 +242,37 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 	status, location := 0, ""
 	if notStored := (*notStoredError)(nil); errors.As(r.err, &notStored) {
 		status, location = notStored.status, notStored.location
-	} else if p := s.cache.Peek(&r.key); r.err == nil && !p.IsUnknown() {
+	} else if p := s.cache.Peek(&r.Key); r.err == nil && !p.IsUnknown() {
 		h, _ := p.Header()
 		status, location = p.Status, h.Get("Location")
 	}
 	redirects := status >= 300 && status < 400
 	if gone := status == http.StatusNotFound || status == http.StatusGone; s.log != nil && !r.stored && (redirects || gone) {
 		s.log.Warn("isr: a path was revalidated that was not stored and has no page",
-			"path", r.key.Path, "route", r.route.Pattern, "status", status)
+			"path", r.Key.Path, "route", r.Route.Pattern, "status", status)
 	}
 	if !redirects || location == "" {
 		return t, false
 	}
-	from := pagekey.URL(r.key.Path, "")
-	from.Scheme, from.Host = cmp.Or(r.key.Scheme, s.origin.Scheme), cmp.Or(r.key.Host, s.origin.Host)
+	from := pagekey.URL(r.Key.Path, "")
+	from.Scheme, from.Host = cmp.Or(r.Key.Scheme, s.origin.Scheme), cmp.Or(r.Key.Host, s.origin.Host)
 	to, err := from.Parse(location)
 	if err != nil || to.Scheme != from.Scheme || pagekey.CleanHost(to.Scheme, to.Host) != from.Host {
 		return t, false
 	}
 	path, err := pagekey.CleanPath(to.EscapedPath())
-	if err != nil || path != r.key.Path+"/" && path+"/" != r.key.Path || path == "" {
+	if err != nil || path != r.Key.Path+"/" && path+"/" != r.Key.Path || path == "" {
 		return t, false
 	}
 	t = *r.target
-	t.Scheme, t.Host, t.Path = r.key.Scheme, r.key.Host, path
+	t.Scheme, t.Host, t.Path = r.Key.Scheme, r.Key.Host, path
 	t.route = s.lookup(t.Host, pagekey.URL(path, ""))
 	return t, true
 }
 
 // bypasses reports whether the page would never be stored because of its route.
-func (s *Site) bypasses(req pageRequest) bool {
-	return req.route.Bypasses(req.build(context.Background(), s.origin))
+func (s *Site) bypasses(req flight.Request) bool {
+	return req.Route.Bypasses(req.Build(context.Background(), s.origin))
 }
 
 // RevalidateTag makes all pages with one of the tags stale: each is served once
@@ -361,7 +362,7 @@ type change struct {
 // may think of; but a Store may hold what this instance does not. That is told when
 // the visitor may know that it succeeded.
 func (s *Site) changed(c *change, known bool) bool {
-	here := s.runs.concern(c.path) || s.cache.Holds(c.path) // in this order: a run ends by storing
+	here := s.runs.Concerns(c.path) || s.cache.Holds(c.path) // in this order: a run ends by storing
 	tag := pagekey.PathTag("", "", c.path)
 	if c.effect == store.None && (here || c.elsewhere) {
 		c.effect = store.Expired
@@ -494,14 +495,7 @@ func (s *Site) mayBeElsewhere(r *http.Request, path string) bool {
 		return false
 	}
 	rt := s.routeOf(r, path)
-	return rt.Bypass == nil || !s.bypasses(pageRequest{key: s.key(r, path, rt), route: rt})
-}
-
-// concern reports whether one of the runs is of a page at the canonical path.
-func (r *runs) concern(path string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.paths[path] > 0
+	return rt.Bypass == nil || !s.bypasses(flight.Request{Key: s.key(r, path, rt), Route: rt})
 }
 
 // RevalidateHandler returns a handler with which a CMS renews pages on demand.

@@ -1,0 +1,91 @@
+package flight
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A deadlineContext has a deadline, at which its run is to cancel it. Unlike that
+// of context.WithDeadline it can be put off.
+type deadlineContext struct {
+	deadline time.Time
+	open     atomic.Bool // whether it was put off for good
+	done     chan struct{}
+
+	mu    sync.Mutex
+	err   error                // guarded by mu, and constant once done is closed
+	after map[*func()]struct{} // guarded by mu: what is to be called then
+}
+
+func newDeadlineContext(deadline time.Time) *deadlineContext {
+	return &deadlineContext{deadline: deadline, done: make(chan struct{})}
+}
+
+func (c *deadlineContext) cancel(err error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	close(c.done)
+	after := c.after
+	c.after = nil
+	c.mu.Unlock()
+	for f := range after {
+		(*f)()
+	}
+}
+
+// AfterFunc has f called when the context is done, which must not block. The
+// context package asks for it: what is derived from this context then needs no
+// goroutine that waits for it. It asks with a mutex held that f takes, so f is never
+// called before AfterFunc has returned.
+func (c *deadlineContext) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		go f()
+		return func() bool { return false }
+	}
+	if c.after == nil {
+		c.after = make(map[*func()]struct{})
+	}
+	c.after[&f] = struct{}{}
+	c.mu.Unlock()
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, waiting := c.after[&f]
+		delete(c.after, &f)
+		return waiting
+	}
+}
+
+func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, !c.open.Load() }
+
+func (c *deadlineContext) Done() <-chan struct{} { return c.done }
+
+func (c *deadlineContext) Err() error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// insideKey is the context key by which a request is known to come from a run.
+type insideKey struct{}
+
+func (c *deadlineContext) Value(key any) any {
+	if key == (insideKey{}) {
+		return true
+	}
+	return nil
+}
+
+// IsInside reports whether ctx is that of a page request.
+func IsInside(ctx context.Context) bool { return ctx.Value(insideKey{}) != nil }

@@ -1,0 +1,304 @@
+package flight
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"net/http"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/store"
+)
+
+// A Flight is one generation of one page, and those who wait for it.
+type Flight struct {
+	Request
+	g *Group
+
+	// Guarded by Group.mu.
+	visitors  int           // who wait
+	editors   int           // who wait, having asked for the page by its name
+	kept      bool          // whether it goes on when nobody waits any more
+	renews    bool          // whether a page that is stale will not do
+	byName    bool          // whether somebody has asked for the page by its name
+	inside    bool          // whether another run waits for it
+	successor *Flight       // the run behind it
+	queue     *list.List    // where it waits for a slot, if it does
+	place     *list.Element // in queue
+	counted   bool          // in Group.active
+	looking   bool          // whether it asks the Store before it needs a slot
+	slot      slot
+	waiting   bool             // whether it has given its slot back, to wait for another instance
+	ctx       *deadlineContext // the handler's; nil before it is called
+
+	// Guarded by Group.mu, but constant once the run calls the handler: until then
+	// it may find in the Store what it is to replace, and the lease for it.
+	started bool // whether began holds
+	old     *page.Page
+	began   invalidation.Snapshot // in the orders of invalidations
+	seq     uint64                // which run of the Site it is
+	hold    invalidation.Hold     // of what was invalidated since it began
+	lease   store.Ticket          // the Store's; zero where it could not be had
+
+	first  *look         // what came of asking the Store before there was a slot
+	looked func()        // closes found, once
+	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
+
+	begin   time.Time // of the handler's call
+	matched string    // the pattern that the handler has matched; for the run's goroutine alone
+
+	takers atomic.Int64  // those who would take a stream
+	offer  chan Stream   // to one of them: a response that is too large to be stored
+	left   chan struct{} // one of them has left
+
+	ended   atomic.Bool   // whether the outcome is decided
+	done    chan struct{} // closed when outcome is set
+	outcome Outcome
+}
+
+// A Kind says what has come of a run.
+type Kind int
+
+const (
+	Generated Kind = iota // Page: stored or not, or a hit-for-pass
+	Failed                // Err
+	Found                 // Page, as it came from the Store
+	Nothing               // another instance is at it, or nobody may be
+	Again                 // those who wait are to decide anew: the run was not begun
+	Busy                  // too many others wait for a slot
+)
+
+// An Outcome is what has come of a run.
+type Outcome struct {
+	Kind   Kind
+	Page   *page.Page
+	Stored bool // whether Page is stored here
+	Status int  // of a failure: what those who wait get, unless Repanic says otherwise; of a hit-for-pass: the handler's
+
+	Location string // of a hit-for-pass: the handler's
+
+	Err        error
+	Pattern    string        // of a failure: what the handler has matched, where it is its own
+	Answer     *Answer       // of a failure: the handler's own response, if it gave one
+	Stack      []byte        // where the handler panicked, for the log
+	retryAfter time.Duration // how long the handler wants to be left alone
+	panic      any           // what the handler panicked with
+	goexit     bool          // whether it called runtime.Goexit
+}
+
+// An Answer is a response that is passed on and not stored.
+type Answer struct {
+	Header http.Header
+	Body   []byte
+}
+
+// Repanic makes a handler's panic, or its runtime.Goexit, that of the caller.
+func (o *Outcome) Repanic() {
+	if o.goexit {
+		runtime.Goexit()
+	}
+	if o.panic != nil {
+		panic(o.panic)
+	}
+}
+
+// Why a generation failed, where the handler does not say so itself.
+var (
+	ErrTimeout = errors.New("the handler did not finish within Route.Timeout")
+	errGoexit  = errors.New("the handler called runtime.Goexit")
+)
+
+// Leave notes that somebody does not wait any longer. What nobody waits for, and
+// nobody has seen yet, need not be made: else a client that sends requests and
+// takes them back would have more runs than the server has requests.
+func (w *Waiter) Leave() {
+	if w.f == nil || w.left {
+		return
+	}
+	w.left = true
+	f, g := w.f, w.f.g
+	if w.Streams {
+		f.takers.Add(-1)
+		select {
+		case f.left <- struct{}{}:
+		default:
+		}
+	}
+	g.mu.Lock()
+	f.count(w, -1)
+	ctx := f.unattended()
+	g.mu.Unlock()
+	if ctx != nil {
+		ctx.cancel(context.Canceled)
+	}
+}
+
+// unattended decides what becomes of a run when one who waited has left. It
+// returns the context that is to be cancelled, if any. It is called under Group.mu.
+func (f *Flight) unattended() (cancel *deadlineContext) {
+	g := f.g
+	if f.visitors > 0 || f.ended.Load() || f.looking {
+		return nil
+	}
+	needed := f.editors > 0 || f.kept
+	switch {
+	case f.queue != nil && needed:
+		if !g.requeue(f) {
+			g.drop(f, Outcome{Kind: Again})
+		}
+	case !f.started && !needed:
+		g.drop(f, Outcome{Kind: Again})
+	case f.started && !needed && (f.slot == forVisitors || f.slot == forInside) && f.old.IsUnknown():
+		if g.taken[forNobody] < g.limits[forNobody] {
+			g.taken[f.slot]--
+			g.taken[forNobody]++
+			f.slot = forNobody
+			g.next()
+			return nil
+		}
+		g.drop(f, Outcome{Kind: Nothing}) // it keeps its slot until the handler has returned
+		return f.ctx
+	}
+	return nil
+}
+
+// drop ends a run that nobody waits for, or that cannot be begun. It is called
+// under Group.mu.
+func (g *Group) drop(f *Flight, out Outcome) {
+	if f.ended.Swap(true) {
+		return
+	}
+	f.outcome = out
+	g.done(f)
+	close(f.done)
+}
+
+// done makes room for the run behind this one. It is called under Group.mu.
+func (g *Group) done(f *Flight) {
+	f.leaveQueue()
+	path := pagekey.CanonicalPath(f.Key.Path)
+	if g.paths[path]--; g.paths[path] == 0 {
+		delete(g.paths, path)
+	}
+	if first := g.flights[f.Key]; first == f {
+		delete(g.flights, f.Key)
+		if next := f.successor; next != nil {
+			g.flights[f.Key] = next
+			next.old = g.c.Cache.Peek(&f.Key)
+			g.advance(next)
+		}
+	} else if first != nil && first.successor == f {
+		first.successor = nil
+	}
+	f.successor = nil
+	if f.waiting {
+		f.waiting = false
+		g.waiting--
+	}
+	if g.c.Backing != nil && f.started {
+		g.c.Backing.Behind(f.writeBehind)
+	}
+	if f.counted {
+		f.counted = false
+		g.active--
+		g.c.Table.EndRun(f.hold)
+	}
+	g.maybeIdle()
+}
+
+// advance begins the run behind another, which has ended. It is called under
+// Group.mu.
+func (g *Group) advance(f *Flight) {
+	switch {
+	case g.closed, !f.isAwaited() && !f.kept:
+		g.drop(f, Outcome{Kind: Again})
+	case f.inside:
+		g.start(f, forInside)
+	case !g.dispatch(f):
+		f.enter(&g.queues[f.queueIndex()]) // there are no more of these than of those that run
+	}
+}
+
+// Done is closed when the run has an Outcome.
+func (f *Flight) Done() <-chan struct{} { return f.done }
+
+// Outcome returns what has come of the run. It is called once Done is closed.
+func (f *Flight) Outcome() *Outcome { return &f.outcome }
+
+// Found is closed when the Store was asked for the page. It is nil without a Store.
+func (f *Flight) Found() <-chan struct{} { return f.found }
+
+// Streams yields, to one of those who would take it, a response that is too large to
+// be stored.
+func (f *Flight) Streams() <-chan Stream { return f.offer }
+
+// WaitForStore waits until the Store was asked for the page, or ctx is done, where the
+// run has begun to ask it. It reports false where it has not.
+func (f *Flight) WaitForStore(ctx context.Context) bool {
+	f.g.mu.Lock()
+	begun := f.counted || f.ended.Load()
+	f.g.mu.Unlock()
+	if f.found == nil || !begun {
+		return false
+	}
+	select {
+	case <-f.found:
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// HasStarted reports whether the run has, or had, a slot.
+func (f *Flight) HasStarted() bool {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	return f.started
+}
+
+// Old returns the page that the run is to replace, if any.
+func (f *Flight) Old() *page.Page {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	return f.old
+}
+
+// isByName reports whether somebody has asked for the page by its name.
+func (f *Flight) isByName() bool {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	return f.byName
+}
+
+// Tags returns the tags that the page will have, as far as one can know.
+func (f *Flight) Tags() []string {
+	if old := f.old; !old.IsUnknown() {
+		return old.Subject.Tags
+	}
+	return f.Route.Tags
+}
+
+// WasInvalidatedSince reports whether what has the given tags was invalidated since
+// the run began, and perhaps before a visitor asked, when the table's clock was asked.
+func (f *Flight) WasInvalidatedSince(asked uint64, tags []string) bool {
+	return f.began.Clock < asked && f.g.c.Table.Since(&f.began, &f.Key, tags)
+}
+
+// isSuperseded reports whether what the run is about to say was invalidated since it
+// began, as far as one can know. It is called under Group.mu.
+func (f *Flight) isSuperseded() bool {
+	return f.started && f.g.c.Table.Since(&f.began, &f.Key, f.Tags())
+}
+
+// meta says which page the run is about to make, less the pattern that the handler has
+// matched: the run's goroutine alone knows that.
+func (f *Flight) meta() page.Meta {
+	return page.Meta{
+		Key: f.Key, Route: f.Route, Pattern: f.Pattern,
+		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.g.c.Cache.MaxBytes(),
+	}
+}

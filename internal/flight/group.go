@@ -1,0 +1,284 @@
+// Package flight generates pages: of each at most one run that newcomers may join and
+// one behind it, no more of them at a time than the machine can bear, and those who
+// wait get what comes of it, or leave early. What was invalidated after a run began is
+// never stored as fresh by it, and who asks after that gets a run that has begun since.
+//
+// A run asks the Store first, where there is one; see package backing. The model for
+// what may happen to a handler is golang.org/x/sync/singleflight.
+package flight
+
+import (
+	"container/list"
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/respwriter"
+)
+
+// A Config is what the runs of a Group need. All but Backing and Log has to be there.
+type Config struct {
+	Handler   http.Handler
+	Origin    pagekey.Origin
+	Cache     *cache.Cache
+	Table     *invalidation.Table
+	Backing   *backing.Store     // nil without a Store
+	Streaming *respwriter.Budget // of the bytes that streams may hold
+
+	MaxPageBytes  int64
+	Generations   int // how many runs at a time visitors wait for
+	Regenerations int // how many others, of each kind
+
+	// What comes of it. They are called with no lock held, concurrently.
+	Ended    func(f *Flight, took time.Duration) // the handler was called; before those who wait have the Outcome
+	Evicted  func([]*page.Page)
+	Damaged  func(f *Flight, err error) // what the Store has of the page cannot be read
+	TooLarge func(*Flight)              // the Store does not take the page
+	Log      *slog.Logger               // of what a handler does that nobody waits for; nil: silence
+}
+
+// A Request says what to generate.
+type Request struct {
+	Key     pagekey.Key
+	Route   *policy.Route
+	Pattern string // of a ServeMux around the Site, if there is one
+}
+
+// Build returns the request that the handler sees.
+func (r *Request) Build(ctx context.Context, o pagekey.Origin) *http.Request {
+	return r.Key.Request(ctx, o, r.Pattern)
+}
+
+// A Group is the runs under way and those that wait for a slot: of each page at most
+// one that newcomers may join, and one behind it. It is safe for concurrent use.
+type Group struct {
+	c      Config
+	limits [slots]int // how many of each slot there are
+
+	// mu guards what follows, and what is said to be so in Flight. It is taken before
+	// the mutexes of cache and table.
+	mu      sync.Mutex
+	flights map[pagekey.Key]*Flight
+	queues  [queues]list.List // of *Flight
+	taken   [slots]int
+	looking int            // runs that ask the Store before they need a slot
+	waiting int            // background runs that wait for other instances, as many as there are slots at most
+	paths   map[string]int // how many runs there are at a canonical path
+	active  int            // runs under way
+	seq     uint64         // the last run's
+	closed  bool
+	idle    chan struct{} // closed when closed is set and nothing is under way
+}
+
+// NewGroup returns a Group without any runs.
+func NewGroup(c Config) *Group {
+	return &Group{
+		c:       c,
+		limits:  [slots]int{forVisitors: c.Generations, forRenewal: c.Regenerations, forUnknown: c.Regenerations, forNobody: c.Regenerations},
+		flights: make(map[pagekey.Key]*Flight),
+		paths:   make(map[string]int),
+		idle:    make(chan struct{}),
+	}
+}
+
+// IsClosed reports whether Shutdown was called.
+func (g *Group) IsClosed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}
+
+// Running returns how many runs are under way.
+func (g *Group) Running() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.active
+}
+
+// Concerns reports whether one of the runs is of a page at the canonical path.
+func (g *Group) Concerns(path string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.paths[path] > 0
+}
+
+// Shutdown waits until the runs under way have ended, or ctx has, whose error it then
+// returns. From the call on none is begun. A run that has come to its Timeout has
+// ended, whatever its handler still does.
+func (g *Group) Shutdown(ctx context.Context) error {
+	g.mu.Lock()
+	if !g.closed {
+		g.closed = true
+		for i := range g.queues {
+			for q := &g.queues[i]; q.Len() > 0; {
+				g.drop(q.Front().Value.(*Flight), Outcome{Kind: Again})
+			}
+		}
+		g.maybeIdle()
+	}
+	g.mu.Unlock()
+	select {
+	case <-g.idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// maybeIdle says so where the Group is shut down and nothing is under way. It is called
+// under Group.mu.
+func (g *Group) maybeIdle() {
+	if !g.closed || g.active > 0 {
+		return
+	}
+	select {
+	case <-g.idle:
+	default:
+		close(g.idle)
+	}
+}
+
+// A Waiter is someone who waits for a run, and what they need of it. Each waits for
+// one run, and is done with it when Leave was called.
+type Waiter struct {
+	Streams bool // whether they would take a response that is too large to be stored
+	ByName  bool // whether they asked for the page by its name: a stale one will not do
+	Inside  bool // whether they are a run themselves, which has a slot already
+
+	f      *Flight
+	queued bool // whether the run had not begun to call the handler when they came
+	left   bool
+}
+
+// Queued reports whether the run had not begun to call the handler when they came.
+func (w *Waiter) Queued() bool { return w.queued }
+
+// Peeker is a visitor who waits for what the Store has, and no longer.
+var Peeker = new(Waiter)
+
+// A Joining says what Join has done.
+type Joining int
+
+const (
+	Began   Joining = iota
+	Joined          // there was a run
+	Changed         // nothing: the cache holds something else by now
+	Paused          // nothing: it is too early for another attempt in the background
+	Full            // nothing: too many wait for a slot
+	Closed          // nothing: the Group is shut down
+)
+
+// Join finds a run of the page for someone who found seen in the cache, or begins
+// one. A nil waiter does not wait: their run is background work. The flight is nil
+// where there is none.
+func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f, how := g.flights[req.Key], Joined
+	if f != nil && f.isSuperseded() {
+		f = f.successor
+	}
+	if f == nil {
+		switch {
+		case g.closed:
+			return nil, Closed
+		case g.c.Cache.Peek(&req.Key) != seen:
+			return nil, Changed
+		case (w == nil || w == Peeker) && seen != nil && seen.IsPaused(g.c.Table, time.Now()):
+			return nil, Paused
+		}
+		f, how = g.newFlight(req, seen), Began
+	}
+	if !g.board(f, w, how == Began) {
+		return nil, Full
+	}
+	return f, how
+}
+
+// board adds a waiter to a run, and sees to it that the run begins or has a place
+// in a queue. It reports false where there is none left. It is called under Group.mu.
+func (g *Group) board(f *Flight, w *Waiter, isNew bool) bool {
+	visits := w != nil && w != Peeker && !w.ByName
+	if w == nil || w == Peeker {
+		f.kept = true
+	} else {
+		f.count(w, 1)
+		f.kept = f.kept || w.ByName
+		f.byName = f.byName || w.ByName
+		f.renews = f.renews || w.ByName
+		f.inside = f.inside || w.Inside
+	}
+	ok := true
+	switch {
+	case f.started, f.looking:
+	case g.flights[f.Key] != f: // it begins when the run before it has ended
+	case f.inside:
+		f.leaveQueue()
+		g.start(f, forInside)
+	case isNew && g.c.Backing != nil && (visits || w == Peeker) && g.looking < maxQueued*g.limits[forVisitors]:
+		g.lookFirst(f)
+	case isNew:
+		ok = g.dispatch(f)
+	case f.queue != nil:
+		ok = g.requeue(f)
+	}
+	if !ok {
+		if w != nil && w != Peeker {
+			f.count(w, -1)
+		}
+		if isNew {
+			g.done(f)
+		}
+		return false
+	}
+	if w != nil && w != Peeker {
+		w.f, w.queued = f, !f.started
+		if w.Streams {
+			f.takers.Add(1)
+		}
+	}
+	return true
+}
+
+func (f *Flight) count(w *Waiter, n int) {
+	if w.ByName {
+		f.editors += n
+	} else {
+		f.visitors += n
+	}
+}
+
+// isAwaited reports whether anybody waits. It is called under Group.mu.
+func (f *Flight) isAwaited() bool { return f.visitors+f.editors > 0 }
+
+// newFlight puts a run behind that of the same page, or in its place. It is called
+// under Group.mu.
+func (g *Group) newFlight(req Request, old *page.Page) *Flight {
+	req.Key = req.Key.Clone()
+	if req.Pattern == "" && old != nil {
+		req.Pattern = old.Pattern
+	}
+	f := &Flight{
+		Request: req, g: g, old: old,
+		offer: make(chan Stream), left: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if g.c.Backing != nil {
+		f.found = make(chan struct{})
+		f.looked = sync.OnceFunc(func() { close(f.found) })
+	}
+	if before := g.flights[req.Key]; before != nil {
+		before.successor = f
+	} else {
+		g.flights[req.Key] = f
+	}
+	g.paths[pagekey.CanonicalPath(f.Key.Path)]++
+	return f
+}

@@ -1,0 +1,266 @@
+package flight
+
+import (
+	"errors"
+	"time"
+
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/store"
+)
+
+// lookFirst asks the Store for the page before the run needs a slot: what is stored
+// is not to wait behind what is not. It is called under Group.mu.
+func (g *Group) lookFirst(f *Flight) {
+	g.looking++
+	f.looking = true
+	g.stamp(f)
+	go func() {
+		g.c.Backing.Ready()
+		first := look{reconnects: g.c.Table.Reconnects()}
+		var ended bool
+		ended, first.err = f.look(g.c.Backing.Key(&f.Key))
+		f.looked()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.looking--
+		f.looking, f.first = false, &first
+		switch {
+		case ended:
+		case g.closed, !f.isAwaited() && !f.kept:
+			g.drop(f, Outcome{Kind: Again})
+		case f.inside:
+			g.start(f, forInside)
+		case !g.dispatch(f):
+			g.drop(f, Outcome{Kind: Busy})
+		}
+	}()
+}
+
+// A look is what has come of the first question to the Store.
+type look struct {
+	err        error
+	reconnects uint64 // how often the Store had come back before
+}
+
+// look asks the Store for the page. It reports whether the run has ended with that:
+// what another instance has made is as good as one's own.
+func (f *Flight) look(key string) (ended bool, err error) {
+	g := f.g
+	judged := g.c.Table.Now()
+	rec, effect, err := g.c.Backing.Get(key)
+	if err == nil && f.adopt(key, rec, effect, judged) {
+		return true, nil
+	}
+	if f.Route.PrerenderedOnly && !g.c.Cache.Admits(f.Key.Path) {
+		f.finish(Outcome{Kind: Nothing})
+		return true, nil
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return false, err
+}
+
+// maxLeaderWait is how long a visitor waits for a page that another instance is
+// generating, before it is generated for them.
+const maxLeaderWait = 2 * time.Second
+
+// fetch asks the Store for the page, and then for the permission to generate it.
+// It reports whether the run has ended with that. The trouble of the Store costs
+// time, and nothing else.
+func (f *Flight) fetch() (ended bool) {
+	g, key := f.g, f.g.c.Backing.Key(&f.Key)
+	defer f.looked()
+	g.c.Backing.Ready()
+	begin, returns := time.Now(), g.c.Table.Reconnects()
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		var err error
+		if f.first != nil {
+			err, returns, f.first = f.first.err, f.first.reconnects, nil
+		} else if ended, err = f.look(key); ended {
+			return true
+		}
+		f.looked()
+		switch {
+		case f.ended.Load(): // nobody waits any more
+			g.c.Backing.Release(key, f.lease)
+			return true
+		case f.lease.Leader: // and has looked again since: the last leader might have ended in between
+			return f.waiting && f.abandon() // it has no slot to generate in
+		case err != nil:
+			f.markOffline(returns)
+			return false
+		}
+		clock := g.c.Table.Clock()
+		t, err := g.c.Backing.Lease(key, f.leaseTTL())
+		if err != nil {
+			f.markOffline(returns)
+			return false
+		}
+		f.setLease(t, clock)
+		switch {
+		case t.Leader:
+		case time.Since(begin) > maxLeaderWait, !f.lendSlot():
+			return f.abandon()
+		default:
+			time.Sleep(pause)
+		}
+	}
+}
+
+// leaseTTL returns how long others shall wait for the run at most: not for long, if
+// this process is killed, and yet long enough for a page that is known to be slow.
+func (f *Flight) leaseTTL() time.Duration {
+	ttl := maxLeaderWait
+	if !f.old.IsUnknown() {
+		ttl = max(ttl, 4*f.old.Took)
+	}
+	return min(ttl, f.Route.Timeout+time.Second)
+}
+
+// adopt stores what the Store has returned, if it is newer than what is stored
+// here. It reports whether the run has ended with that.
+func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, judged invalidation.Snapshot) bool {
+	g := f.g
+	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route})
+	if err != nil {
+		g.c.Damaged(f, err)
+		return false
+	}
+	effect = max(effect, g.c.Table.UndeliveredEffect(&p.Key, p.Subject.Tags))
+	p.Order, p.Seq, p.Subject.StoreEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
+	p.Subject.Since = invalidation.Snapshot{Clock: judged.Clock, Version: max(judged.Version, rec.Version)}
+	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of ours
+		p.Generated = now
+	}
+	p.Subject.NotBefore = p.Began()
+	also := store.None // on what is stored here
+	switch old := g.c.Cache.Peek(&f.Key); {
+	case old != nil && !p.IsNewerThan(old): // another run of this instance has been here
+		if !old.IsNewerThan(p) {
+			also = effect
+		}
+		p = old
+	default:
+		if old != nil {
+			p.Seq = max(p.Seq, old.Seq)
+		}
+		evicted, ok := g.c.Cache.Put(p, f.isByName())
+		if len(evicted) > 0 {
+			g.c.Evicted(evicted)
+		}
+		if !ok {
+			return false
+		}
+	}
+	if f.Route.PrerenderedOnly {
+		g.c.Cache.Admit(f.Key.Path) // or it would not be in the Store
+	}
+	g.mu.Lock()
+	f.old = p
+	stale := f.visitors > 0 && !f.renews // whether a stale page will do
+	g.mu.Unlock()
+	switch p.View(max(also, p.Effect(g.c.Table)), time.Now()).State {
+	case page.Fresh:
+	case page.Stale:
+		if !stale {
+			return false
+		}
+	default:
+		return false
+	}
+	f.finish(Outcome{Kind: Found, Page: p, Stored: true})
+	return true
+}
+
+// heldLease returns the run's ticket of the Store.
+func (f *Flight) heldLease() store.Ticket {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return f.lease
+}
+
+// setLease notes the ticket that the Store gave to the run.
+func (f *Flight) setLease(t store.Ticket, clock uint64) {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f.lease = t
+	f.began.Clock = clock
+	f.began.Version = max(f.began.Version, t.Version)
+	g.c.Table.Observe(t.Version)
+}
+
+// markOffline notes that the Store has given no ticket, unless it has before.
+func (f *Flight) markOffline(returns uint64) {
+	if f.lease != (store.Ticket{}) {
+		return
+	}
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.c.Table.GeneratedOffline()
+	f.began.Offline = returns + 1
+}
+
+// lendSlot gives the slot of a run that waits for another instance to one that has
+// something to do. It reports false where enough of them are waiting.
+func (f *Flight) lendSlot() bool {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if (f.slot == forRenewal || f.slot == forUnknown) && !f.isAwaited() {
+		if g.waiting == g.limits[forRenewal] {
+			return false
+		}
+		g.taken[f.slot]--
+		g.taken[noSlot]++
+		f.slot, f.waiting = noSlot, true
+		g.waiting++
+		g.next()
+	}
+	return true
+}
+
+// leaderHeadStart is how long a page that another instance is renewing is left alone.
+const leaderHeadStart = 100 * time.Millisecond
+
+// abandon ends a run that nobody waits for, since another instance is at it. It
+// reports false where somebody waits.
+func (f *Flight) abandon() bool {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f.isAwaited() {
+		return false
+	}
+	if f.old != nil {
+		f.old.LeftToLeaderUntil.Store(time.Now().Add(leaderHeadStart).UnixNano())
+	}
+	g.drop(f, Outcome{Kind: Nothing})
+	return true
+}
+
+// writeBehind gives the Store what has come of the run, after the visitors have it,
+// or else gives back the permission.
+func (f *Flight) writeBehind() {
+	g := f.g
+	<-f.done
+	key, out, lease := g.c.Backing.Key(&f.Key), &f.outcome, f.heldLease()
+	if p := out.Page; p != nil && out.Stored && out.Kind == Generated && p.NotStored == (policy.Refusal{}) && p.Subject.Since.Offline == 0 {
+		err := g.c.Backing.Save(key, lease, p.Record(key))
+		if err == nil || errors.Is(err, store.ErrSuperseded) {
+			return
+		}
+		if errors.Is(err, store.ErrTooLarge) {
+			g.c.TooLarge(f)
+		}
+	}
+	g.c.Backing.Release(key, lease)
+	if p := out.Page; p != nil && p.Private && !f.old.IsUnknown() {
+		g.c.Backing.Announce(store.Gone, f.Key.NarrowestTag()) // it is not for everybody any more
+	}
+}

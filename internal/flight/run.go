@@ -1,0 +1,206 @@
+package flight
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/respwriter"
+	"github.com/isr-go/isr/store"
+)
+
+// run looks into the Store, where there is one, and calls the handler. Whatever
+// that does, the run ends: with its response, its panic, its Goexit, or at its
+// deadline.
+func (f *Flight) run() {
+	g, free := f.g, sync.OnceFunc(f.releaseSlot)
+	defer free()
+	if g.c.Backing != nil && f.fetch() || !f.call() {
+		return
+	}
+	asked := ""         // the pattern of the page request
+	var r *http.Request // as the handler gets it
+	matched := func() string {
+		if r == nil || r.Pattern == asked {
+			return ""
+		}
+		return r.Pattern
+	}
+	var timer *time.Timer // the deadline
+	rec := respwriter.NewRecorder(respwriter.Config{
+		Context: f.ctx, Limit: g.c.MaxPageBytes, Budget: g.c.Streaming,
+		IsFailure: f.Route.IsFailure, Refuses: f.Route.Refuses, Renew: f.renewal(),
+		HandOff:   func(st *respwriter.Stream) bool { return f.handOff(Stream{st, matched()}, free) },
+		Cancel:    func() { f.ctx.cancel(context.Canceled) },
+		KeepAlive: func() { timer.Reset(f.Route.Timeout) },
+		Done:      f.recorded,
+	})
+	timer = time.AfterFunc(f.Route.Timeout, func() {
+		f.finish(Outcome{Kind: Failed, Err: ErrTimeout, Status: http.StatusGatewayTimeout}) // before the handler can end in a hurry
+		f.ctx.cancel(context.DeadlineExceeded)
+		rec.Abort(ErrTimeout)
+		free()
+	})
+	returned := false
+	defer func() {
+		timer.Stop()
+		f.ctx.cancel(context.Canceled)
+		if returned {
+			return
+		}
+		out := Outcome{Kind: Failed, Err: errGoexit, goexit: true, Status: http.StatusInternalServerError, Pattern: matched()}
+		if v := recover(); v != nil {
+			out.Err, out.goexit, out.panic = fmt.Errorf("the handler panicked: %v", v), false, v
+			if v == http.ErrAbortHandler {
+				out.Err = http.ErrAbortHandler
+			} else {
+				out.Stack = debug.Stack()
+			}
+		}
+		rec.Abort(out.Err)
+		if !f.finish(out) && out.Stack != nil && g.c.Log != nil { // nobody else will say so
+			g.c.Log.Error("isr: a handler panicked whose response was not waited for any more",
+				"path", f.Key.Path, "route", f.Route.Pattern, "error", out.Err, "stack", string(out.Stack))
+		}
+	}()
+	// What the handler derives hangs on a context of the context package itself,
+	// which finds it through any number of WithValue.
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	r = f.Build(ctx, g.c.Origin)
+	asked = r.Pattern
+	if f.old != nil && f.old.Effect(g.c.Table) < store.Expired {
+		rec.SetConditional(f.old.Validators.Ask(r.Header))
+	}
+	g.c.Handler.ServeHTTP(rec, r)
+	if rec.Retry() {
+		r = f.Build(ctx, g.c.Origin)
+		g.c.Handler.ServeHTTP(rec, r)
+	}
+	f.matched = matched()
+	rec.Finish()
+	returned = true
+}
+
+// call notes that the handler is about to be called, and reports false where nobody
+// waits for that any more.
+func (f *Flight) call() bool {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f.begin = time.Now()
+	f.ctx = newDeadlineContext(f.begin.Add(f.Route.Timeout))
+	return !f.ended.Load()
+}
+
+// renewal returns what a 304 makes of the stored page, or nil where there is none.
+func (f *Flight) renewal() func(h http.Header) (status int, updated http.Header, ok bool) {
+	old := f.old
+	if old.IsUnknown() {
+		return nil
+	}
+	return func(h http.Header) (int, http.Header, bool) {
+		if !old.Validators.Match(h) {
+			return 0, nil, false
+		}
+		return old.Status, old.Merge(h), true
+	}
+}
+
+// recorded ends the run with what has become of the response.
+func (f *Flight) recorded(res respwriter.Result) {
+	switch res.Kind {
+	case respwriter.Page:
+		m := f.meta()
+		m.Matched = f.matched
+		f.finish(Outcome{Page: page.New(m, res.Status, res.Header, res.Body)})
+	case respwriter.Renewal:
+		m := f.meta()
+		m.Matched = f.matched
+		f.finish(Outcome{Page: page.Freshen(m, f.old, res.Header)})
+	case respwriter.Refused:
+		mark := page.HitForPass(f.meta(), res.Why)
+		mark.Private = policy.IsPrivate(res.Status, res.Header)
+		f.finish(Outcome{Page: mark, Status: res.Status, Location: res.Header.Get("Location")})
+	case respwriter.Failure:
+		out := Outcome{Kind: Failed, Status: res.Status, Err: res.Err, retryAfter: res.RetryAfter, Pattern: f.matched}
+		if res.Header != nil {
+			out.Answer = &Answer{header.Forwardable(res.Header, res.Body), bytes.Clone(res.Body)}
+		}
+		f.finish(out)
+	}
+}
+
+// A Stream is a response that is too large to be stored, on its way to one of
+// those who wait.
+type Stream struct {
+	*respwriter.Stream
+	Pattern string // that the handler has matched, where it is its own
+}
+
+// handOff hands a stream to one of those who wait, if there is one. The run's slot
+// goes to the next: from now on it is that visitor who keeps the handler busy.
+func (f *Flight) handOff(o Stream, free func()) bool {
+	for f.takers.Load() > 0 {
+		select {
+		case f.offer <- o:
+			free()
+			f.ctx.open.Store(true)
+			return true
+		case <-f.left:
+			continue
+		case <-f.ctx.Done():
+		}
+		break
+	}
+	return false
+}
+
+// finish decides the outcome, and reports whether nothing else has before. The page
+// is stored before those who wait are told, and before anyone can start the next
+// run. The Store gets it afterwards.
+func (f *Flight) finish(out Outcome) bool {
+	if f.ended.Swap(true) {
+		return false
+	}
+	g := f.g
+	defer close(f.done)
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.done(f)
+	}()
+	if out.Kind == Found || out.Kind == Nothing {
+		f.outcome = out
+		return true
+	}
+	took := time.Since(f.begin)
+	var evicted []*page.Page
+	old := g.c.Cache.Peek(&f.Key)
+	if p := out.Page; p != nil && p.NotStored != (policy.Refusal{}) && !p.Private && old.SetAside(g.c.Table, p) {
+		p.Took = took // and old stands by
+	} else if p != nil {
+		p.Took = took
+		p.Subject.NotBefore = p.Began()
+		evicted, out.Stored = g.c.Cache.Put(p, f.isByName())
+	} else if old != nil && old.Seq <= f.seq {
+		old.Fail(out.Err, f.began, f.seq, out.retryAfter)
+	} else if old == nil && f.Route.Placeholder != nil {
+		p = page.HitForPass(f.meta(), policy.Refusal{Why: "could not be generated"})
+		p.Fail(out.Err, f.began, f.seq, 0)
+		evicted, _ = g.c.Cache.Put(p, false) // or nobody would ever see the error
+	}
+	f.outcome = out
+	if len(evicted) > 0 {
+		g.c.Evicted(evicted)
+	}
+	g.c.Ended(f, took)
+	return true
+}
