@@ -10,10 +10,10 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// An upstream's time counts where the lifetime is the upstream's.
+// An upstream's Age counts where the lifetime is the upstream's.
 func TestAgeOfUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			w.Header().Set("Age", "40")
 			w.Header().Set("Cache-Status", "upstream; hit")
 			if r.URL.Path == "/theirs" {
@@ -36,9 +36,9 @@ func TestAgeOfUpstream(t *testing.T) {
 	})
 }
 
-// Age says how much of what the Cache-Control promises is used up: a cache that
-// honours it holds the page as long as it is fresh here and no longer, and one that
-// ignores it not for longer than SharedMaxAge.
+// Age says how much of the lifetime in Cache-Control is used up: a cache that honours
+// it holds the page as long as it is fresh here and no longer, and one that ignores it
+// not for longer than SharedMaxAge.
 func TestAgeOfThePromise(t *testing.T) {
 	type at struct {
 		after time.Duration // since the page was generated
@@ -80,8 +80,8 @@ func TestAgeOfThePromise(t *testing.T) {
 	}
 }
 
-// The dates and the Age of an upstream count as RFC 9110 and RFC 9111 say, and not
-// as generously as they can be read.
+// The dates and the Age of an upstream count as RFC 9110 and RFC 9111 say, read
+// strictly.
 func TestLifetimeFromUpstream(t *testing.T) {
 	const in60 = "Sat, 01 Jan 2000 00:01:00 GMT" // bubbles begin at midnight of that day
 	for _, test := range []struct {

@@ -307,7 +307,7 @@ func BenchmarkInvalidateTag(b *testing.B) {
 	}
 }
 
-// Purges of as many paths as there are calls, none of which is stored: nobody else's page
+// Purges of as many paths as there are calls, none of which is stored: no other page
 // may be made anew for them.
 func BenchmarkPurgeOthers(b *testing.B) {
 	for _, n := range []int{1_000, 100_000} {

@@ -14,9 +14,9 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// The handler's Cache-Control overrides the route's durations, whatever way
-// RFC 9111 lets it be written.
-func TestCacheControlIn(t *testing.T) {
+// The handler's Cache-Control overrides the route's durations, in every form that RFC
+// 9111 allows.
+func TestCacheControlOfTheHandler(t *testing.T) {
 	for _, test := range []struct {
 		lines []string
 		// How long the page is fresh (negative: not stored), may be shown stale,
@@ -47,7 +47,7 @@ func TestCacheControlIn(t *testing.T) {
 		{[]string{"max-age=5, proxy-revalidate, stale-while-revalidate=3"}, 5, -1, -1},
 		{[]string{`extension="max-age=1, no-store", max-age=5`}, 5, 20, 40},
 		{[]string{`extension="a \" b, no-store", max-age=5`}, 5, 20, 40},
-		{[]string{`max-age=5, extension="not closed, no-store`}, -1, 0, 0}, // better too cautious
+		{[]string{`max-age=5, extension="not closed, no-store`}, -1, 0, 0}, // rather not stored than stored by mistake
 		{[]string{",, ,max-age=5,"}, 5, 20, 40},
 		{[]string{"max-age=5,private"}, -1, 0, 0},
 		{[]string{"max-age=5", "No-Store"}, -1, 0, 0},
@@ -56,7 +56,7 @@ func TestCacheControlIn(t *testing.T) {
 		t.Run(strings.Join(test.lines, " | "), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				healthy := true
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if !healthy {
 						w.WriteHeader(500)
 						return
@@ -132,8 +132,8 @@ func TestCacheControlIn(t *testing.T) {
 	}
 }
 
-// What is sent downstream: the handler's, else the route's, else derived.
-func TestCacheControlOut(t *testing.T) {
+// What goes out is the handler's Cache-Control, else the route's, else a derived one.
+func TestCacheControlSent(t *testing.T) {
 	for _, test := range []struct {
 		route   isr.Route
 		shared  time.Duration // SharedMaxAge
@@ -153,14 +153,14 @@ func TestCacheControlOut(t *testing.T) {
 		{isr.Route{TTL: time.Minute, CacheControl: "public, max-age=5"}, 0, "", "public, max-age=5"},
 		{isr.Route{TTL: time.Minute, CacheControl: "no-store"}, -1, "", "no-store"},
 		{isr.Route{TTL: time.Minute, CacheControl: "public, max-age=5"}, 0, "s-maxage=7, max-age=3", "s-maxage=7, max-age=3"},
-		{isr.Route{}, 0, "max-age=3600, s-maxage=7200", "max-age=3600, s-maxage=7200"}, // the handler knows what it promises
-		{isr.Route{}, 0, "s-maxage=7", "s-maxage=7, max-age=0"},                        // or browsers guess
+		{isr.Route{}, 0, "max-age=3600, s-maxage=7200", "max-age=3600, s-maxage=7200"}, // the handler's promise stays
+		{isr.Route{}, 0, "s-maxage=7", "s-maxage=7, max-age=0"},                        // or browsers would guess (RFC 9111, section 4.2.2)
 		{isr.Route{}, 0, `S-MaxAge="7"`, `S-MaxAge="7", max-age=0`},
 		{isr.Route{}, 0, "public", "public"},
 		// public would let others share what answers an Authorization (RFC 9111, section 3.5).
 		{isr.Route{TTL: time.Minute, Vary: []string{"Authorization"}}, 0, "", "private, max-age=0"},
 	} {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if test.handler != "" {
 				w.Header().Set("Cache-Control", test.handler)
 			}
@@ -178,11 +178,11 @@ func TestCacheControlOut(t *testing.T) {
 	}
 }
 
-// A page that is shown although it was invalidated must not be held by anyone
-// downstream, however long its TTL still is.
+// A page that is shown although it was invalidated must not be stored downstream,
+// however long its TTL still is.
 func TestCacheControlOfInvalidated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			w.Header().Set("Cache-Control", "public, max-age=600")
 			if n > 1 {
 				time.Sleep(time.Second)
@@ -210,8 +210,8 @@ func TestCacheControlOfInvalidated(t *testing.T) {
 	})
 }
 
-// Who may share a page, or keep it, is not changed by its being invalidated.
-func TestRevokedControl(t *testing.T) {
+// Invalidating a page does not widen who may share or store it.
+func TestInvalidationWidensNoSharing(t *testing.T) {
 	for _, test := range []struct {
 		route isr.Route
 		want  string
@@ -223,7 +223,7 @@ func TestRevokedControl(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			test.route.Tags = []string{"t"}
-			site := isr.Wrap(new(cms), isr.Options{Default: test.route})
+			site := isr.Wrap(new(countingHandler), isr.Options{Default: test.route})
 			get(site, "/")
 			if err := site.RevalidateTag(t.Context(), "t"); err != nil {
 				t.Fatal(err)
@@ -235,7 +235,7 @@ func TestRevokedControl(t *testing.T) {
 	}
 }
 
-// targeted is a header with what some caches go by instead of Cache-Control.
+// targeted is a header with the fields that some caches obey instead of Cache-Control.
 func targeted(h http.Header) {
 	for _, name := range []string{"CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Surrogate-Control", "cdn-cache-control"} {
 		h[name] = []string{"max-age=3600"}
@@ -244,6 +244,7 @@ func targeted(h http.Header) {
 	h.Set("X-Cdn", "kept")
 }
 
+// hasTargeted returns which of those fields h has.
 func hasTargeted(h http.Header) (names []string) {
 	for name := range h {
 		if lower := strings.ToLower(name); strings.HasSuffix(lower, "cdn-cache-control") || lower == "surrogate-control" || lower == "x-accel-expires" {
@@ -253,8 +254,8 @@ func hasTargeted(h http.Header) (names []string) {
 	return names
 }
 
-// Where isr overrides the handler's Cache-Control, what some caches go by instead
-// goes, too; where it does not, that stays.
+// Where isr overrides the handler's Cache-Control, the targeted fields that some caches
+// obey instead are removed, too; elsewhere they stay (RFC 9213).
 func TestTargetedFields(t *testing.T) {
 	get := func(site http.Handler, header ...string) *http.Response { return do(site, "GET", "/", header...) }
 	for name, test := range map[string]struct {

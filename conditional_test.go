@@ -11,8 +11,8 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// Conditions, ranges and HEAD are answered from the stored page; none of them
-// reaches the handler.
+// Conditions, ranges and HEAD are answered from the stored page; none of them reaches
+// the handler.
 func TestConditionsAndRanges(t *testing.T) {
 	const (
 		modified = "Mon, 02 Jan 2006 15:04:05 GMT"
@@ -20,7 +20,7 @@ func TestConditionsAndRanges(t *testing.T) {
 		earlier  = "Mon, 02 Jan 2006 15:04:04 GMT"
 	)
 	text := strings.Repeat("0123456789", 100)
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 		for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "Range", "If-Range"} {
 			if r.Header[name] != nil {
 				t.Errorf("%s reached the handler", name)
@@ -63,7 +63,7 @@ func TestConditionsAndRanges(t *testing.T) {
 		{"GET", "/none", []string{"If-None-Match", `"other", ` + own}, 304, own, ""},
 		{"GET", "/none", []string{"If-None-Match", "*"}, 304, own, ""},
 		{"GET", "/none", []string{"If-None-Match", `"other"`}, 200, own, text},
-		{"GET", "/none", []string{"If-Modified-Since", later}, 200, own, text}, // it has no date
+		{"GET", "/none", []string{"If-Modified-Since", later}, 200, own, text}, // it has no Last-Modified
 		{"HEAD", "/none", nil, 200, own, ""},
 		{"GET", "/strong", []string{"If-None-Match", `"v1"`}, 304, `"v1"`, ""},
 		{"GET", "/strong", []string{"If-Modified-Since", modified}, 304, `"v1"`, ""},
@@ -78,19 +78,19 @@ func TestConditionsAndRanges(t *testing.T) {
 		{"GET", "/strong", []string{"Range", "bytes=10-14", "If-Range", `"v1"`}, 206, `"v1"`, "01234"},
 		{"GET", "/strong", []string{"Range", "bytes=10-14", "If-Range", `"v0"`}, 200, `"v1"`, text},
 		{"GET", "/strong", []string{"Range", "bytes=10-14", "Accept-Encoding", "gzip"}, 206, `"v1"`, "01234"},
-		{"HEAD", "/strong", []string{"Range", "bytes=10-14"}, 200, `"v1"`, ""}, // GET alone has ranges
+		{"HEAD", "/strong", []string{"Range", "bytes=10-14"}, 200, `"v1"`, ""}, // ranges apply to GET only (RFC 9110, section 14.2)
 		{"GET", "/weak", []string{"If-None-Match", `W/"v1"`}, 304, `W/"v1"`, ""},
 		{"GET", "/weak", []string{"If-None-Match", `"v1"`}, 304, `W/"v1"`, ""},
 		{"GET", "/gone", []string{"If-None-Match", `"v1"`}, 410, `"v1"`, text},
 		{"GET", "/gone", []string{"Range", "bytes=10-14"}, 410, `"v1"`, text},
 		{"HEAD", "/gone", nil, 410, `"v1"`, ""},
 	} {
-		// The first visitor may be the one with the conditions, too.
+		// The first visitor may send the conditions, too.
 		for name, site := range map[string]*isr.Site{"stored": site, "first": isr.Wrap(c, isr.Options{})} {
 			res := do(site, test.method, test.target, test.header...)
 			got := read(res)
 			if res.StatusCode >= 400 && res.StatusCode != 410 {
-				got = "" // net/http's words
+				got = "" // the text is net/http's
 			}
 			if res.StatusCode != test.status || got != test.body || res.Header.Get("Etag") != test.etag && test.etag != "" {
 				t.Errorf("%s, %s %s %q: got %d, ETag %s, %d bytes; want %d, %s, %d", name, test.method, test.target, test.header,
@@ -110,9 +110,8 @@ func TestConditionsAndRanges(t *testing.T) {
 	}
 }
 
-// Conditions that come in several lines are one list, and dates that are none do
-// not count.
-func TestOddConditions(t *testing.T) {
+// Conditions on several lines are one list, and malformed dates do not count.
+func TestRepeatedAndMalformedConditions(t *testing.T) {
 	const modified = "Monday, 02-Jan-06 15:04:05 "
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Etag", `"x"`)
@@ -148,9 +147,9 @@ func TestOddConditions(t *testing.T) {
 	}
 }
 
-// A failed precondition is a whole response on the wire, and so is a page whose
-// Content-Type is not to be guessed.
-func TestOnTheWire(t *testing.T) {
+// A failed precondition is a complete response on the wire, and so is a page whose
+// Content-Type must not be guessed.
+func TestPreconditionFailedOnTheWire(t *testing.T) {
 	text := strings.Repeat("0123456789", 100)
 	server := httptest.NewServer(isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Type"] = nil
@@ -179,15 +178,15 @@ func TestOnTheWire(t *testing.T) {
 	}
 }
 
-// A full answer says that parts can be had, where that is so: of a body that isr has
-// compressed there are none.
+// A full response says that ranges can be had, where that is so: a body that isr has
+// compressed has none.
 func TestAcceptRanges(t *testing.T) {
 	text := strings.Repeat("all work and no play ", 100)
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
 		switch r.URL.Path {
 		case "/none":
-			w.Header().Set("Accept-Ranges", "none") // by the handler; isr has them
+			w.Header().Set("Accept-Ranges", "none") // the handler has none; isr has them
 		case "/encoded":
 			w.Header().Set("Content-Encoding", "br")
 		case "/404":

@@ -52,7 +52,7 @@ func Example() {
 }
 
 // The usual mistake: a page for one visitor, without a Bypass. It works all the
-// same, only slower, and nobody sees the name of another: the handler is first
+// same, only slower, and no visitor sees the name of another: the handler is first
 // asked for the page that everybody would get, without any visitor's cookie; it
 // marks its answer private; and so each visitor's own request is served.
 //
@@ -73,7 +73,7 @@ func Example_mistake() {
 	show(site, "/account", "Cookie", "name=Bob")
 
 	// Nothing leaks even where the handler forgets to say so: it never sees a
-	// cookie, and everybody is a stranger.
+	// cookie, and greets everybody as a stranger.
 	forgetful := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := httptest.NewRecorder()
 		account(rec, r)
@@ -120,8 +120,6 @@ func ExampleRevalidateHandler() {
 	// 200 8 € (isr; hit)
 }
 
-// A page may depend on a header, if the route says so. Normalize keeps the
-// number of its variants small.
 // A Store makes pages outlive a restart, and the instances of a fleet share them.
 // This one is for tests; store/file and store/redis are for production.
 func Example_store() {
@@ -152,6 +150,8 @@ func Example_store() {
 	// 200 render 2 (isr; fwd=uri-miss; stored)
 }
 
+// A page may depend on a header, if the route says so. Normalize keeps the number of
+// its variants small.
 func ExampleRoute_normalize() {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Accept-Language") == "de" {

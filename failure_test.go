@@ -18,8 +18,8 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// failures are the ways in which a generation fails, and what a visitor gets who
-// has waited for one, with nothing else to show.
+// failures are the ways in which a generation fails, and what visitors get who waited
+// for it and have no old page.
 var failures = map[string]struct {
 	serve  func(http.ResponseWriter, *http.Request)
 	status int // zero: it is no response
@@ -38,7 +38,7 @@ var failures = map[string]struct {
 	"503 marked cacheable": {
 		serve: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "public, max-age=600")
-			w.Header().Set("Set-Cookie", "session=of-nobody")
+			w.Header().Set("Set-Cookie", "session=1")
 			w.WriteHeader(503)
 		},
 		status: 503, err: "the handler answered 503 Service Unavailable",
@@ -89,14 +89,14 @@ var failures = map[string]struct {
 	},
 }
 
-// A failed regeneration never replaces a page: the old one stays up, its age
-// goes on, nobody waits, and after a pause the next visit tries again.
-func TestFailedRegeneration(t *testing.T) {
+// A failed regeneration never replaces a page: the old one stays, its age goes on,
+// nobody waits, and after a pause the next visit tries again.
+func TestFailedRegenerationKeepsThePage(t *testing.T) {
 	for name, failure := range failures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				healthy := true
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if healthy {
 						fmt.Fprint(w, "page ", n)
 						return
@@ -107,7 +107,7 @@ func TestFailedRegeneration(t *testing.T) {
 					MaxPageBytes: 4000,
 					Default:      isr.Route{TTL: 10 * time.Second, StaleWhileRevalidate: 20 * time.Second, StaleIfError: time.Hour, Timeout: time.Second},
 				})
-				settle := func() { time.Sleep(time.Second); synctest.Wait() } // what hangs comes to its deadline
+				settle := func() { time.Sleep(time.Second); synctest.Wait() } // until the deadline of a handler that hangs
 				walk(t, site, c, "/", step{0, 0, "page 1", "isr; fwd=uri-miss; stored", "0", 1})
 				healthy = false
 				walk(t, site, c, "/", step{10 * time.Second, 0, "page 1", "isr; hit; ttl=0; detail=stale", "10", 2})
@@ -134,12 +134,12 @@ func TestFailedRegeneration(t *testing.T) {
 	}
 }
 
-// Whoever waits for an expired page gets the old one if the new one fails, for
-// as long as StaleIfError allows.
+// Visitors who wait for an expired page get the old one if the generation fails, for as
+// long as StaleIfError allows.
 func TestStaleIfError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		healthy := true
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if !healthy {
 				w.WriteHeader(500)
 			}
@@ -167,14 +167,14 @@ func TestStaleIfError(t *testing.T) {
 	})
 }
 
-// Where there is nothing to show, those who waited get the handler's own error,
-// nothing is stored, and the next visit tries again.
-func TestFirstGenerationFails(t *testing.T) {
+// Where there is no old page, visitors who waited get the handler's own error, nothing
+// is stored, and the next visit tries again.
+func TestFirstFailureReachesVisitors(t *testing.T) {
 	for name, failure := range failures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-					time.Sleep(time.Millisecond) // so that they all wait for it
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					time.Sleep(time.Millisecond) // so that all of them wait for it
 					failure.serve(w, r)
 				}}
 				site := isr.Wrap(c, isr.Options{MaxPageBytes: 4000, Default: isr.Route{Timeout: time.Second}})
@@ -221,12 +221,11 @@ func TestFirstGenerationFails(t *testing.T) {
 	}
 }
 
-// An error that is too large for the cache is an error all the same: it does not
-// cost the last good page.
-func TestLargeError(t *testing.T) {
+// An error that is too large to be stored is still an error: the last good page stays.
+func TestLargeErrorKeepsThePage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		healthy := true
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if !healthy {
 				w.Header().Set("Content-Length", "6000")
 				w.WriteHeader(500)
@@ -250,7 +249,7 @@ func TestLargeError(t *testing.T) {
 	})
 }
 
-// What outer middleware varies on stands beside a failure, too.
+// A failure keeps the Vary of outer middleware.
 func TestFailureKeepsVary(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept")
@@ -264,8 +263,8 @@ func TestFailureKeepsVary(t *testing.T) {
 	}
 }
 
-// recovers is a recovery middleware as it stands in many sites: inside.
-func recovers(w http.ResponseWriter, f func()) {
+// recoveryMiddleware is what many sites have inside: it answers 500 where f panics.
+func recoveryMiddleware(w http.ResponseWriter, f func()) {
 	defer func() {
 		if recover() != nil {
 			http.Error(w, "Internal Server Error", 500)
@@ -274,14 +273,14 @@ func recovers(w http.ResponseWriter, f func()) {
 	f()
 }
 
-// brokenPages are answers that begin as a page and end as a failure.
+// brokenPages are responses that begin as a page and end as a failure.
 var brokenPages = map[string]func(w http.ResponseWriter){
 	"a template that breaks": func(w http.ResponseWriter) {
 		io.WriteString(w, strings.Repeat("<p>half a page</p>", 100))
 		http.Error(w, "template: no such field", 500)
 	},
 	"a recovery inside": func(w http.ResponseWriter) {
-		recovers(w, func() {
+		recoveryMiddleware(w, func() {
 			io.WriteString(w, "<p>half a page</p>")
 			panic("nil pointer")
 		})
@@ -301,12 +300,12 @@ var brokenPages = map[string]func(w http.ResponseWriter){
 	},
 }
 
-// A failure that comes after the header is one: half a page replaces none.
-func TestHalfAPage(t *testing.T) {
+// A failure after the header is a failure: half a page replaces no page.
+func TestFailureAfterTheHeader(t *testing.T) {
 	for name, broken := range brokenPages {
 		t.Run(name, func(t *testing.T) {
 			breaks := false
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 				if breaks {
 					broken(w)
 					return
@@ -333,12 +332,12 @@ func TestHalfAPage(t *testing.T) {
 	}
 }
 
-// A Route.Failure that panics is as a handler that does: the last good page stays up,
-// and the next visitor is not kept waiting.
-func TestFailureThatPanics(t *testing.T) {
+// A Route.Failure that panics counts like a handler that panics: the last good page
+// stays, and the next visitor does not wait.
+func TestRouteFailurePanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := false
-		site := isr.Wrap(new(cms), isr.Options{MaxGenerations: 1, MaxRegenerations: 1, Default: isr.Route{
+		site := isr.Wrap(new(countingHandler), isr.Options{MaxGenerations: 1, MaxRegenerations: 1, Default: isr.Route{
 			TTL: time.Second, StaleIfError: time.Minute,
 			Failure: func(int, http.Header) bool {
 				if broken {

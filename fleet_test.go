@@ -15,11 +15,11 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// The whole fleet generates a page once, and everybody who waits gets it.
+// The whole fleet generates a page once, and all visitors who wait get it.
 func TestFleetGeneratesOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(300 * time.Millisecond)
 			fmt.Fprintf(w, "page %d", n)
 		}}
@@ -40,7 +40,7 @@ func TestFleetGeneratesOnce(t *testing.T) {
 					}()
 				}
 			}
-			time.Sleep(10 * time.Second) // the first is waited for; then stale ones are served at once
+			time.Sleep(10 * time.Second) // the first run is waited for; later ones go on behind stale pages
 			if got, want := c.calls.Load(), int64(round+1); got != want {
 				t.Errorf("round %d: %d calls of the handler, want %d", round, got, want)
 			}
@@ -48,8 +48,8 @@ func TestFleetGeneratesOnce(t *testing.T) {
 	})
 }
 
-// A purge on one instance reaches the memory of the others, whatever its kind.
-func TestFleetAgrees(t *testing.T) {
+// An invalidation on one instance reaches the memory of the others, whatever its kind.
+func TestInvalidationsReachTheFleet(t *testing.T) {
 	long := "/" + strings.Repeat("long/", 100)
 	for name, test := range map[string]struct {
 		path string
@@ -69,13 +69,13 @@ func TestFleetAgrees(t *testing.T) {
 		}, "page 2", "page 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
 					TTL: time.Minute, StaleWhileRevalidate: time.Minute, Tags: []string{"all"},
 				}})
-				var c cms
+				var c countingHandler
 				one, other := in.start(&c), in.start(&c)
-				time.Sleep(10 * time.Second) // what it hears from now on is not from before its start
+				time.Sleep(10 * time.Second) // so that later changes are not from before its start
 				if a, b := body(one, test.path), body(other, test.path); a != "page 1" || b != "page 1" {
 					t.Fatalf("before: %q and %q", a, b)
 				}
@@ -89,21 +89,21 @@ func TestFleetAgrees(t *testing.T) {
 					}
 					time.Sleep(time.Second)
 				}
-				body(one, test.path) // which may be stale for the last time
+				body(one, test.path) // which may be shown stale once
 				synctest.Wait()
 				if a, b := body(one, test.path), body(other, test.path); a != b {
-					t.Errorf("%q here, %q there", a, b)
+					t.Errorf("%q on one instance, %q on the other", a, b)
 				}
 			})
 		})
 	}
 }
 
-// What was generated across a purge is stale on arrival, in every instance.
+// A page that was generated across a purge is stale on arrival, in every instance.
 func TestFleetStaleOnArrival(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{Tags: []string{"all"}}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n == 1 {
 				time.Sleep(10 * time.Second)
 			}
@@ -133,12 +133,12 @@ func TestFleetStaleOnArrival(t *testing.T) {
 	})
 }
 
-// Who comes after a purge gets a page that was made after it, from the run behind the
-// one that began before it, though that has the lease.
+// A visitor who comes after a purge gets a page that was made after it, from the run
+// that waits behind the one that began before it, although that one holds the lease.
 func TestPurgeWhileLeading(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n == 1 {
 				time.Sleep(10 * time.Second)
 			}
@@ -161,14 +161,14 @@ func TestPurgeWhileLeading(t *testing.T) {
 	})
 }
 
-// Whoever waits for another instance does so for two seconds at most; whoever does
-// not wait is not made to.
+// A visitor waits for another instance for two seconds at most, and not at all for a
+// page that may be shown stale.
 func TestLeaderThatHangs(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: 20 * time.Second, Timeout: time.Minute}})
 		release := make(chan struct{})
-		stuck := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { <-release }}
-		var c cms
+		stuck := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { <-release }}
+		var c countingHandler
 		one, other := in.start(&stuck), in.start(&c)
 		go body(one, "/")
 		synctest.Wait()
@@ -191,11 +191,11 @@ func TestLeaderThatHangs(t *testing.T) {
 	})
 }
 
-// Whoever fails makes room for the next.
+// A run that fails gives its lease back to the next.
 func TestFailureGivesTheLeaseBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{})
-		failing := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		failing := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			switch n {
 			case 1:
 				w.WriteHeader(http.StatusInternalServerError)
@@ -207,7 +207,7 @@ func TestFailureGivesTheLeaseBack(t *testing.T) {
 				w.Write(make([]byte, 5<<20)) // a stream
 			}
 		}}
-		var c cms
+		var c countingHandler
 		one := in.start(&failing)
 		for i := range 4 {
 			target := fmt.Sprintf("/%d", i)
@@ -221,13 +221,13 @@ func TestFailureGivesTheLeaseBack(t *testing.T) {
 	})
 }
 
-// Whoever waits for the renewal of another instance has it when that is through,
-// time and again; and the others look only now and then whether it is.
-func TestRenewedElsewhere(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// A visitor who waits for the renewal of another instance gets it when it is finished,
+// time and again; the others ask the Store only now and then.
+func TestRenewalOfAnotherInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{MaxRegenerations: 1, Default: isr.Route{TTL: time.Minute}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n > 1 {
 				time.Sleep(time.Second)
 			}
@@ -249,11 +249,11 @@ func TestRenewedElsewhere(t *testing.T) {
 	})
 }
 
-// Two sites that share a store, and say nothing of hosts in their keys, are two.
-func TestOriginsShareAStore(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+// Two sites that share a Store, and have no host in their keys, share no page.
+func TestOriginsSharingAStoreAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Origin: "https://one.example"})
-		var c cms
+		var c countingHandler
 		body(in.start(&c), "/")
 		for i, origin := range []string{"https://two.example", "http://one.example"} {
 			in.opts.Origin = origin
@@ -264,10 +264,10 @@ func TestOriginsShareAStore(t *testing.T) {
 	})
 }
 
-// A Host that a visitor sends to a site without an Origin names no page of the site
-// whose Origin that is.
+// The Host that a visitor sends to a site without an Origin names no page of the site
+// with that Origin.
 func TestHostOfAVisitorIsNoOrigin(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Version: "1"})
 		named := func(name string) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name) })
@@ -285,11 +285,11 @@ func TestHostOfAVisitorIsNoOrigin(t *testing.T) {
 	})
 }
 
-// When a page becomes private, it goes at once, in every instance.
+// When a page becomes private, it is removed at once, in every instance.
 func TestFleetForgetsWhatBecomesPrivate(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n > 1 {
 				w.Header().Set("Cache-Control", "private")
 			}
@@ -311,10 +311,9 @@ func TestFleetForgetsWhatBecomesPrivate(t *testing.T) {
 	})
 }
 
-// A page that was not for everybody is tried anew when somebody has changed it,
-// whichever instance he came to.
-func TestPublicAgain(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+// A hit-for-pass ends when the page is changed, on every instance.
+func TestChangeEndsHitForPassInTheFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{})
 		var public atomic.Bool
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

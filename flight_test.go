@@ -17,11 +17,11 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// Of the runs whose visitors have left, MaxRegenerations go on. The others end, do
-// not count as failures, and leave nothing that anyone could join.
-func TestVisitorsWhoLeave(t *testing.T) {
+// Of the runs whose visitors have left, MaxRegenerations go on. The others are
+// cancelled, do not count as failures, and cannot be joined.
+func TestAbandonedRunsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{takes: 10 * time.Second, obeys: true}
+		c := &slowHandler{takes: 10 * time.Second, obeys: true}
 		site := isr.Wrap(c, isr.Options{MaxGenerations: 20, MaxRegenerations: 3})
 		var all sync.WaitGroup
 		for i := range 200 {
@@ -30,7 +30,7 @@ func TestVisitorsWhoLeave(t *testing.T) {
 		all.Wait()
 		synctest.Wait()
 		if n := c.now.Load(); n != 3 {
-			t.Errorf("%d runs for nobody, want 3", n)
+			t.Errorf("%d abandoned runs go on, want 3", n)
 		}
 		if n := c.most.Load(); n > 20+3 {
 			t.Errorf("%d runs at a time", n)
@@ -46,11 +46,11 @@ func TestVisitorsWhoLeave(t *testing.T) {
 	})
 }
 
-// A handler that does not obey its context keeps its slot until it returns: a client
-// that sends requests and takes them back has no more handlers than that.
-func TestVisitorsWhoLeaveAndHandlersThatStay(t *testing.T) {
+// A handler that ignores its context keeps its slot until it returns: a client that
+// sends requests and leaves gets no more handlers than there are slots.
+func TestHandlersThatIgnoreTheirContextKeepTheirSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{takes: 10 * time.Second}
+		c := &slowHandler{takes: 10 * time.Second}
 		site := isr.Wrap(c, isr.Options{MaxGenerations: 20, MaxRegenerations: 3})
 		var all sync.WaitGroup
 		for i := range 4000 {
@@ -68,11 +68,11 @@ func TestVisitorsWhoLeaveAndHandlersThatStay(t *testing.T) {
 	})
 }
 
-// A renewal goes on when its visitor leaves, and so does what somebody has asked for
-// by its name.
+// A renewal goes on when its visitor leaves, and so does a run that was asked for by
+// name.
 func TestRenewalsAreNotAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{obeys: true}
+		c := &slowHandler{obeys: true}
 		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 1, Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1}})
 		for i := range 10 {
 			get(site, fmt.Sprint("/", i))
@@ -99,12 +99,11 @@ func TestRenewalsAreNotAbandoned(t *testing.T) {
 	})
 }
 
-// Nor does a page inside of another get around the bound of what visitors who have left
-// leave behind.
-func TestPagesInsidePagesOfVisitorsWhoLeave(t *testing.T) {
+// Nested pages count towards the bound of runs whose visitors have left.
+func TestAbandonedNestedPagesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var site *isr.Site
-		parts := &crowd{takes: 10 * time.Second, obeys: true}
+		parts := &slowHandler{takes: 10 * time.Second, obeys: true}
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			part, ok := strings.CutPrefix(r.URL.Path, "/page")
 			if !ok {
@@ -122,7 +121,7 @@ func TestPagesInsidePagesOfVisitorsWhoLeave(t *testing.T) {
 		}
 		// One page that goes on with its part, and one part whose page was cancelled.
 		if got := parts.now.Load(); got > 2 {
-			t.Errorf("%d parts are made for nobody", got)
+			t.Errorf("%d abandoned parts go on", got)
 		}
 		time.Sleep(time.Minute)
 		if got := parts.now.Load(); got != 0 || site.Stats().Generating != 0 {
@@ -131,10 +130,10 @@ func TestPagesInsidePagesOfVisitorsWhoLeave(t *testing.T) {
 	})
 }
 
-// However often a page is asked for anew, there is one run of it, and one behind it.
-func TestOneRunAndOneBehindIt(t *testing.T) {
+// However often a page is asked for anew, there is one run of it, and one that waits.
+func TestOneRunAndOneWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{takes: time.Second}
+		c := &slowHandler{takes: time.Second}
 		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 4, Default: isr.Route{Tags: []string{"t"}}})
 		get(site, "/hot")
 		c.calls.Store(0)
@@ -164,20 +163,20 @@ func TestOneRunAndOneBehindIt(t *testing.T) {
 	})
 }
 
-// Runs that take each other's place are not remembered with all of their pages,
-// be there no Store or one that is down.
-func TestOustedRunsAreForgotten(t *testing.T) {
+// Superseded runs do not hold on to their pages, whether there is no Store or one that
+// is down.
+func TestSupersededRunsAreForgotten(t *testing.T) {
 	for name, second := range map[string]store.Store{"no store": nil, "down": memory.New()} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			synctest.Test(t, func(t *testing.T) {
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					time.Sleep(3 * time.Second)
 					w.Write(make([]byte, 1<<20))
 				}}
 				in := fleet(t, nil, isr.Options{MaxBytes: 8 << 20, Default: isr.Route{Tags: []string{"all"}}})
 				if second != nil {
-					st := &moody{Store: second}
-					st.feels(down)
+					st := &faultyStore{Store: second}
+					st.set(down)
 					in.store = st
 				}
 				site := in.start(&c)

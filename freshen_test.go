@@ -14,12 +14,13 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// Where the handler has set validators, it may renew its page with a 304.
+// Where the handler has set validators, it may renew its page with a 304 (RFC 9111,
+// section 4.3.4).
 func TestConditionalRegeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		etag, extra := `"v1"`, ""
 		var seen []string
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			seen = append(seen, r.Header.Get("If-None-Match")+r.Header.Get("If-Modified-Since"))
 			w.Header().Set("Etag", etag)
 			w.Header().Set("X-Run", fmt.Sprint(n))
@@ -45,11 +46,11 @@ func TestConditionalRegeneration(t *testing.T) {
 		visit("1", "0", `"v1-gzip"`)
 		time.Sleep(10 * time.Second)
 		visit("1", "10", `"v1-gzip"`)
-		visit("2", "0", `"v1-gzip"`) // renewed, with the body of the first run and the headers of the second
+		visit("2", "0", `"v1-gzip"`) // renewed: the body of the first run, the headers of the second
 		if got := body(site, "/"); !strings.HasPrefix(got, `page of "v1"`) {
 			t.Errorf("body %q", got)
 		}
-		// What the 304 says of its lifetime counts.
+		// The lifetime in the 304 counts.
 		time.Sleep(10 * time.Second)
 		extra = "max-age=60"
 		visit("2", "10", `"v1-gzip"`)
@@ -64,7 +65,7 @@ func TestConditionalRegeneration(t *testing.T) {
 		if err := site.Revalidate(t.Context(), "/"); err != nil {
 			t.Fatal(err)
 		}
-		// A 304 may say that the page is not for everyone any more.
+		// A 304 may make the page private.
 		time.Sleep(60 * time.Second)
 		extra = "private"
 		visit("5", "60", `"v2-gzip"`)
@@ -77,10 +78,10 @@ func TestConditionalRegeneration(t *testing.T) {
 	})
 }
 
-// A page's own validators are not the handler's: it is not asked with them.
+// A validator that isr has added is not the handler's: no condition is sent with it.
 func TestUnconditionalRegeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if r.Header.Get("If-None-Match") != "" {
 				t.Errorf("If-None-Match: %s", r.Header.Get("If-None-Match"))
 			}
@@ -93,12 +94,13 @@ func TestUnconditionalRegeneration(t *testing.T) {
 	})
 }
 
-// What isr has added to a page is not taken for the handler's when it is renewed.
-func TestRenewedByDate(t *testing.T) {
+// A page that is renewed by its Last-Modified takes none of the headers that isr has
+// added for the handler's.
+func TestFreshenByLastModified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const modified = "Mon, 02 Jan 2006 15:04:05 GMT"
 		var seen []string
-		site := isr.Wrap(&cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		site := isr.Wrap(&countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			seen = append(seen, r.Header.Get("If-None-Match")+r.Header.Get("If-Modified-Since"))
 			w.Header().Set("Last-Modified", modified)
 			if n > 1 {
@@ -120,10 +122,10 @@ func TestRenewedByDate(t *testing.T) {
 	})
 }
 
-// What an upstream says of the age of its 304 counts.
-func TestAgeOfRenewed(t *testing.T) {
+// The Age of an upstream's 304 counts.
+func TestAgeOfNotModified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		site := isr.Wrap(&cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		site := isr.Wrap(&countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			w.Header().Set("Etag", `"v1"`)
 			w.Header().Set("Cache-Control", "max-age=60")
 			if n > 1 {
@@ -141,27 +143,27 @@ func TestAgeOfRenewed(t *testing.T) {
 	})
 }
 
-// A 304 that is about another page than the stored one changes nothing: the page is
-// asked for as it is now.
-func TestForeignNotModified(t *testing.T) {
+// A 304 for another page than the stored one changes nothing: the handler is asked
+// again, without conditions (RFC 9111, section 4.3.4).
+func TestNotModifiedOfAnotherPage(t *testing.T) {
 	for name, test := range map[string]struct {
 		first, renewal string // ETag
-		asked          int64  // how often the handler is
+		asked          int64  // how often the handler is called
 		body, etag     string
 	}{
-		"the same":             {`"one"`, `"one"`, 2, "page 1", `"one"`},
-		"none":                 {`"one"`, "", 2, "page 1", `"one"`},
-		"malformed":            {`"one"`, "two", 2, "page 1", ""},
-		"another":              {`"one"`, `"two"`, 3, "page 3", `"two"`},
-		"weak, the same":       {`W/"one"`, `W/"one"`, 2, "page 1", `W/"one"`},
-		"weak, of the strong":  {`"one"`, `W/"one"`, 2, "page 1", `W/"one"`},
-		"strong, of the weak":  {`W/"one"`, `"one"`, 3, "page 3", `"one"`},
-		"weak, another":        {`W/"one"`, `W/"two"`, 3, "page 3", `W/"two"`},
-		"new where was a date": {"", `"one"`, 3, "page 3", `"one"`},
+		"the same":       {`"one"`, `"one"`, 2, "page 1", `"one"`},
+		"none":           {`"one"`, "", 2, "page 1", `"one"`},
+		"malformed":      {`"one"`, "two", 2, "page 1", ""},
+		"another":        {`"one"`, `"two"`, 3, "page 3", `"two"`},
+		"weak, the same": {`W/"one"`, `W/"one"`, 2, "page 1", `W/"one"`},
+		"weak, of a stored strong one (RFC 9110, section 8.8.3.2)": {`"one"`, `W/"one"`, 2, "page 1", `W/"one"`},
+		"strong, of a stored weak one":                             {`W/"one"`, `"one"`, 3, "page 3", `"one"`},
+		"weak, another":                                            {`W/"one"`, `W/"two"`, 3, "page 3", `W/"two"`},
+		"new, where the page had a date alone":                     {"", `"one"`, 3, "page 3", `"one"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := new(cms)
+				c := new(countingHandler)
 				c.serve = func(w http.ResponseWriter, r *http.Request, n int64) {
 					etag := test.renewal
 					if n == 1 {
@@ -194,16 +196,16 @@ func TestForeignNotModified(t *testing.T) {
 	}
 }
 
-// A handler that answers 304 whatever it is asked has failed: the last good page
-// stays.
-func TestNotModifiedWhateverIsAsked(t *testing.T) {
+// A handler that answers 304 to a request without conditions has failed: the last good
+// page stays.
+func TestNotModifiedWithoutConditions(t *testing.T) {
 	for name, test := range map[string]struct{ first, then string }{
 		"another page":  {`"one"`, `"two"`},
 		"no conditions": {"", `"one"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if n == 1 {
 						if test.first != "" {
 							w.Header().Set("Etag", test.first)

@@ -23,8 +23,8 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// Handlers that lie never leave a broken page behind.
-func TestHandlersThatLie(t *testing.T) {
+// Handlers that contradict themselves never leave a broken page behind.
+func TestContradictoryHandlers(t *testing.T) {
 	for name, test := range map[string]struct {
 		serve  func(http.ResponseWriter)
 		status int
@@ -35,7 +35,7 @@ func TestHandlersThatLie(t *testing.T) {
 			func(w http.ResponseWriter) { w.WriteHeader(404); w.WriteHeader(200); io.WriteString(w, "no such page") },
 			404, nil, "no such page",
 		},
-		"informational first": {
+		"informational first (RFC 9110, section 15.2)": {
 			func(w http.ResponseWriter) {
 				w.Header().Set("Link", "</style.css>; rel=preload")
 				w.WriteHeader(103)
@@ -54,11 +54,11 @@ func TestHandlersThatLie(t *testing.T) {
 			},
 			200, http.Header{"X-Name": {"before"}}, "page",
 		},
-		"Content-Length that is none": {
+		"an invalid Content-Length": {
 			func(w http.ResponseWriter) { w.Header().Set("Content-Length", "many"); io.WriteString(w, "page") },
 			200, nil, "page",
 		},
-		"a body where there is none": {
+		"a body where none is allowed (RFC 9110, section 15.3.5)": {
 			func(w http.ResponseWriter) {
 				w.Header().Set("Cache-Control", "max-age=60")
 				w.WriteHeader(204)
@@ -68,7 +68,7 @@ func TestHandlersThatLie(t *testing.T) {
 			},
 			204, http.Header{"Content-Type": nil, "Cache-Control": {"max-age=60"}}, "",
 		},
-		"hop-by-hop headers": {
+		"hop-by-hop headers (RFC 9110, section 7.6.1)": {
 			func(w http.ResponseWriter) {
 				h := w.Header()
 				h.Set("Connection", "close, X-Hop")
@@ -98,7 +98,7 @@ func TestHandlersThatLie(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { test.serve(w) }}
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { test.serve(w) }}
 			site := isr.Wrap(c, isr.Options{})
 			get(site, "/")
 			res := get(site, "/")
@@ -134,7 +134,7 @@ func TestHandlersThatLie(t *testing.T) {
 		})
 	}
 	t.Run("a code that is none", func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { w.WriteHeader(42) }}
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { w.WriteHeader(42) }}
 		site := isr.Wrap(c, isr.Options{})
 		if v := recovered(func() { get(site, "/") }); v != "invalid WriteHeader code 42" {
 			t.Errorf("panic %v", v)
@@ -142,11 +142,11 @@ func TestHandlersThatLie(t *testing.T) {
 	})
 }
 
-// What is written when the handler has returned, or the run is over, reaches no
-// page. The race detector has a say in this.
+// What is written after the handler has returned, or after the run is over, reaches no
+// page. The race detector checks this, too.
 func TestWritesAfterReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			io.WriteString(w, "page")
 			go func() {
 				for range 10 {
@@ -169,13 +169,12 @@ func TestWritesAfterReturn(t *testing.T) {
 	})
 }
 
-// httputil.ReverseProxy keeps quiet about an origin that breaks off, unless it
-// finds itself under a server.
-func TestOriginBreaksOff(t *testing.T) {
+// httputil.ReverseProxy hides that an origin breaks off, unless it runs under a server.
+func TestTruncatedProxyResponseIsAFailure(t *testing.T) {
 	var broken atomic.Bool
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "half a page")
-		http.NewResponseController(w).Flush() // chunked: nothing tells how much is to come
+		http.NewResponseController(w).Flush() // chunked, so that the length is not known
 		if broken.Load() {
 			panic(http.ErrAbortHandler)
 		}
@@ -204,18 +203,18 @@ func TestOriginBreaksOff(t *testing.T) {
 	}
 }
 
-// The context of a page request ends at the deadline, which holds nobody, and a
-// handler that ignores it loses its slot.
+// The context of a page request ends at the deadline, after which no visitor waits, and
+// a handler that ignores it loses its slot.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if deadline, ok := r.Context().Deadline(); !ok || time.Until(deadline) != 30*time.Second {
 				t.Errorf("deadline %v, %v; want in 30s", deadline, ok)
 			}
 			if hang && r.URL.Path == "/hangs" {
 				time.Sleep(time.Hour)
-				ctx, cancel := context.WithTimeout(r.Context(), time.Hour) // as a database's client would
+				ctx, cancel := context.WithTimeout(r.Context(), time.Hour) // as a database client does
 				defer cancel()
 				if r.Context().Err() != context.DeadlineExceeded || ctx.Err() != context.DeadlineExceeded {
 					t.Errorf("the contexts' errors are %v and %v", r.Context().Err(), ctx.Err())
@@ -242,14 +241,14 @@ func TestDeadline(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if got := pages(site)["/hangs"]; got.Failures != 1 {
-			t.Errorf("the late result was taken: %+v", got)
+			t.Errorf("the late result was stored: %+v", got)
 		}
 	})
 }
 
-// A context that the handler derives from its own costs no goroutine, and ends with
-// it, for the same reason.
-func TestDerivedContexts(t *testing.T) {
+// A context that the handler derives from its own costs no goroutine, and ends when
+// that ends, for the same reason.
+func TestDerivedContextsCostNoGoroutine(t *testing.T) {
 	for name, derive := range map[string]func(context.Context) context.Context{
 		"directly":     func(ctx context.Context) context.Context { return ctx },
 		"from a value": func(ctx context.Context) context.Context { return context.WithValue(ctx, name("user"), 1) },
@@ -292,9 +291,9 @@ func TestDerivedContexts(t *testing.T) {
 
 type name string
 
-// Handlers that ask for CloseNotify (gin's Stream) are told when nobody waits for
-// their page any more.
-func TestCloseNotifyOfPage(t *testing.T) {
+// Handlers that ask for CloseNotify (gin's Stream) are told when nobody waits for their
+// page any more.
+func TestCloseNotifyOfPageRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var after time.Duration
 		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -328,9 +327,9 @@ func TestCloseNotifyOfPage(t *testing.T) {
 	})
 }
 
-// What traces and logs around the Site read from a visitor's request is the pattern
-// that the handler has matched, whoever it matched it for.
-func TestPatternOfVisitor(t *testing.T) {
+// Traces and logs around the Site find in the visitor's request the pattern that the
+// handler has matched, even where the page was generated for another visitor.
+func TestVisitorsRequestGetsThePattern(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /blog/{id}", func(w http.ResponseWriter, r *http.Request) {

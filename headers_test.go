@@ -15,6 +15,7 @@ import (
 	"github.com/isr-go/isr"
 )
 
+// Vary names what the key covers, and keeps what the handler adds.
 func TestVary(t *testing.T) {
 	text := strings.Repeat("all work and no play ", 100)
 	for _, test := range []struct {
@@ -43,7 +44,7 @@ func TestVary(t *testing.T) {
 	}
 }
 
-// Bodies that compress are compressed once; each encoding has an ETag of its own.
+// Bodies that compress are compressed once; each encoding has its own ETag.
 func TestGzip(t *testing.T) {
 	text := strings.Repeat("all work and no play ", 100)
 	noise := make([]byte, 2000)
@@ -51,7 +52,7 @@ func TestGzip(t *testing.T) {
 		x = x*1664525 + 1013904223
 		noise[i] = byte(x >> 24)
 	}
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 		h := w.Header()
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Etag", `"v1"`)
@@ -150,9 +151,9 @@ func TestGzip(t *testing.T) {
 	}
 }
 
-// Headers that outer middleware sets on the way in are kept, and nobody can edit
-// what the others get.
-func TestOuterMiddleware(t *testing.T) {
+// Headers that outer middleware sets before the Site are kept, and what it changes
+// afterwards reaches no other visitor.
+func TestHeadersOfOuterMiddlewareAreKept(t *testing.T) {
 	text := strings.Repeat("all work and no play ", 100)
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Link"] = []string{"</a.css>", "</b.css>"}
@@ -192,8 +193,9 @@ func TestOuterMiddleware(t *testing.T) {
 	}
 }
 
-// What outer middleware has made one visitor's own is not for a CDN to share.
-func TestOuterMiddlewarePersonal(t *testing.T) {
+// A page beside which outer middleware has set something for one visitor must not be
+// shared downstream.
+func TestOuterMiddlewareMakesPrivate(t *testing.T) {
 	const public = "public, max-age=60"
 	for _, test := range []struct{ own, name, value, want string }{
 		{public, "Set-Cookie", "session=1", "private, max-age=0"},
@@ -204,7 +206,7 @@ func TestOuterMiddlewarePersonal(t *testing.T) {
 		{"no-store", "Set-Cookie", "session=1", "no-store"},
 		{"no-store", "Cache-Control", "private", "no-store"},
 	} {
-		site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{CacheControl: test.own}})
+		site := isr.Wrap(new(countingHandler), isr.Options{Default: isr.Route{CacheControl: test.own}})
 		for range 2 {
 			w := httptest.NewRecorder()
 			w.Header().Set(test.name, test.value)
@@ -216,8 +218,8 @@ func TestOuterMiddlewarePersonal(t *testing.T) {
 	}
 }
 
-// isr comes after the caches behind it: the last member is the one that is closest
-// to the visitor (RFC 9211, section 2).
+// isr comes after the caches behind it: the last member is the one closest to the
+// visitor (RFC 9211, section 2).
 func TestCacheStatusOrder(t *testing.T) {
 	for how, serve := range map[string]func(w http.ResponseWriter, r *http.Request){
 		"adds": func(w http.ResponseWriter, r *http.Request) { w.Header().Add("Cache-Status", "upstream; hit") },
@@ -248,7 +250,7 @@ func TestCacheStatusOrder(t *testing.T) {
 			}
 		}
 	}
-	// Who recovers from a panic outside answers with it, too.
+	// Recovery middleware outside answers with it, too.
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic("on purpose") }), isr.Options{})
 	w := httptest.NewRecorder()
 	recovered(func() { site.ServeHTTP(w, httptest.NewRequest("POST", "/", nil)) })

@@ -56,13 +56,13 @@ func recovered(f func()) (v any) {
 	return nil
 }
 
-// A cms is a handler that a test holds in its hand. It numbers its answers.
-type cms struct {
+// A countingHandler numbers its responses, or leaves them to serve.
+type countingHandler struct {
 	calls atomic.Int64
 	serve func(w http.ResponseWriter, r *http.Request, n int64)
 }
 
-func (c *cms) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (c *countingHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := c.calls.Add(1)
 	if c.serve != nil {
 		c.serve(w, r, n)
@@ -71,20 +71,20 @@ func (c *cms) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "page %d", n)
 }
 
-// A step is one visit and what is to come of it.
+// A step is one visit, and what the visitor must get.
 type step struct {
-	after  time.Duration // what is slept before
+	after  time.Duration // slept before it
 	status int           // zero: 200
 	body   string
 	cache  string // Cache-Status
 	age    string
-	calls  int64 // of the handler in all, when everything has settled
+	calls  int64 // of the handler, in all, when no goroutine runs any more
 }
 
 func (s step) String() string { return fmt.Sprintf("after %v", s.after) }
 
 // walk takes the steps one by one, inside a bubble.
-func walk(t *testing.T, h http.Handler, c *cms, target string, steps ...step) {
+func walk(t *testing.T, h http.Handler, c *countingHandler, target string, steps ...step) {
 	t.Helper()
 	for i, want := range steps {
 		time.Sleep(want.after)
@@ -113,16 +113,17 @@ func pages(site *isr.Site) map[string]isr.Page {
 	return m
 }
 
-// A crowd is a handler that takes its time and knows how often it is called at once.
-type crowd struct {
+// A slowHandler takes a while for each response, and counts how many calls there are at
+// a time.
+type slowHandler struct {
 	takes     time.Duration
-	obeys     bool // its context
+	obeys     bool // whether it returns when its context ends
 	calls     atomic.Int64
 	now, most atomic.Int64
-	paths     sync.Map // in which order they were begun
+	paths     sync.Map // path to the number of its last call
 }
 
-func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (c *slowHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.paths.Store(r.URL.Path, c.calls.Add(1))
 	n := c.now.Add(1)
 	defer c.now.Add(-1)
@@ -140,7 +141,7 @@ func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// visit asks for a page on behalf of somebody who leaves after a while.
+// visit asks for a page as a visitor who leaves after a while.
 func visit(site http.Handler, target string, stays time.Duration) *httptest.ResponseRecorder {
 	ctx, cancel := context.WithTimeout(context.Background(), stays)
 	defer cancel()
@@ -149,7 +150,7 @@ func visit(site http.Handler, target string, stays time.Duration) *httptest.Resp
 	return w
 }
 
-// A journal collects events and log lines.
+// A journal records events and log lines.
 type journal struct {
 	mu     sync.Mutex
 	events []string
@@ -193,8 +194,8 @@ func (j *journal) logger(level slog.Level) *slog.Logger {
 	}))
 }
 
-// instances are Sites with one Store, as the processes of a fleet, or a process and
-// the one after its restart.
+// instances are Sites with one Store: the processes of a fleet, or a process and the
+// one after its restart.
 type instances struct {
 	t     *testing.T
 	store store.Store
@@ -217,113 +218,110 @@ func (in *instances) start(h http.Handler) *isr.Site {
 	return site
 }
 
+// fleet returns instances with that Store and those options; none has started.
 func fleet(t *testing.T, s store.Store, opts isr.Options) *instances {
 	return &instances{t, s, opts}
 }
 
-// bubble runs a test in a bubble, with its cleanups.
-func bubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, f)
-}
+// A fault is called for each operation of a faultyStore: an error is returned in the
+// place of the Store's answer.
+type fault func(ctx context.Context, op string) error
 
-// A mood says whether a store does what it is told, or what it does instead.
-type mood func(ctx context.Context, op string) error
-
-// A moody store does what it is told, or else what a test wants.
-type moody struct {
+// A faultyStore works, or fails as a test wants.
+type faultyStore struct {
 	store.Store
-	mood  atomic.Pointer[mood] // before it does anything; nil: well
-	echo  mood                 // when it has, and before it says so; nil: well
-	calls sync.Map             // of *atomic.Int64, by op
+	before atomic.Pointer[fault] // instead of the call; nil: none
+	after  fault                 // after a call that succeeded, before it returns; nil: none
+	calls  sync.Map              // by operation, *atomic.Int64
 }
 
-func (m *moody) feels(f mood) {
+func (s *faultyStore) set(f fault) {
 	if f == nil {
-		m.mood.Store(nil)
+		s.before.Store(nil)
 		return
 	}
-	m.mood.Store(&f)
+	s.before.Store(&f)
 }
 
-func (m *moody) counter(op string) *atomic.Int64 {
-	n, _ := m.calls.LoadOrStore(op, new(atomic.Int64))
+func (s *faultyStore) counter(op string) *atomic.Int64 {
+	n, _ := s.calls.LoadOrStore(op, new(atomic.Int64))
 	return n.(*atomic.Int64)
 }
 
-func (m *moody) count(op string) int64 { return m.counter(op).Load() }
+func (s *faultyStore) count(op string) int64 { return s.counter(op).Load() }
 
-func (m *moody) ask(ctx context.Context, op string) error {
-	m.counter(op).Add(1)
-	if f := m.mood.Load(); f != nil {
+func (s *faultyStore) ask(ctx context.Context, op string) error {
+	s.counter(op).Add(1)
+	if f := s.before.Load(); f != nil {
 		return (*f)(ctx, op)
 	}
 	return nil
 }
 
-func (m *moody) answer(ctx context.Context, op string, err error) error {
-	if err == nil && m.echo != nil {
-		return m.echo(ctx, op)
+func (s *faultyStore) answer(ctx context.Context, op string, err error) error {
+	if err == nil && s.after != nil {
+		return s.after(ctx, op)
 	}
 	return err
 }
 
-func (m *moody) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	if err := m.ask(ctx, "get"); err != nil {
+func (s *faultyStore) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+	if err := s.ask(ctx, "get"); err != nil {
 		return nil, 0, err
 	}
-	rec, effect, err := m.Store.Get(ctx, key)
-	return rec, effect, m.answer(ctx, "get", err)
+	rec, effect, err := s.Store.Get(ctx, key)
+	return rec, effect, s.answer(ctx, "get", err)
 }
 
-func (m *moody) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	if err := m.ask(ctx, "begin"); err != nil {
+func (s *faultyStore) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
+	if err := s.ask(ctx, "begin"); err != nil {
 		return store.Ticket{}, err
 	}
-	t, err := m.Store.Begin(ctx, key, ttl)
-	return t, m.answer(ctx, "begin", err)
+	t, err := s.Store.Begin(ctx, key, ttl)
+	return t, s.answer(ctx, "begin", err)
 }
 
-func (m *moody) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
-	if err := m.ask(ctx, "put"); err != nil {
+func (s *faultyStore) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
+	if err := s.ask(ctx, "put"); err != nil {
 		return err
 	}
-	return m.answer(ctx, "put", m.Store.Put(ctx, key, t, rec))
+	return s.answer(ctx, "put", s.Store.Put(ctx, key, t, rec))
 }
 
-func (m *moody) End(ctx context.Context, key string, t store.Ticket) error {
-	if err := m.ask(ctx, "end"); err != nil {
+func (s *faultyStore) End(ctx context.Context, key string, t store.Ticket) error {
+	if err := s.ask(ctx, "end"); err != nil {
 		return err
 	}
-	return m.answer(ctx, "end", m.Store.End(ctx, key, t))
+	return s.answer(ctx, "end", s.Store.End(ctx, key, t))
 }
 
-func (m *moody) Invalidate(ctx context.Context, e store.Effect, tags ...string) (store.Version, error) {
-	if err := m.ask(ctx, "invalidate"); err != nil {
+func (s *faultyStore) Invalidate(ctx context.Context, e store.Effect, tags ...string) (store.Version, error) {
+	if err := s.ask(ctx, "invalidate"); err != nil {
 		return 0, err
 	}
-	v, err := m.Store.Invalidate(ctx, e, tags...)
-	return v, m.answer(ctx, "invalidate", err)
+	v, err := s.Store.Invalidate(ctx, e, tags...)
+	return v, s.answer(ctx, "invalidate", err)
 }
 
-func (m *moody) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
-	if err := m.ask(ctx, "changes"); err != nil {
+func (s *faultyStore) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
+	if err := s.ask(ctx, "changes"); err != nil {
 		return store.Changes{}, err
 	}
-	c, err := m.Store.Changes(ctx, after)
-	return c, m.answer(ctx, "changes", err)
+	c, err := s.Store.Changes(ctx, after)
+	return c, s.answer(ctx, "changes", err)
 }
 
-// Moods.
 var (
-	down mood = func(context.Context, string) error { return errors.New("connection refused") }
+	// down is a fault in which the Store cannot be reached.
+	down fault = func(context.Context, string) error { return errors.New("connection refused") }
 
-	panics mood = func(context.Context, string) error { panic("a bug in the adapter") }
+	// panics is a fault of the adapter.
+	panics fault = func(context.Context, string) error { panic("a bug in the adapter") }
 )
 
-// hung returns a mood in which the store never answers, whatever its context says,
+// hung returns a fault in which the Store never answers, whatever its context says,
 // until the test ends.
-func hung(t *testing.T) mood {
+func hung(t *testing.T) fault {
 	forever := make(chan struct{})
 	t.Cleanup(func() { close(forever) })
 	return func(context.Context, string) error {
@@ -332,27 +330,27 @@ func hung(t *testing.T) mood {
 	}
 }
 
-// slow is a mood in which the store takes its time, whatever its context says.
-func slow(d time.Duration) mood {
+// slow is a fault in which the Store needs a while, whatever its context says.
+func slow(d time.Duration) fault {
 	return func(context.Context, string) error {
 		time.Sleep(d)
 		return nil
 	}
 }
 
-// hiccup is a mood in which one call fails, the nth.
-func hiccup(n int64) mood {
+// nthFails is a fault of the nth call alone.
+func nthFails(n int64) fault {
 	var calls atomic.Int64
 	return func(context.Context, string) error {
 		if calls.Add(1) == n {
-			return errors.New("a hiccup")
+			return errors.New("a fault of the network")
 		}
 		return nil
 	}
 }
 
-// but is a mood for all operations but some.
-func but(f mood, well ...string) mood {
+// except is a fault of all operations but some.
+func except(f fault, well ...string) fault {
 	return func(ctx context.Context, op string) error {
 		if slices.Contains(well, op) {
 			return nil
@@ -361,8 +359,8 @@ func but(f mood, well ...string) mood {
 	}
 }
 
-// only is a mood for some of the operations.
-func only(f mood, ill ...string) mood {
+// only is a fault of some operations.
+func only(f fault, ill ...string) fault {
 	return func(ctx context.Context, op string) error {
 		if !slices.Contains(ill, op) {
 			return nil

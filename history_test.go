@@ -13,40 +13,41 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-func TestStoreThatLies(t *testing.T) {
+// A record that is damaged, of another page, or of an unknown effect is a miss.
+func TestWrongRecordsAreMisses(t *testing.T) {
 	var other *store.Record
-	record := func(lie func(*store.Record) *store.Record) func(*store.Record, store.Effect) (*store.Record, store.Effect) {
-		return func(rec *store.Record, effect store.Effect) (*store.Record, store.Effect) { return lie(rec), effect }
+	record := func(alter func(*store.Record) *store.Record) func(*store.Record, store.Effect) (*store.Record, store.Effect) {
+		return func(rec *store.Record, effect store.Effect) (*store.Record, store.Effect) { return alter(rec), effect }
 	}
 	effect := func(e store.Effect) func(*store.Record, store.Effect) (*store.Record, store.Effect) {
 		return func(rec *store.Record, _ store.Effect) (*store.Record, store.Effect) { return rec, e }
 	}
-	for name, lie := range map[string]func(*store.Record, store.Effect) (*store.Record, store.Effect){
-		"nothing":             record(func(rec *store.Record) *store.Record { return nil }),
-		"no data":             record(func(rec *store.Record) *store.Record { return &store.Record{Version: rec.Version} }),
-		"another page":        record(func(rec *store.Record) *store.Record { return other }),
-		"a part":              record(func(rec *store.Record) *store.Record { rec.Data = rec.Data[:len(rec.Data)/2]; return rec }),
-		"a stump":             record(func(rec *store.Record) *store.Record { rec.Data = rec.Data[:4]; return rec }),
-		"a bit":               record(func(rec *store.Record) *store.Record { rec.Data[len(rec.Data)/2] ^= 1; return rec }),
-		"more":                record(func(rec *store.Record) *store.Record { rec.Data = append(rec.Data, 0); return rec }),
-		"of another format":   record(func(rec *store.Record) *store.Record { rec.Data[0]++; return rec }),
-		"gone all the same":   effect(store.Gone),
-		"no effect":           effect(-1),
-		"an effect too many":  effect(store.Gone + 1),
-		"effects and nothing": effect(1 << 20),
+	for name, alter := range map[string]func(*store.Record, store.Effect) (*store.Record, store.Effect){
+		"nothing":           record(func(rec *store.Record) *store.Record { return nil }),
+		"no data":           record(func(rec *store.Record) *store.Record { return &store.Record{Version: rec.Version} }),
+		"another page":      record(func(rec *store.Record) *store.Record { return other }),
+		"a part":            record(func(rec *store.Record) *store.Record { rec.Data = rec.Data[:len(rec.Data)/2]; return rec }),
+		"only the magic":    record(func(rec *store.Record) *store.Record { rec.Data = rec.Data[:4]; return rec }),
+		"a flipped bit":     record(func(rec *store.Record) *store.Record { rec.Data[len(rec.Data)/2] ^= 1; return rec }),
+		"a byte too many":   record(func(rec *store.Record) *store.Record { rec.Data = append(rec.Data, 0); return rec }),
+		"another format":    record(func(rec *store.Record) *store.Record { rec.Data[0]++; return rec }),
+		"gone":              effect(store.Gone),
+		"a negative effect": effect(-1),
+		"an unknown effect": effect(store.Gone + 1),
+		"a large effect":    effect(1 << 20),
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				st := memory.New()
 				in := fleet(t, st, isr.Options{})
-				var c cms
+				var c countingHandler
 				site := in.start(&c)
 				body(site, "/")
 				body(site, "/other")
 				synctest.Wait()
-				in.store = &liar{Store: st, get: record(func(rec *store.Record) *store.Record { other = rec; return rec })}
+				in.store = &alteredStore{Store: st, get: record(func(rec *store.Record) *store.Record { other = rec; return rec })}
 				body(in.start(&c), "/other")
-				in.store = &liar{Store: st, get: lie}
+				in.store = &alteredStore{Store: st, get: alter}
 				site = in.start(&c)
 				for range 2 {
 					if got := body(site, "/"); got != "page 3" {
@@ -59,16 +60,15 @@ func TestStoreThatLies(t *testing.T) {
 	}
 }
 
-// What a newer build may do to a page, this one does not know: rather too much than
-// too little.
-func TestChangeOfAnUnknownKind(t *testing.T) {
+// A change whose effect only a newer build knows is taken for the strongest one.
+func TestUnknownEffectRemovesThePage(t *testing.T) {
 	for _, effect := range []store.Effect{-1, store.None, store.Gone + 1} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			st := memory.New()
 			in := fleet(t, st, isr.Options{})
-			var c cms
+			var c countingHandler
 			one := in.start(&c)
-			in.store = &liar{Store: st, changes: func(c store.Changes) store.Changes {
+			in.store = &alteredStore{Store: st, changes: func(c store.Changes) store.Changes {
 				for i := range c.List {
 					c.List[i].Effect = effect
 				}
@@ -88,40 +88,40 @@ func TestChangeOfAnUnknownKind(t *testing.T) {
 	}
 }
 
-// A purge holds where it was made, even if the order that the Store gives is none;
-// and who cannot rely on it elsewhere is told.
-func TestOrderThatIsNone(t *testing.T) {
+// A purge holds on the instance that made it, even if the Store's versions are in no
+// order; where it may not hold elsewhere the caller is told.
+func TestVersionsOutOfOrder(t *testing.T) {
 	for name, test := range map[string]struct {
-		lie          liar
+		altered      alteredStore
 		acknowledges bool
 	}{
-		"back to zero": {liar{invalidate: func(store.Version) store.Version { return 0 }}, false},
-		"back a bit":   {liar{invalidate: func(v store.Version) store.Version { return v - 10e6 }}, false},
-		"standing still": {func() liar {
+		"zero":              {alteredStore{invalidate: func(store.Version) store.Version { return 0 }}, false},
+		"older than before": {alteredStore{invalidate: func(v store.Version) store.Version { return v - 10e6 }}, false},
+		"the same again": {func() alteredStore {
 			var first store.Version
-			return liar{invalidate: func(v store.Version) store.Version {
+			return alteredStore{invalidate: func(v store.Version) store.Version {
 				if first == 0 {
 					first = v
 				}
 				return first
 			}}
 		}(), false},
-		"a page from the end of all time": {liar{get: func(r *store.Record, e store.Effect) (*store.Record, store.Effect) {
+		"a record of the largest version": {alteredStore{get: func(r *store.Record, e store.Effect) (*store.Record, store.Effect) {
 			r.Version = 1<<64 - 1
 			return r, e
 		}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				st := memory.New()
 				in := fleet(t, st, isr.Options{})
-				var c cms
+				var c countingHandler
 				body(in.start(&c), "/")
 				synctest.Wait()
-				lie := test.lie
-				lie.Store = st
-				lie.changes = func(c store.Changes) store.Changes { return store.Changes{Upto: c.Upto} }
-				in.store = &lie
+				altered := test.altered
+				altered.Store = st
+				altered.changes = func(c store.Changes) store.Changes { return store.Changes{Upto: c.Upto} }
+				in.store = &altered
 				site := in.start(&c)
 				if got := body(site, "/"); got != "page 1" {
 					t.Fatalf("before: %q", got)
@@ -140,18 +140,18 @@ func TestOrderThatIsNone(t *testing.T) {
 	}
 }
 
-// A store that has lost its history says so, and every copy counts as stale.
+// When a Store has lost its history, every copy counts as stale.
 func TestStoreLosesItsHistory(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st, wiped := memory.New(), atomic.Bool{}
-		in := fleet(t, &liar{Store: st, changes: func(c store.Changes) store.Changes {
+		in := fleet(t, &alteredStore{Store: st, changes: func(c store.Changes) store.Changes {
 			if !wiped.CompareAndSwap(true, false) {
 				return c
 			}
 			v, _ := st.Invalidate(t.Context(), store.Stale, "a tag that nothing has")
 			return store.Changes{Upto: v, Reset: true}
 		}}, isr.Options{Default: isr.Route{TTL: time.Hour}})
-		var c cms
+		var c countingHandler
 		site := in.start(&c)
 		body(site, "/")
 		time.Sleep(2 * time.Second)
@@ -170,25 +170,25 @@ func TestStoreLosesItsHistory(t *testing.T) {
 	})
 }
 
-// A page that comes from a Store which has forgotten a part of its history is as
-// good as that says, and not stale for what the instance hears of it later.
-func TestHistoryIsForgotten(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+// A page from a Store that has forgotten a part of its history is judged by what the
+// Store says of it, and not stale for changes that arrive later.
+func TestTrimmedHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := memory.New()
 		in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
-		var c cms
+		var c countingHandler
 		one := in.start(&c)
 		body(one, "/")
 		if err := one.PurgeTag(t.Context(), "something else"); err != nil {
 			t.Fatal(err)
 		}
 		first := true
-		in.store = &moody{
-			Store: &liar{Store: st, changes: func(c store.Changes) store.Changes {
+		in.store = &faultyStore{
+			Store: &alteredStore{Store: st, changes: func(c store.Changes) store.Changes {
 				c.Reset, first = first, false
 				return c
 			}},
-			echo: only(slow(50*time.Millisecond), "changes"),
+			after: only(slow(50*time.Millisecond), "changes"),
 		}
 		two := in.start(&c)
 		for _, want := range []string{"isr; hit; ttl=3600", "isr; hit; ttl=3590"} {
@@ -200,19 +200,19 @@ func TestHistoryIsForgotten(t *testing.T) {
 	})
 }
 
-// What an instance hears late is no reason to renew what was made since.
-func TestHeardLate(t *testing.T) {
+// A change that arrives late renews no page that was made after it.
+func TestLateChangesRenewNothing(t *testing.T) {
 	for name, visit := range map[string]func(one, two *isr.Site){
-		"made elsewhere": func(one, two *isr.Site) { body(one, "/"); synctest.Wait(); body(two, "/") },
-		"made here":      func(one, two *isr.Site) { body(two, "/") },
+		"made on the other instance": func(one, two *isr.Site) { body(one, "/"); synctest.Wait(); body(two, "/") },
+		"made on this instance":      func(one, two *isr.Site) { body(two, "/") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				st := memory.New()
 				in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
-				var c cms
+				var c countingHandler
 				one := in.start(&c)
-				late := &moody{Store: st, echo: only(slow(time.Second), "changes")}
+				late := &faultyStore{Store: st, after: only(slow(time.Second), "changes")}
 				in.store = late
 				two := in.start(&c)
 				time.Sleep(10 * time.Second)
@@ -223,25 +223,25 @@ func TestHeardLate(t *testing.T) {
 				before := late.count("get")
 				time.Sleep(10 * time.Second)
 				if got := get(two, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=3590" {
-					t.Errorf("when all is heard: %q", got)
+					t.Errorf("after the change: %q", got)
 				}
 				if n := late.count("get") - before; n != 0 {
-					t.Errorf("the Store was asked for it %d times more", n)
+					t.Errorf("the Store was asked for the page %d times more", n)
 				}
 			})
 		})
 	}
 }
 
-// A liar returns something else than it knows.
-type liar struct {
+// An alteredStore returns something else than the Store behind it.
+type alteredStore struct {
 	store.Store
 	get        func(*store.Record, store.Effect) (*store.Record, store.Effect)
 	invalidate func(store.Version) store.Version
 	changes    func(store.Changes) store.Changes
 }
 
-func (l *liar) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+func (l *alteredStore) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
 	rec, effect, err := l.Store.Get(ctx, key)
 	if err == nil && l.get != nil {
 		rec, effect = l.get(rec, effect)
@@ -249,7 +249,7 @@ func (l *liar) Get(ctx context.Context, key string) (*store.Record, store.Effect
 	return rec, effect, err
 }
 
-func (l *liar) Invalidate(ctx context.Context, e store.Effect, tags ...string) (store.Version, error) {
+func (l *alteredStore) Invalidate(ctx context.Context, e store.Effect, tags ...string) (store.Version, error) {
 	v, err := l.Store.Invalidate(ctx, e, tags...)
 	if err == nil && l.invalidate != nil {
 		v = l.invalidate(v)
@@ -257,7 +257,7 @@ func (l *liar) Invalidate(ctx context.Context, e store.Effect, tags ...string) (
 	return v, err
 }
 
-func (l *liar) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
+func (l *alteredStore) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
 	c, err := l.Store.Changes(ctx, after)
 	if err == nil && l.changes != nil {
 		c = l.changes(c)

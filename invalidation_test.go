@@ -95,7 +95,7 @@ func TestInvalidation(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, failing %v", name, fails), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					down := false
-					c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 						if down {
 							w.WriteHeader(500)
 							fmt.Fprint(w, "error ", n)
@@ -128,9 +128,9 @@ func TestInvalidation(t *testing.T) {
 	}
 }
 
-// The fence: whoever asks after an invalidation gets a run that started after
-// it, never one already on its way, and what was on its way does not stay.
-func TestFence(t *testing.T) {
+// A visitor who asks after an invalidation gets a run that started after it, never one
+// under way, and the result of that one is not stored as fresh.
+func TestNoAnswerFromBeforeAnInvalidation(t *testing.T) {
 	ctx := context.Background()
 	for name, test := range map[string]struct {
 		invalidate func(*isr.Site) error
@@ -180,16 +180,16 @@ func TestFence(t *testing.T) {
 				close(first)
 				synctest.Wait()
 				if before != "data 0" || after != "" {
-					t.Errorf("who asked before got %q, who asked after %q already", before, after)
+					t.Errorf("a visitor before got %q, one after got %q too early", before, after)
 				}
 				close(<-g.gates)
 				all.Wait()
 				if before != "data 0" || after != "data 100" {
-					t.Errorf("who asked before got %q, who asked after %q", before, after)
+					t.Errorf("a visitor before got %q, one after %q", before, after)
 				}
 				synctest.Wait()
 				if got := body(site, "/"); got != "data 100" {
-					t.Errorf("what was on its way stayed: %q", got)
+					t.Errorf("the result of the old run stayed: %q", got)
 				}
 				if n := len(g.gates); n != 0 {
 					t.Errorf("%d runs too many", n)
@@ -199,7 +199,7 @@ func TestFence(t *testing.T) {
 	}
 }
 
-// What was invalidated while it was generated is not stored as fresh.
+// A page that was invalidated during its generation is not stored as fresh.
 func TestStaleOnArrival(t *testing.T) {
 	for name, test := range map[string]struct {
 		invalidate func(*isr.Site) error
@@ -223,7 +223,7 @@ func TestStaleOnArrival(t *testing.T) {
 				close(<-g.gates)
 				synctest.Wait()
 				if got := res.Header.Get("Cache-Control"); got != "public, max-age=0, must-revalidate" {
-					t.Errorf("who asked before got Cache-Control %q", got)
+					t.Errorf("a visitor before got Cache-Control %q", got)
 				}
 				stored := pages(site)
 				if site.Stats().Pages != test.stored || len(stored) != test.stored || test.stored > 0 && stored["/"].State != test.state {
@@ -234,11 +234,11 @@ func TestStaleOnArrival(t *testing.T) {
 	}
 }
 
-// Failures extend no bound, and neither does invalidating once more.
-func TestBoundsOfInvalidated(t *testing.T) {
+// Failures extend no bound, and neither does a second invalidation.
+func TestInvalidationExtendsNoBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		healthy := true
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if !healthy {
 				w.WriteHeader(500)
 			}
@@ -265,8 +265,8 @@ func TestBoundsOfInvalidated(t *testing.T) {
 	})
 }
 
-// A gated cms reads its data, waits until it is let through, and answers with
-// what it has read.
+// A gated handler reads its data, waits until it is let through, and answers with what
+// it has read.
 type gated struct {
 	data  atomic.Int64
 	gates chan chan bool // each run's, in order

@@ -39,8 +39,8 @@ func prose(n int) []byte {
 	return b.Bytes()[:n]
 }
 
-// What Stats counts as Bytes is what the heap grows by, within a fifth, whatever
-// the pages look like and however often they were asked for.
+// Stats.Bytes is what the heap grows by, within a fifth, whatever the pages look like
+// and however often they were asked for.
 func TestMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the heap without the race detector is the one that counts")
@@ -67,7 +67,7 @@ func TestMemory(t *testing.T) {
 
 	for _, shape := range []struct {
 		name    string
-		pages   int                // more or fewer by half: the maps inside are fuller or emptier
+		pages   int                // more or fewer by half, because maps may be fuller or emptier
 		target  func(i int) string // nil: a short path
 		handler http.HandlerFunc
 	}{
@@ -117,9 +117,9 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// The heap stays within the budget, too, when many more pages come and go than
-// there is room for.
-func TestMemoryWhenFull(t *testing.T) {
+// The heap stays within the budget when many more pages come and go than there is room
+// for.
+func TestHeapStaysWithinMaxBytes(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the heap without the race detector is the one that counts")
 	}
@@ -139,7 +139,7 @@ func TestMemoryWhenFull(t *testing.T) {
 	clear(w.header)
 	grown, s := heap()-before, site.Stats()
 	if s.Evicted < 10_000 {
-		t.Fatalf("%d evictions: the budget was never tried", s.Evicted)
+		t.Fatalf("only %d evictions: the budget was never reached", s.Evicted)
 	}
 	if s.Bytes > maxBytes || s.Bytes < maxBytes*9/10 {
 		t.Errorf("%d bytes are counted, want about %d", s.Bytes, maxBytes)
@@ -152,8 +152,8 @@ func TestMemoryWhenFull(t *testing.T) {
 	runtime.KeepAlive(site)
 }
 
-// Whatever happens, in whatever order: the pages never take more than MaxBytes,
-// and what is counted is what is there.
+// Whatever happens, in whatever order: the pages never take more than MaxBytes, and
+// what is counted is what is stored.
 func TestMaxBytes(t *testing.T) {
 	const maxBytes, visitors, paths = 256 << 10, 4, 400
 	steps := 2_000
@@ -174,7 +174,7 @@ func TestMaxBytes(t *testing.T) {
 				w.WriteHeader(http.StatusNotFound)
 			case 3:
 				w.Write(body) // never fits
-			default: // a different size each time
+			default: // another size each time
 				w.Header().Set("Content-Type", "text/html")
 				w.Write(body[:n*7919%(20<<10)])
 			}
@@ -222,10 +222,10 @@ func TestMaxBytes(t *testing.T) {
 		synctest.Wait()
 		s := site.Stats()
 		if s.Evicted == 0 || s.Hits == 0 || s.Stale == 0 || s.Failed == 0 || s.Passed == 0 {
-			t.Errorf("%+v: not everything was tried", s)
+			t.Errorf("%+v: the test has tried too little", s)
 		}
-		// What a tag has purged is out of sight until it is pushed out: fill the
-		// memory with what is not.
+		// What a tag has purged is not listed until it is evicted: fill the
+		// memory with other pages.
 		w := newSink()
 		for i := range steps {
 			r := target("GET", fmt.Sprintf("/other/%d", i))
@@ -244,16 +244,16 @@ func TestMaxBytes(t *testing.T) {
 	})
 }
 
-// What is asked for again and again outlives what is asked for once, however
-// much of that there is: a million random query strings push out not one of a
-// hundred pages that were asked for twice.
-func TestScan(t *testing.T) {
+// A page that is asked for again and again outlives those that are asked for once: a
+// million random query strings evict not one of a hundred pages that were asked for
+// twice.
+func TestScanResistance(t *testing.T) {
 	oneOffs := 1_000_000
 	if raceEnabled || testing.Short() {
 		oneOffs = 50_000
 	}
 	const hot = 100
-	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // next to nothing is in use
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // little memory is in use
 	generations := make(map[string]int)
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.RawQuery == "" {
@@ -295,7 +295,7 @@ func TestScan(t *testing.T) {
 	}
 	all.Wait()
 	if s := site.Stats(); s.Misses != uint64(hot+oneOffs) || s.Evicted < uint64(oneOffs/2) {
-		t.Fatalf("%+v: the one-off URLs did not press for room", s)
+		t.Fatalf("%+v: too few pages for an eviction", s)
 	}
 	for i := range hot {
 		if got := visit(i); !strings.HasPrefix(got, "isr; hit") || generations[r.URL.Path] != 11 {
@@ -304,8 +304,8 @@ func TestScan(t *testing.T) {
 	}
 }
 
-// A page that needs more than the room of the newcomers finds it all the same.
-func TestLargeNewcomer(t *testing.T) {
+// A page that is larger than the probation segment is stored all the same.
+func TestLargerThanProbation(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "image/png")
 		io.WriteString(w, strings.Repeat("x", 8_000))
@@ -324,9 +324,9 @@ func TestLargeNewcomer(t *testing.T) {
 	}
 }
 
-// A page that does not fit is served and not stored, and says why.
-func TestLargerThanMemory(t *testing.T) {
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+// A page that does not fit is served and not stored, and Pages says why.
+func TestLargerThanMaxBytes(t *testing.T) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 		io.WriteString(w, strings.Repeat("x", 1800))
 	}}
 	site := isr.Wrap(c, isr.Options{MaxBytes: 2000})
@@ -340,10 +340,10 @@ func TestLargerThanMemory(t *testing.T) {
 	}
 }
 
-// Pages that have to go for others are reported.
-func TestEvicted(t *testing.T) {
+// Pages that are evicted to make room for others are reported.
+func TestEvictionsAreReported(t *testing.T) {
 	var j journal
-	site := isr.Wrap(new(cms), isr.Options{MaxBytes: 10_000, Observe: j.observe})
+	site := isr.Wrap(new(countingHandler), isr.Options{MaxBytes: 10_000, Observe: j.observe})
 	for i := range 100 {
 		get(site, fmt.Sprint("/", i))
 	}
@@ -351,7 +351,7 @@ func TestEvicted(t *testing.T) {
 	if !slices.Contains(events, "evicted /0  200 0s <nil>") {
 		t.Errorf("no event for the first page: %q", events)
 	}
-	// What is noted of a failure counts like a page.
+	// The record of a failure counts like a page.
 	fails := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }), isr.Options{
 		MaxBytes: 10_000, Default: isr.Route{Placeholder: http.NotFoundHandler()},
 	})
@@ -367,11 +367,11 @@ func TestEvicted(t *testing.T) {
 	}
 }
 
-// A page that is renewed stays where it is among the others, with its count of
-// visits; and one that was asked for by its name counts as asked for again.
-func TestRenewedAndNamed(t *testing.T) {
+// A renewed page keeps its place among the others and its count of visits; and asking
+// for a page by name counts like a second visit.
+func TestRenewalKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		site := isr.Wrap(new(cms), isr.Options{MaxBytes: 100_000, Origin: "http://example.com", Default: isr.Route{Tags: []string{"t"}}})
+		site := isr.Wrap(new(countingHandler), isr.Options{MaxBytes: 100_000, Origin: "http://example.com", Default: isr.Route{Tags: []string{"t"}}})
 		get(site, "/hot")
 		get(site, "/hot")
 		for _, err := range site.Prerender(t.Context(), slices.Values([]string{"/named"})) {

@@ -15,6 +15,7 @@ import (
 	"github.com/isr-go/isr"
 )
 
+// A page is fresh for its TTL, stale for StaleWhileRevalidate, and then expired.
 func TestLifeOfAPage(t *testing.T) {
 	for name, test := range map[string]struct {
 		route isr.Route
@@ -56,17 +57,19 @@ func TestLifeOfAPage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := new(cms)
+				c := new(countingHandler)
 				walk(t, isr.Wrap(c, isr.Options{Default: test.route}), c, "/", test.steps...)
 			})
 		})
 	}
 }
 
+// All visitors of a page share one run: they wait for the first one, and get the stale
+// page at once during the next.
 func TestOneRunForManyVisitors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan bool)
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			<-release
 			fmt.Fprint(w, "page ", n)
 		}}
@@ -108,10 +111,10 @@ func TestOneRunForManyVisitors(t *testing.T) {
 	})
 }
 
-// However visitors crowd, a page is generated once: who finds the run gone looks
-// for the page again.
-func TestOnceInACrowd(t *testing.T) {
-	c := new(cms)
+// However many requests for a page overlap, it is generated once: a visitor who finds
+// the run finished looks for the page again.
+func TestCollapsedForwarding(t *testing.T) {
+	c := new(countingHandler)
 	site := isr.Wrap(c, isr.Options{})
 	const pages = 3000
 	for i := range pages {
@@ -126,15 +129,15 @@ func TestOnceInACrowd(t *testing.T) {
 	}
 }
 
-// A waiting visitor may leave; the run goes on for the others.
-func TestVisitorLeaves(t *testing.T) {
+// A visitor who waits may leave; the run goes on for the others.
+func TestRunOutlivesItsFirstVisitor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			select {
 			case <-time.After(time.Second):
 				fmt.Fprint(w, "page")
 			case <-r.Context().Done():
-				t.Error("the leader's leaving ended the run")
+				t.Error("the run ended when its first visitor left")
 			}
 		}}
 		site := isr.Wrap(c, isr.Options{})
@@ -151,18 +154,18 @@ func TestVisitorLeaves(t *testing.T) {
 		leave()
 		synctest.Wait()
 		if left == nil || left.StatusCode != http.StatusServiceUnavailable || left.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("the leader got %v, want to be let go with a 503 and no-store", left)
+			t.Errorf("the first visitor got %v, want a 503 with no-store", left)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if got := read(stayed); got != "page" || c.calls.Load() != 1 {
-			t.Errorf("who stayed got %q after %d runs, want the page of the first", got, c.calls.Load())
+			t.Errorf("the visitor who stayed got %q after %d runs, want the page of the first", got, c.calls.Load())
 		}
 	})
 }
 
-// 404 and 410 are pages: they replace a good one and live NotFoundTTL.
-func TestNotFound(t *testing.T) {
+// 404 and 410 are pages: they replace a good page, and live NotFoundTTL.
+func TestNotFoundIsAPage(t *testing.T) {
 	for name, test := range map[string]struct {
 		route isr.Route
 		ttl   time.Duration // zero: not stored
@@ -178,7 +181,7 @@ func TestNotFound(t *testing.T) {
 			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					deleted := false
-					c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 						if deleted {
 							w.WriteHeader(status)
 						} else if test.route.TTL < 0 {
@@ -216,9 +219,9 @@ func TestNotFound(t *testing.T) {
 	}
 }
 
-// After NotFoundTTL nobody gets the 404 of a page that was published meanwhile,
-// unless its handler says so; where a new one cannot be had, it is shown as any
-// other page. The route's Cache-Control is not for it.
+// After NotFoundTTL nobody gets the 404 of a page that was published meanwhile, unless
+// the handler sends stale-while-revalidate; where no new page can be had, the 404 is
+// shown like any other page. The route's Cache-Control does not apply to it.
 func TestNotFoundIsNotStale(t *testing.T) {
 	route := isr.Route{TTL: time.Hour, CacheControl: "public, max-age=31536000, immutable"}
 	for name, test := range map[string]struct {
@@ -227,15 +230,15 @@ func TestNotFoundIsNotStale(t *testing.T) {
 		fails bool
 		want step
 	}{
-		"by age":             {want: step{11 * time.Second, 200, "page", "isr; fwd=stale; stored", "0", 2}},
-		"by tag":             {invalidate: true, want: step{time.Second, 200, "page", "isr; fwd=stale; stored", "0", 2}},
-		"the handler's wish": {control: "max-age=10, stale-while-revalidate=60", want: step{11 * time.Second, 404, "none", "isr; hit; ttl=-1; detail=stale", "11", 2}},
-		"on error":           {fails: true, want: step{11 * time.Second, 404, "none", "isr; fwd=stale; fwd-status=500; detail=stale-if-error", "11", 2}},
+		"by age": {want: step{11 * time.Second, 200, "page", "isr; fwd=stale; stored", "0", 2}},
+		"by tag": {invalidate: true, want: step{time.Second, 200, "page", "isr; fwd=stale; stored", "0", 2}},
+		"by the handler's stale-while-revalidate": {control: "max-age=10, stale-while-revalidate=60", want: step{11 * time.Second, 404, "none", "isr; hit; ttl=-1; detail=stale", "11", 2}},
+		"on error": {fails: true, want: step{11 * time.Second, 404, "none", "isr; fwd=stale; fwd-status=500; detail=stale-if-error", "11", 2}},
 	} {
 		for _, status := range []int{404, 410} {
 			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 						switch {
 						case n == 1:
 							if test.control != "" {
@@ -277,9 +280,9 @@ func TestNotFoundIsNotStale(t *testing.T) {
 	}
 }
 
-// Requests without a context value, a header or a host do no harm.
-func TestOddRequests(t *testing.T) {
-	site := isr.Wrap(new(cms), isr.Options{})
+// Requests without a context value, a header or a host are served like others.
+func TestRequestsWithoutContextHeaderOrHost(t *testing.T) {
+	site := isr.Wrap(new(countingHandler), isr.Options{})
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Host = ""
 	r.Header = nil

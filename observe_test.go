@@ -19,12 +19,12 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// One event and one line for each outcome.
+// There is one event and one log line for each outcome.
 func TestObserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
 		fails := false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(time.Second)
 			if fails {
 				panic("no database")
@@ -117,10 +117,10 @@ func TestObserve(t *testing.T) {
 	})
 }
 
-// At a higher level there is less to read.
+// At Info the log has no hits.
 func TestLogLevels(t *testing.T) {
 	var j journal
-	site := isr.Wrap(new(cms), isr.Options{Logger: j.logger(slog.LevelInfo)})
+	site := isr.Wrap(new(countingHandler), isr.Options{Logger: j.logger(slog.LevelInfo)})
 	get(site, "/")
 	get(site, "/")
 	if _, log := j.taken(); log != "level=INFO msg=isr outcome=generated path=/ route=\"\" status=200 duration="+after(log, "duration=") {
@@ -133,12 +133,12 @@ func after(s, sep string) string {
 	return rest
 }
 
-// A page that is not stored for a reason that the developer can mend is a
-// warning with the remedy, once; for a reason of his own it is none.
-func TestWarnings(t *testing.T) {
+// A page that is not stored is logged as a warning with the remedy, once, where the
+// developer can remedy it; a reason that the developer has set is no warning.
+func TestWarnsWithTheRemedy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if strings.HasPrefix(r.URL.Path, "/varies") {
 				w.Header().Set("Vary", "Accept-Language")
 			} else {
@@ -160,13 +160,13 @@ func TestWarnings(t *testing.T) {
 	})
 }
 
-// Events say which page they are about, and what has become of it.
+// Events name their page, and what has become of it.
 func TestEventFields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var events []isr.Event
 		text, fails := "one", false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if fails {
 				w.WriteHeader(500)
 				return
@@ -226,10 +226,10 @@ func TestEventFields(t *testing.T) {
 	})
 }
 
-// An Observe that panics is its author's mistake; it does not wedge the page.
+// An Observe that panics does not block the page for later visitors.
 func TestObservePanics(t *testing.T) {
 	var once sync.Once
-	site := isr.Wrap(new(cms), isr.Options{Observe: func(e isr.Event) {
+	site := isr.Wrap(new(countingHandler), isr.Options{Observe: func(e isr.Event) {
 		if e.Kind == isr.Generated {
 			once.Do(func() { panic("mistake") })
 		}
@@ -243,11 +243,12 @@ func TestObservePanics(t *testing.T) {
 	}
 }
 
+// Pages lists what is stored, with all that is known of it.
 func TestPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		fails := false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(time.Second)
 			h := w.Header()
 			h.Set("Content-Type", "text/plain")
@@ -299,8 +300,8 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// A hit-for-pass is a page of which one can ask why it is not stored.
-func TestPagesPassMark(t *testing.T) {
+// Pages lists a hit-for-pass with the reason why the page is not stored.
+func TestPagesListHitForPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
@@ -317,6 +318,7 @@ func TestPagesPassMark(t *testing.T) {
 	})
 }
 
+// State and Kind print as lower-case words.
 func TestStateString(t *testing.T) {
 	for state, want := range map[isr.State]string{
 		isr.Fresh: "fresh", isr.Stale: "stale", isr.Expired: "expired", isr.Uncacheable: "uncacheable", 42: "State(42)",

@@ -21,9 +21,9 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// No data read before an acknowledged invalidation is served to whoever asks
+// No data read before an acknowledged invalidation is served to a visitor who asks
 // after it: visitors, editors and the clock all at once, against an oracle.
-func TestOracle(t *testing.T) {
+func TestNoOldDataAfterAnInvalidation(t *testing.T) {
 	const (
 		docs    = 8
 		minutes = 20
@@ -65,7 +65,7 @@ func TestOracle(t *testing.T) {
 				fmt.Fprint(w, version)
 			}), isr.Options{
 				Origin: "http://example.com", MaxRegenerations: 2,
-				MaxBytes: 10_000, // some are evicted
+				MaxBytes: 10_000, // so that some are evicted
 				Default:  isr.Route{TTL: 5 * time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: -1, Timeout: 5 * time.Second},
 			})
 			var all sync.WaitGroup
@@ -125,13 +125,13 @@ func TestOracle(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			if served.Load() < 1000 || site.Stats().Hits < 100 || site.Stats().Failed < 100 {
-				t.Errorf("seed %d: %d pages served, %+v: this has tried too little", seed, served.Load(), site.Stats())
+				t.Errorf("seed %d: %d pages served, %+v: the test has tried too little", seed, served.Load(), site.Stats())
 			}
 		})
 	}
 }
 
-// The same with real threads, for the race detector.
+// Visitors, editors and renewals in parallel, for the race detector.
 func TestRaces(t *testing.T) {
 	var n atomic.Int64
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -184,19 +184,19 @@ func TestRaces(t *testing.T) {
 	}
 }
 
-// Nobody sees what was purged where he looks, and no instance what any of them has
-// purged with the Store's word for it, whatever the Store loses, delays or forgets
-// to say: visitors and editors all at once, against an oracle.
-func TestNoOldDataAfterAPurge(t *testing.T) {
+// No instance shows its own visitors data from before a purge, nor data from before any
+// purge that the Store has acknowledged, whatever the Store loses, delays or leaves
+// out: visitors and editors all at once, against an oracle.
+func TestNoOldDataInAFleet(t *testing.T) {
 	const (
 		docs      = 4
 		instances = 3
 	)
 	for seed := range uint64(6) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			var mu sync.Mutex
 			random := func(i uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, i)) }
-			chance := random(0) // of the Store and the handler; guarded by mu
+			chance := random(0) // of the Store and the handler; mu guards it
 			upto := func(ms int) (time.Duration, float64) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -204,7 +204,7 @@ func TestNoOldDataAfterAPurge(t *testing.T) {
 			}
 			var calm atomic.Bool
 			fails := []float64{0, 0.05, 0.3}[seed%3]
-			trouble := func(context.Context, string) error {
+			unreliable := func(context.Context, string) error {
 				if calm.Load() {
 					return nil
 				}
@@ -214,17 +214,17 @@ func TestNoOldDataAfterAPurge(t *testing.T) {
 				}
 				time.Sleep(pause)
 				if luck < fails {
-					return errors.New("a hiccup")
+					return errors.New("a fault of the network")
 				}
 				return nil
 			}
-			st := &moody{Store: memory.New(), echo: trouble}
-			st.feels(trouble)
+			st := &faultyStore{Store: memory.New(), after: unreliable}
+			st.set(unreliable)
 			in := fleet(t, st, isr.Options{Default: isr.Route{
 				TTL: []time.Duration{0, 3 * time.Second}[seed%2], Tags: []string{"all"},
 			}})
 			var data, acknowledged [docs]atomic.Int64 // versions
-			var floor [instances][docs]atomic.Int64   // what the visitors of an instance must not see less than
+			var floor [instances][docs]atomic.Int64   // the oldest version that the visitors of an instance may see
 			h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				doc, _ := strconv.Atoi(r.URL.Path[1:])
 				before, _ := upto(50)
@@ -282,9 +282,9 @@ func TestNoOldDataAfterAPurge(t *testing.T) {
 						case 3:
 							err = site.PurgeTag(context.Background(), "all")
 						}
-						raise(&floor[at][doc], version) // whatever the error
+						storeMax(&floor[at][doc], version) // whatever the error
 						if err == nil {
-							raise(&acknowledged[doc], version)
+							storeMax(&acknowledged[doc], version)
 						}
 					}
 				})
@@ -293,14 +293,14 @@ func TestNoOldDataAfterAPurge(t *testing.T) {
 			stop.Store(true)
 			all.Wait()
 			calm.Store(true)
-			time.Sleep(3 * time.Minute) // until all debts are paid
+			time.Sleep(3 * time.Minute) // until all purges are delivered
 			for at, site := range append(sites, in.start(h)) {
 				for doc := range docs {
 					switch got, want := shown(site, doc), data[doc].Load(); {
 					case got < acknowledged[doc].Load():
 						t.Errorf("seed %d: at the end instance %d shows version %d of /%d, but %d was acknowledged", seed, at, got, doc, acknowledged[doc].Load())
 					case got < want:
-						t.Errorf("seed %d: at the end instance %d shows version %d of /%d, but %d is still owed", seed, at, got, doc, want)
+						t.Errorf("seed %d: at the end instance %d shows version %d of /%d, want %d", seed, at, got, doc, want)
 					}
 				}
 			}
@@ -308,8 +308,8 @@ func TestNoOldDataAfterAPurge(t *testing.T) {
 	}
 }
 
-// raise makes a number at least n.
-func raise(a *atomic.Int64, n int64) {
+// storeMax stores n unless there is a larger number already.
+func storeMax(a *atomic.Int64, n int64) {
 	for old := a.Load(); n > old && !a.CompareAndSwap(old, n); old = a.Load() {
 	}
 }

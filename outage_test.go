@@ -18,31 +18,31 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// A store that is down, slow or lying costs time at first, and soon nothing; but no
-// visitor ever notices more of it than that.
-func TestStoreInABadMood(t *testing.T) {
+// A Store that is down or hangs delays the first visitors, and soon nobody; no visitor
+// gets an error.
+func TestStoreFaults(t *testing.T) {
 	for name, test := range map[string]struct {
-		mood  func(t *testing.T) mood
+		fault func(t *testing.T) fault
 		first time.Duration // what the first visitor may wait
 	}{
-		"down":   {func(*testing.T) mood { return down }, 0},
-		"panics": {func(*testing.T) mood { return panics }, 0},
-		"hung":   {hung, 100 * time.Millisecond},
-		"begins": {func(*testing.T) mood { return but(down, "get", "changes") }, 0},
-		"hesitates": {func(t *testing.T) mood {
-			return but(hung(t), "get", "changes")
+		"down":             {func(*testing.T) fault { return down }, 0},
+		"panics":           {func(*testing.T) fault { return panics }, 0},
+		"hung":             {hung, 100 * time.Millisecond},
+		"down for writing": {func(*testing.T) fault { return except(down, "get", "changes") }, 0},
+		"hung for writing": {func(t *testing.T) fault {
+			return except(hung(t), "get", "changes")
 		}, 100 * time.Millisecond},
-		"reads only": {func(*testing.T) mood {
-			return but(down, "get", "begin", "changes")
+		"read-only": {func(*testing.T) fault {
+			return except(down, "get", "begin", "changes")
 		}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := &moody{Store: memory.New()}
+			synctest.Test(t, func(t *testing.T) {
+				st := &faultyStore{Store: memory.New()}
 				in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Minute}})
-				var c cms
+				var c countingHandler
 				site := in.start(&c)
-				st.feels(test.mood(t))
+				st.set(test.fault(t))
 				for i := range 20 {
 					begin := time.Now()
 					res := get(site, fmt.Sprintf("/%d", i))
@@ -50,48 +50,48 @@ func TestStoreInABadMood(t *testing.T) {
 						t.Errorf("visit %d: got %d %q, want %q", i, res.StatusCode, got, want)
 					}
 					if waited := time.Since(begin); waited > test.first || i > 3 && waited > 0 && name == "hung" {
-						t.Errorf("visit %d waited for %v", i, waited)
+						t.Errorf("visit %d took %v", i, waited)
 					}
 				}
 				synctest.Wait()
-				if n := st.count("put"); n > 0 && name != "reads only" {
-					t.Errorf("%d pages were put that there was no permission for", n)
+				if n := st.count("put"); n > 0 && name != "read-only" {
+					t.Errorf("%d pages were put without permission", n)
 				}
 				if site.Stats().StoreErrors == 0 {
 					t.Error("no StoreErrors")
 				}
 				if err := site.Purge(t.Context(), "/1"); err == nil {
-					t.Error("a purge that the store knows nothing of was acknowledged")
+					t.Error("a purge that the Store did not take was acknowledged")
 				}
 				if got := body(site, "/1"); got != "page 21" {
-					t.Errorf("but it was to hold here: %q", got)
+					t.Errorf("after the purge: %q", got)
 				}
 			})
 		})
 	}
 }
 
-// While the store is down it is asked for nothing but changes, and tried with purges;
-// when it is back it hears of what it has missed.
+// While the Store is down it is asked for Changes only, and tried with purges; when it
+// is back it is told what it has missed.
 func TestStoreComesBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
-		var c cms
+		var c countingHandler
 		site, other := in.start(&c), in.start(&c)
 		body(site, "/before")
 		body(other, "/before")
-		synctest.Wait() // or what is on its way there would speak well of it
-		st.feels(down)
+		synctest.Wait() // or the pending Puts would count as successes
+		st.set(down)
 		for i := range 3 {
 			get(site, fmt.Sprintf("/probe/%d", i))
 		}
 		gets := st.count("get")
-		if got := body(site, "/blind"); got != "page 5" {
+		if got := body(site, "/offline"); got != "page 5" {
 			t.Errorf("while it is down: %q", got)
 		}
 		if n := st.count("get") - gets; n != 0 {
-			t.Errorf("a store that is down was asked %d times", n)
+			t.Errorf("a Store that is down was asked %d times", n)
 		}
 		for range 3 {
 			if err := site.Purge(t.Context(), "/before"); err == nil || errors.Is(err, store.ErrUnavailable) {
@@ -99,52 +99,52 @@ func TestStoreComesBack(t *testing.T) {
 			}
 		}
 		if err := site.Purge(t.Context(), "/before"); !errors.Is(err, store.ErrUnavailable) {
-			t.Errorf("after three in vain: %v", err)
+			t.Errorf("after three failures: %v", err)
 		}
 		if got := body(other, "/before"); got != "page 1" {
-			t.Errorf("nobody has told the other instance, but it has %q", got)
+			t.Errorf("the other instance cannot know of the purge, but has %q", got)
 		}
 		if got := body(site, "/before"); got != "page 6" {
 			t.Errorf("after the purge: %q", got)
 		}
-		st.feels(nil)
+		st.set(nil)
 		time.Sleep(10 * time.Second)
 		if got := body(other, "/before"); got != "page 7" {
-			t.Errorf("the purge never reached the other instance: %q", got)
+			t.Errorf("the purge has not reached the other instance: %q", got)
 		}
-		if got := body(other, "/blind"); got != "page 8" {
-			t.Errorf("what was generated without the store was put there: %q", got)
+		if got := body(other, "/offline"); got != "page 8" {
+			t.Errorf("a page that was generated offline was put there: %q", got)
 		}
-		synctest.Wait() // until it is put there now
+		synctest.Wait() // until it is put there
 		// It may differ from instance to instance, so it is renewed.
-		if got := get(site, "/blind").Header.Get("Cache-Status"); !strings.HasSuffix(got, "detail=stale") {
-			t.Errorf("what was generated without the store: %q", got)
+		if got := get(site, "/offline").Header.Get("Cache-Status"); !strings.HasSuffix(got, "detail=stale") {
+			t.Errorf("a page that was generated offline: %q", got)
 		}
 		synctest.Wait()
-		if got := body(site, "/blind"); got != "page 8" {
+		if got := body(site, "/offline"); got != "page 8" {
 			t.Errorf("and then: %q", got)
 		}
 	})
 }
 
-// A store that is down for an hour is no reason to fill the log.
-func TestStoreDownIsToldOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// A Store that is down for an hour does not fill the log.
+func TestOutageIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		var log bytes.Buffer
 		in := fleet(t, st, isr.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		var c cms
+		var c countingHandler
 		site := in.start(&c)
-		st.feels(down)
+		st.set(down)
 		for i := range 1000 {
 			get(site, fmt.Sprintf("/%d", i))
 			time.Sleep(4 * time.Second)
 		}
-		st.feels(nil)
+		st.set(nil)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "store failed"); n < 1 || n > 5 {
-			t.Errorf("%d lines tell of it", n)
+			t.Errorf("%d lines about the outage", n)
 		}
 		for _, want := range []string{"connection refused", "going on without the Store", "the Store answers again"} {
 			if !strings.Contains(log.String(), want) {
@@ -154,10 +154,10 @@ func TestStoreDownIsToldOnce(t *testing.T) {
 	})
 }
 
-// What fails in the store is told to whoever asked for a purge, and to Observe.
-func TestStoreFailures(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// A purge that fails in the Store is reported to its caller, and to Observe.
+func TestStoreFailuresAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		var mu sync.Mutex
 		var failures []string
 		in := fleet(t, st, isr.Options{Origin: "http://example.com", Observe: func(e isr.Event) {
@@ -167,10 +167,10 @@ func TestStoreFailures(t *testing.T) {
 				failures = append(failures, e.Err.Error())
 			}
 		}})
-		var c cms
+		var c countingHandler
 		site := in.start(&c)
 		body(site, "/")
-		st.feels(but(down, "get", "begin", "put", "changes"))
+		st.set(except(down, "get", "begin", "put", "changes"))
 		for name, f := range map[string]func() error{
 			"Revalidate":    func() error { return site.Revalidate(t.Context(), "/") },
 			"RevalidateTag": func() error { return site.RevalidateTag(t.Context(), "tag") },
@@ -188,30 +188,30 @@ func TestStoreFailures(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(failures) == 0 || !strings.HasPrefix(failures[0], "store: invalidate: connection refused") {
-			t.Errorf("Observe was told of %q", failures)
+			t.Errorf("Observe got %q", failures)
 		}
 	})
 }
 
-// One call that fails costs a generation at most: the page is shared all the same,
-// at the latest when it is renewed, and nobody waits for an instance that is through.
-func TestHiccup(t *testing.T) {
+// One call that fails costs one generation at most: the page is shared all the same, at
+// the latest when it is renewed, and nobody waits for an instance that has finished.
+func TestOneFailedCall(t *testing.T) {
 	for name, test := range map[string]struct {
-		mood  mood
+		fault fault
 		calls int64 // of the handler
 	}{
-		"the first look":  {only(hiccup(1), "get"), 2},
-		"the second look": {only(hiccup(2), "get"), 1},
-		"the permission":  {only(hiccup(1), "begin"), 2},
-		"the page":        {only(hiccup(1), "put"), 2},
+		"first Get":  {only(nthFails(1), "get"), 2},
+		"second Get": {only(nthFails(2), "get"), 1},
+		"Begin":      {only(nthFails(1), "begin"), 2},
+		"Put":        {only(nthFails(1), "put"), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := &moody{Store: memory.New()}
+			synctest.Test(t, func(t *testing.T) {
+				st := &faultyStore{Store: memory.New()}
 				in := fleet(t, st, isr.Options{})
-				var c cms
+				var c countingHandler
 				one, two := in.start(&c), in.start(&c)
-				st.feels(test.mood)
+				st.set(test.fault)
 				for range 2 {
 					body(one, "/")
 					time.Sleep(10 * time.Second)
@@ -219,36 +219,36 @@ func TestHiccup(t *testing.T) {
 				begin := time.Now()
 				body(two, "/")
 				if took := time.Since(begin); took > 0 {
-					t.Errorf("elsewhere a visitor has waited for %v", took)
+					t.Errorf("a visitor of the other instance has waited for %v", took)
 				}
 				synctest.Wait()
 				if got := c.calls.Load(); got != test.calls {
 					t.Errorf("%d calls of the handler, want %d", got, test.calls)
 				}
 				if a, b := body(two, "/"), body(in.start(&c), "/"); a != b {
-					t.Errorf("%q here, %q after a restart", a, b)
+					t.Errorf("%q before a restart, %q after it", a, b)
 				}
 			})
 		})
 	}
 }
 
-// Whoever waits for another instance has permission to put what he makes after all,
-// even if the Store fails while he waits.
-func TestHiccupWhileWaiting(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// A run that waits for another instance gets permission to put its page after all, even
+// if the Store fails while it waits.
+func TestFailedCallWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{})
 		release := make(chan struct{})
-		stuck := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		stuck := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			<-release
 			w.WriteHeader(http.StatusInternalServerError)
 		}}
-		var c cms
+		var c countingHandler
 		one, two := in.start(&stuck), in.start(&c)
 		go body(one, "/")
 		synctest.Wait()
-		st.feels(only(hiccup(5), "begin"))
+		st.set(only(nthFails(5), "begin"))
 		body(two, "/")
 		synctest.Wait()
 		close(release)
@@ -259,51 +259,51 @@ func TestHiccupWhileWaiting(t *testing.T) {
 	})
 }
 
-// What is generated in the moment in which the Store comes back is renewed, too, and
-// put there.
-func TestBlindAtTheLastMoment(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// A page that is generated at the moment in which the Store comes back is renewed, too,
+// and put there.
+func TestOfflineAtTheLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		var site *isr.Site
-		var c cms
+		var c countingHandler
 		visit := sync.OnceFunc(func() { body(site, "/") })
-		in := fleet(t, st, isr.Options{Logger: slog.New(listener(func(message string) {
+		in := fleet(t, st, isr.Options{Logger: slog.New(logFunc(func(message string) {
 			if strings.Contains(message, "the Store answers again") {
 				visit()
 			}
 		}))})
 		site = in.start(&c)
-		st.feels(down)
+		st.set(down)
 		for i := range 3 {
 			get(site, fmt.Sprintf("/%d", i))
 		}
-		st.feels(nil)
+		st.set(nil)
 		for range 2 {
 			time.Sleep(time.Minute)
 			body(site, "/")
 		}
 		synctest.Wait()
 		if a, b := body(site, "/"), body(in.start(&c), "/"); a != b {
-			t.Errorf("%q here, %q after a restart", a, b)
+			t.Errorf("%q before a restart, %q after it", a, b)
 		}
 	})
 }
 
-// A program starts, and its visitors are served, though its Store has never been there.
-func TestStoreIsNeverThere(t *testing.T) {
+// A program whose Store has never answered starts, and serves its visitors.
+func TestStoreThatWasNeverReached(t *testing.T) {
 	for name, test := range map[string]struct {
-		mood func(t *testing.T) mood
-		wait time.Duration
+		fault func(t *testing.T) fault
+		wait  time.Duration
 	}{
-		"down": {func(*testing.T) mood { return down }, 0},
+		"down": {func(*testing.T) fault { return down }, 0},
 		"hung": {hung, 200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := &moody{Store: memory.New()}
-				st.feels(test.mood(t))
+			synctest.Test(t, func(t *testing.T) {
+				st := &faultyStore{Store: memory.New()}
+				st.set(test.fault(t))
 				in := fleet(t, st, isr.Options{})
-				var c cms
+				var c countingHandler
 				site, begin := in.start(&c), time.Now()
 				if got := body(site, "/"); got != "page 1" || time.Since(begin) > test.wait {
 					t.Errorf("got %q after %v", got, time.Since(begin))
@@ -313,20 +313,20 @@ func TestStoreIsNeverThere(t *testing.T) {
 	}
 }
 
-// When the Store comes back nothing in it takes the place of what was made since.
-func TestOlderThanWhatWasMadeBlind(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// When the Store comes back nothing in it replaces a newer page that was made offline.
+func TestStoreDoesNotReplaceOfflinePages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
-		var c cms
+		var c countingHandler
 		one, two := in.start(&c), in.start(&c)
 		body(two, "/")
 		time.Sleep(time.Second)
-		st.feels(down)
+		st.set(down)
 		if got := body(one, "/"); got != "page 2" {
 			t.Fatalf("while the Store is down: %q", got)
 		}
-		st.feels(nil)
+		st.set(nil)
 		time.Sleep(10 * time.Second)
 		for _, want := range []string{"page 2", "page 3"} {
 			if got := body(one, "/"); got != want {
@@ -337,13 +337,13 @@ func TestOlderThanWhatWasMadeBlind(t *testing.T) {
 	})
 }
 
-// What is heard only when the Store is back may have been invalidated right after it
-// went away, and counts as stale since then.
+// An invalidation that arrives after an outage may be as old as the outage, and the
+// page counts as stale since then.
 func TestInvalidatedWhileTheStoreWasAway(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{Default: isr.Route{StaleWhileRevalidate: time.Minute, StaleIfError: time.Hour}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n > 1 {
 				w.WriteHeader(http.StatusInternalServerError)
 			}
@@ -351,12 +351,12 @@ func TestInvalidatedWhileTheStoreWasAway(t *testing.T) {
 		one := in.start(&c)
 		get(one, "/")
 		time.Sleep(3 * time.Hour)
-		st.feels(down)
+		st.set(down)
 		time.Sleep(50 * time.Minute)
 		if _, err := st.Store.Invalidate(t.Context(), store.Stale, "\x00/"); err != nil {
 			t.Fatal(err)
 		}
-		st.feels(nil)
+		st.set(nil)
 		time.Sleep(5 * time.Second)
 		res := get(one, "/")
 		if got, want := res.Header.Get("Cache-Status"), "isr; fwd=stale; fwd-status=500; detail=stale-if-error"; got != want {
@@ -369,16 +369,16 @@ func TestInvalidatedWhileTheStoreWasAway(t *testing.T) {
 	})
 }
 
-// A listener is told what is logged.
-type listener func(message string)
+// A logFunc is a slog.Handler that is called with each message.
+type logFunc func(message string)
 
-func (listener) Enabled(context.Context, slog.Level) bool { return true }
+func (logFunc) Enabled(context.Context, slog.Level) bool { return true }
 
-func (l listener) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l logFunc) WithAttrs([]slog.Attr) slog.Handler { return l }
 
-func (l listener) WithGroup(string) slog.Handler { return l }
+func (l logFunc) WithGroup(string) slog.Handler { return l }
 
-func (l listener) Handle(_ context.Context, r slog.Record) error {
+func (l logFunc) Handle(_ context.Context, r slog.Record) error {
 	l(r.Message)
 	return nil
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// What the Store has not taken it is told again until it does, and of no less than
-// it was asked for.
-func TestDebtsArePaid(t *testing.T) {
+// An invalidation that the Store did not take is sent again until it does, with no
+// weaker effect than was asked for.
+func TestOutboxDelivers(t *testing.T) {
 	purge := func(site *isr.Site) { site.PurgeTag(context.Background(), "tag") }
 	revalidate := func(site *isr.Site) { site.RevalidateTag(context.Background(), "tag") }
 	post := func(site *isr.Site) { do(site, "POST", "/") }
@@ -34,11 +34,11 @@ func TestDebtsArePaid(t *testing.T) {
 		"a purge of the path, then a POST": {[]func(*isr.Site){func(site *isr.Site) { site.Purge(context.Background(), "/") }}, []func(*isr.Site){post}, 500},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := &moody{Store: memory.New()}
+			synctest.Test(t, func(t *testing.T) {
+				st := &faultyStore{Store: memory.New()}
 				in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour, Tags: []string{"tag"}}})
 				var broken atomic.Bool
-				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if r.Method == http.MethodGet && broken.Load() {
 						w.WriteHeader(http.StatusInternalServerError)
 					}
@@ -46,11 +46,11 @@ func TestDebtsArePaid(t *testing.T) {
 				one, two := in.start(&c), in.start(&c)
 				get(one, "/")
 				get(two, "/")
-				st.feels(only(down, "invalidate"))
+				st.set(only(down, "invalidate"))
 				for _, f := range test.fail {
 					f(one)
 				}
-				st.feels(nil)
+				st.set(nil)
 				for _, f := range test.succeed {
 					f(one)
 				}
@@ -58,36 +58,36 @@ func TestDebtsArePaid(t *testing.T) {
 				broken.Store(true)
 				res := get(two, "/")
 				if got := res.Header.Get("Cache-Status"); res.StatusCode != test.want || strings.HasPrefix(got, "isr; hit; ttl=3") {
-					t.Errorf("elsewhere: %d, %q; want %d", res.StatusCode, got, test.want)
+					t.Errorf("on the other instance: %d, %q; want %d", res.StatusCode, got, test.want)
 				}
 				before := st.count("invalidate")
 				time.Sleep(time.Hour)
 				if n := st.count("invalidate") - before; n != 0 {
-					t.Errorf("then the Store was told %d times", n)
+					t.Errorf("after delivery the Store got %d more", n)
 				}
 			})
 		})
 	}
 }
 
-// What the Store is yet to hear of it hears when it is trusted again, however often
-// it was tried in vain before.
-func TestDebtsAreNotPutOff(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// Undelivered invalidations are sent as soon as the Store is used again, however often
+// they failed before.
+func TestOutboxDeliversOnRecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{})
-		var c cms
+		var c countingHandler
 		one, two := in.start(&c), in.start(&c)
 		body(one, "/")
 		body(two, "/")
-		st.feels(but(down, "changes"))
-		for i := range 75 { // in which it is trusted later each time, at last not for half a minute
+		st.set(except(down, "changes"))
+		for i := range 75 { // each relapse makes its cooldown longer, up to half a minute
 			get(one, fmt.Sprintf("/%d", i))
 			time.Sleep(time.Second)
 		}
 		one.Purge(t.Context(), "/")
 		time.Sleep(10 * time.Second)
-		st.feels(nil)
+		st.set(nil)
 		for i := range 1000 {
 			before := st.count("get")
 			get(one, fmt.Sprintf("/again/%d", i))
@@ -96,19 +96,19 @@ func TestDebtsAreNotPutOff(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		time.Sleep(10 * time.Second) // it may have been tried a few times in vain when that was trusted
+		time.Sleep(10 * time.Second) // the delivery may have failed a few times meanwhile
 		if got := body(two, "/"); got == "page 1" {
 			t.Error("the Store is back, but the purge has not reached the other instance")
 		}
 	})
 }
 
-// A Store that takes no purges is not asked to all the time.
-func TestDebtsAreNotUrged(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		site := fleet(t, st, isr.Options{}).start(&cms{})
-		st.feels(only(down, "invalidate"))
+// A Store that takes no invalidations is not asked all the time.
+func TestOutboxBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
+		site := fleet(t, st, isr.Options{}).start(&countingHandler{})
+		st.set(only(down, "invalidate"))
 		site.PurgeTag(t.Context(), "tag")
 		time.Sleep(time.Hour)
 		if n := st.count("invalidate"); n < 50 || n > 70 {
@@ -117,9 +117,9 @@ func TestDebtsAreNotUrged(t *testing.T) {
 	})
 }
 
-// However many tags are owed at once, the Store hears of them, of no less than it was
-// asked for, and of nothing else.
-func TestMoreIsOwedAtOnce(t *testing.T) {
+// However many tags are undelivered, the Store gets all of them, with no weaker effect
+// than was asked for, and nothing else.
+func TestOutboxBatches(t *testing.T) {
 	var many []string
 	for i := range 50_000 {
 		many = append(many, fmt.Sprint(i))
@@ -132,46 +132,46 @@ func TestMoreIsOwedAtOnce(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := &moody{Store: memory.New()}
+			synctest.Test(t, func(t *testing.T) {
+				st := &faultyStore{Store: memory.New()}
 				in := fleet(t, st, isr.Options{Routes: map[string]isr.Route{"/{$}": {Tags: []string{"tag"}}}})
-				var c cms
+				var c countingHandler
 				one, two := in.start(&c), in.start(&c)
 				body(two, "/")
 				get(two, "/other")
 				synctest.Wait()
-				st.feels(only(down, "invalidate"))
+				st.set(only(down, "invalidate"))
 				invalidate(t.Context(), one)
 				if got := body(one, "/"); got != "page 3" {
-					t.Errorf("where it was purged: %q", got)
+					t.Errorf("on the instance that was asked: %q", got)
 				}
-				st.feels(nil)
+				st.set(nil)
 				time.Sleep(time.Minute)
 				if got := body(two, "/"); got == "page 1" {
-					t.Errorf("elsewhere: %q", got)
+					t.Errorf("on the other instance: %q", got)
 				}
 				before := c.calls.Load()
 				if got := body(in.start(&c), "/other"); c.calls.Load() != before {
-					t.Errorf("what was not named, after a restart: %q", got)
+					t.Errorf("a page that was not named, after a restart: %q", got)
 				}
 			})
 		})
 	}
 }
 
-// What is more than can be remembered for a store that is away is told to whoever asks,
-// and becomes nothing that nobody has asked for. Visitors leave room to editors.
-func TestMoreIsOwedThanCanBeRemembered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// Where the outbox is full the caller is told, and the Store gets nothing that nobody
+// has asked for. Visitors leave room to editors.
+func TestOutboxOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{MaxBytes: 8 << 20})
-		var c cms
+		var c countingHandler
 		one, other := in.start(&c), in.start(&c)
 		body(other, "/first")
 		body(other, "/never-named")
-		st.feels(but(down, "get", "begin", "put", "changes"))
+		st.set(except(down, "get", "begin", "put", "changes"))
 		one.Purge(t.Context(), "/first")
-		forgotten := 0
+		refused := 0
 		for i := range 150 {
 			var paths []string
 			for j := range 100 {
@@ -179,47 +179,47 @@ func TestMoreIsOwedThanCanBeRemembered(t *testing.T) {
 			}
 			switch err := one.Purge(t.Context(), paths...); {
 			case err == nil:
-				t.Fatal("no error, and no Store")
+				t.Fatal("no error while the Store is down")
 			case strings.Contains(err.Error(), "will not be told"):
-				forgotten++
-			case forgotten > 0:
-				t.Errorf("%d: remembered, but not what was before it", i)
+				refused++
+			case refused > 0:
+				t.Errorf("purge %d is in the outbox, an earlier one is not", i)
 			}
 		}
-		if forgotten == 0 || forgotten > 75 {
-			t.Errorf("of 150 purges %d were forgotten", forgotten)
+		if refused == 0 || refused > 75 {
+			t.Errorf("%d of 150 purges found no room", refused)
 		}
-		st.feels(nil)
+		st.set(nil)
 		time.Sleep(2 * time.Minute)
 		if got := body(other, "/first"); got == "page 1" {
 			t.Error("a purge is lost")
 		}
 		if got := body(other, "/never-named"); got != "page 2" {
-			t.Errorf("what nobody has purged: %q", got)
+			t.Errorf("a page that was not purged: %q", got)
 		}
 		if got, want := body(one, "/first"), body(other, "/first"); got != want {
-			t.Errorf("%q here, %q there", got, want)
+			t.Errorf("%q on one instance, %q on the other", got, want)
 		}
 	})
 }
 
-// As long as the Store is to hear of a purge, what it has is no better than that,
-// whatever it is told in between.
-func TestOwedButNotForgotten(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// As long as a purge is undelivered, what the Store has counts as purged, whatever is
+// delivered in between.
+func TestUndeliveredPurgesHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{Default: isr.Route{Tags: []string{"tag"}}})
-		var c cms
+		var c countingHandler
 		body(in.start(&c), "/")
 		one := in.start(&c)
-		st.feels(only(down, "invalidate"))
+		st.set(only(down, "invalidate"))
 		one.PurgeTag(t.Context(), "tag")
 		others := []string{"tag"}
 		for i := range 20 {
 			others = append(others, fmt.Sprint("other ", i))
 		}
-		one.RevalidateTag(t.Context(), others...) // a third failure, and the Store would count as down
-		st.feels(nil)
+		one.RevalidateTag(t.Context(), others...) // a third failure would open the breaker
+		st.set(nil)
 		if err := one.PurgeTag(t.Context(), "something else"); err != nil {
 			t.Fatal(err)
 		}
@@ -229,27 +229,27 @@ func TestOwedButNotForgotten(t *testing.T) {
 	})
 }
 
-// What is purged once more while the Store hears of the first time is told once more.
-func TestOwedAnew(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New(), echo: only(slow(time.Second), "invalidate")}
+// A purge that is repeated while it is being delivered is delivered again.
+func TestPurgeWhileDelivering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New(), after: only(slow(time.Second), "invalidate")}
 		in := fleet(t, st, isr.Options{})
-		var c cms
+		var c countingHandler
 		one, two := in.start(&c), in.start(&c)
 		body(two, "/")
-		st.feels(only(down, "invalidate"))
+		st.set(only(down, "invalidate"))
 		one.Purge(t.Context(), "/")
-		st.feels(nil)
-		for told := st.count("invalidate"); st.count("invalidate") == told; {
+		st.set(nil)
+		for sent := st.count("invalidate"); st.count("invalidate") == sent; {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(500 * time.Millisecond)
 		if got := body(two, "/"); got != "page 2" {
 			t.Errorf("after the first purge: %q", got)
 		}
-		st.feels(only(down, "invalidate"))
+		st.set(only(down, "invalidate"))
 		one.Purge(t.Context(), "/")
-		st.feels(nil)
+		st.set(nil)
 		time.Sleep(time.Minute)
 		if got := body(two, "/"); got != "page 3" {
 			t.Errorf("after the second: %q", got)
@@ -257,12 +257,12 @@ func TestOwedAnew(t *testing.T) {
 	})
 }
 
-// Whoever gives up on a purge does not keep the store from hearing of it.
-func TestPurgeIsGivenUp(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// A caller who gives up on a purge does not keep it from the Store.
+func TestPurgeOutlivesItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{})
-		var c cms
+		var c countingHandler
 		one, other := in.start(&c), in.start(&c)
 		body(one, "/")
 		body(other, "/")
@@ -272,28 +272,28 @@ func TestPurgeIsGivenUp(t *testing.T) {
 			t.Errorf("Purge: %v", err)
 		}
 		if n := one.Stats().StoreErrors; n != 0 {
-			t.Errorf("%d StoreErrors, which it is none of", n)
+			t.Errorf("%d StoreErrors: a caller who leaves is none", n)
 		}
 		time.Sleep(5 * time.Second)
 		if got := body(other, "/"); got != "page 2" {
-			t.Errorf("elsewhere: %q", got)
+			t.Errorf("on the other instance: %q", got)
 		}
 	})
 }
 
-// Visitors' POSTs wait in a line of their own, which an editor's purge is not in.
-func TestPostsDoNotHinderPurges(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// Visitors' POSTs have a queue of their own, and do not delay an editor's purge.
+func TestPostsDoNotDelayPurges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		disk := make(chan struct{}, 1) // one call at a time
-		st.echo = only(func(ctx context.Context, op string) error {
+		st.after = only(func(ctx context.Context, op string) error {
 			disk <- struct{}{}
 			defer func() { <-disk }()
 			time.Sleep(20 * time.Millisecond)
 			return ctx.Err()
 		}, "invalidate")
 		in := fleet(t, st, isr.Options{})
-		var c cms
+		var c countingHandler
 		site, other := in.start(&c), in.start(&c)
 		for i := range 500 {
 			get(other, fmt.Sprintf("/%d", i))
@@ -318,13 +318,13 @@ func TestPostsDoNotHinderPurges(t *testing.T) {
 	})
 }
 
-// Strangers who post to paths that nobody knows keep the Store busy for a while, but
-// drive nothing out of it, and the successful changes of others go on.
-func TestStrangersPosts(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// The Store gets a bounded number of invalidations from POSTs to unknown paths; they
+// remove nothing from it, and POSTs to known paths go on.
+func TestPostsToUnknownPaths(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if r.Method == http.MethodPost {
 				http.Redirect(w, r, "/login", http.StatusSeeOther)
 			}
@@ -340,25 +340,25 @@ func TestStrangersPosts(t *testing.T) {
 			return st.count("invalidate") - before
 		}
 		if n := flood(3000); n != 1000 {
-			t.Errorf("the Store was told %d times", n)
+			t.Errorf("the Store got %d invalidations", n)
 		}
 		time.Sleep(10 * time.Second)
 		if n := flood(300); n != 100 {
-			t.Errorf("ten seconds later it was told %d times", n)
+			t.Errorf("%d ten seconds later", n)
 		}
 		time.Sleep(time.Hour)
 		if n := flood(3000); n != 1000 {
-			t.Errorf("an hour later it was told %d times", n)
+			t.Errorf("%d an hour later", n)
 		}
 		for _, site := range []*isr.Site{one, two} {
 			if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit" {
-				t.Errorf("a page that nobody has changed: %q", got)
+				t.Errorf("a page that was not changed: %q", got)
 			}
 		}
 		before := st.count("invalidate")
 		do(one, "POST", "/")
 		if n := st.count("invalidate") - before; n != 1 {
-			t.Errorf("of a change to what is known the Store was told %d times", n)
+			t.Errorf("%d for a change of a known page", n)
 		}
 	})
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// An outer ServeMux's pattern and path values reach the handler, on its first
-// run and on those behind the visitors' backs, as far as they follow from the
-// key: what somebody has put there otherwise could be anybody's.
+// An outer ServeMux's pattern and path values reach the handler, on its first run and
+// on background ones, as far as they follow from the key: values that other middleware
+// has set could be any visitor's.
 func TestOuterServeMux(t *testing.T) {
 	var got []string
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 		got = append(got, fmt.Sprintf("%s pattern=%s id=%s rest=%s tenant=%s", r.URL, r.Pattern, r.PathValue("id"), r.PathValue("rest"), r.PathValue("tenant")))
 	}}
 	site := isr.Wrap(c, isr.Options{})
@@ -34,7 +34,7 @@ func TestOuterServeMux(t *testing.T) {
 	mux.Handle("GET /both/{id}", site)
 	mux.Handle("example.org/hosts/{id}", site)
 	mux.HandleFunc("/chi/", func(w http.ResponseWriter, r *http.Request) {
-		r.Pattern = "/{lang:en|de}/*" // of another router
+		r.Pattern = "/{lang:en|de}/*" // set by another router
 		site.ServeHTTP(w, r)
 	})
 	do(mux, "HEAD", "/both/1")
@@ -63,13 +63,13 @@ func TestOuterServeMux(t *testing.T) {
 	}
 }
 
-// Which pattern of an outer ServeMux finds the Site can depend on the visitor's Host,
-// even where that is no part of the key. It then is: what a stranger's Host makes of
-// a page is not what the site's own visitors get.
+// The visitor's Host may decide which pattern of an outer ServeMux leads to the Site,
+// even where the Host is no part of the key. The pattern is: a page made for an
+// outsider's Host is not what the site's own visitors get.
 func TestOuterServeMuxWithHosts(t *testing.T) {
 	for _, opts := range []isr.Options{{}, {Origin: "http://example.com"}} {
 		var v atomic.Int64
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			fmt.Fprintf(w, "%s id=%s v%d", r.Pattern, r.PathValue("id"), v.Load())
 		}}
 		site := isr.Wrap(c, opts)

@@ -17,7 +17,7 @@ import (
 
 // Requests that are not for the cache reach the handler untouched, with a thin
 // ResponseWriter around the original.
-func TestUntouched(t *testing.T) {
+func TestPassedRequestsAreUntouched(t *testing.T) {
 	type request func() *http.Request
 	with := func(method, target, body string, header ...string) request {
 		return func() *http.Request {
@@ -36,14 +36,14 @@ func TestUntouched(t *testing.T) {
 		request request
 		status  string
 	}{
-		"OPTIONS":        {with("OPTIONS", "/", ""), "isr; fwd=method"},
-		"OPTIONS *":      {with("OPTIONS", "*", ""), "isr; fwd=method"},
-		"TRACE":          {with("TRACE", "/", ""), "isr; fwd=method"},
-		"Upgrade":        {with("GET", "/", "", "Upgrade", "websocket"), "isr; fwd=bypass"},
-		"body":           {with("GET", "/", "a body"), "isr; fwd=bypass"},
-		"Authorization":  {with("GET", "/", "", "Authorization", "Basic x"), "isr; fwd=bypass"},
-		"Bypass":         {with("GET", "/bypass", ""), "isr; fwd=bypass"},
-		"Bypass by rule": {with("GET", "/rule", "", "Cookie", "session=1"), "isr; fwd=bypass"},
+		"OPTIONS":                         {with("OPTIONS", "/", ""), "isr; fwd=method"},
+		"OPTIONS *":                       {with("OPTIONS", "*", ""), "isr; fwd=method"},
+		"TRACE":                           {with("TRACE", "/", ""), "isr; fwd=method"},
+		"Upgrade (RFC 9110, section 7.8)": {with("GET", "/", "", "Upgrade", "websocket"), "isr; fwd=bypass"},
+		"body":                            {with("GET", "/", "a body"), "isr; fwd=bypass"},
+		"Authorization":                   {with("GET", "/", "", "Authorization", "Basic x"), "isr; fwd=bypass"},
+		"Bypass":                          {with("GET", "/bypass", ""), "isr; fwd=bypass"},
+		"Bypass by rule":                  {with("GET", "/rule", "", "Cookie", "session=1"), "isr; fwd=bypass"},
 		"chunked body": {func() *http.Request {
 			return httptest.NewRequest("GET", "/", io.MultiReader(strings.NewReader("a body")))
 		}, "isr; fwd=bypass"},
@@ -55,7 +55,7 @@ func TestUntouched(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, r := httptest.NewRecorder(), test.request()
-			c := &cms{serve: func(gotW http.ResponseWriter, gotR *http.Request, n int64) {
+			c := &countingHandler{serve: func(gotW http.ResponseWriter, gotR *http.Request, n int64) {
 				if gotR != r {
 					t.Error("the handler got another Request")
 				}
@@ -85,7 +85,7 @@ func TestUntouched(t *testing.T) {
 	}
 }
 
-// Connections can be taken over through the Site, with whatever method.
+// A handler can take over the connection through the Site, whatever the method.
 func TestHijack(t *testing.T) {
 	server := httptest.NewServer(isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, rw, err := w.(http.Hijacker).Hijack()
@@ -120,8 +120,8 @@ func TestHijack(t *testing.T) {
 	}
 }
 
-// gin's Stream asks for CloseNotify and Flush, with whatever method.
-func TestStreamOfPasses(t *testing.T) {
+// gin's Stream asks for CloseNotify and Flush, whatever the method.
+func TestCloseNotifyOfPasses(t *testing.T) {
 	server := httptest.NewServer(isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
 		for range 3 {
@@ -152,8 +152,8 @@ func TestStreamOfPasses(t *testing.T) {
 	}
 }
 
-// What the handler says of its page is not said of the answer to a request that
-// passes although the route did not ask for it: that is for one visitor alone.
+// A request that passes although the route did not ask for it is answered for one
+// visitor alone: what the handler says of its page does not apply to that answer.
 func TestPassesArePrivate(t *testing.T) {
 	type header = map[string][]string
 	control := func(lines ...string) header { return header{"Cache-Control": lines} }
@@ -169,23 +169,23 @@ func TestPassesArePrivate(t *testing.T) {
 		want           []string // Cache-Control
 		targeted       bool     // whether what some caches go by instead goes out
 	}{
-		"Authorization":        {header: authorized, sent: control("public, max-age=60, s-maxage=600"), want: []string{"private, max-age=60"}},
-		"Upgrade":              {header: upgrade, sent: control("public, max-age=60"), want: []string{"private, max-age=60"}},
-		"a body":               {body: "query", sent: control("public, max-age=60"), want: []string{"private, max-age=60"}},
-		"HEAD":                 {method: "HEAD", header: authorized, sent: control("public, max-age=60"), want: []string{"private, max-age=60"}},
-		"s-maxage alone":       {header: authorized, sent: control("s-maxage=60"), want: []string{"private, max-age=0"}},
-		"nothing":              {header: authorized, want: []string{"private, max-age=0"}},
-		"Expires":              {header: authorized, sent: header{"Expires": {"Sat, 01 Jan 2000 00:01:00 GMT"}}, want: []string{"private"}},
-		"what browsers heed":   {header: authorized, sent: control("public, no-cache", "must-revalidate, no-transform"), want: []string{"private, max-age=0, no-cache, must-revalidate, no-transform"}},
-		"no-store":             {header: authorized, sent: control("no-store"), want: []string{"no-store"}},
-		"private":              {header: authorized, sent: control("private, max-age=5"), want: []string{"private, max-age=5"}},
-		"odd spelling":         {header: authorized, sent: header{"cache-control": {"public, max-age=60"}}, want: []string{"private, max-age=60"}},
-		"Bypass":               {target: "/bypass", sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
-		"Bypass, too":          {target: "/bypass", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
-		"Bypass of an Upgrade": {target: "/bypass", header: upgrade, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
-		"declared":             {target: "/declared", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
-		"POST":                 {method: "POST", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
-		"OPTIONS":              {method: "OPTIONS", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
+		"Authorization":                   {header: authorized, sent: control("public, max-age=60, s-maxage=600"), want: []string{"private, max-age=60"}},
+		"Upgrade (RFC 9110, section 7.8)": {header: upgrade, sent: control("public, max-age=60"), want: []string{"private, max-age=60"}},
+		"a body":                          {body: "query", sent: control("public, max-age=60"), want: []string{"private, max-age=60"}},
+		"HEAD":                            {method: "HEAD", header: authorized, sent: control("public, max-age=60"), want: []string{"private, max-age=60"}},
+		"s-maxage alone":                  {header: authorized, sent: control("s-maxage=60"), want: []string{"private, max-age=0"}},
+		"nothing":                         {header: authorized, want: []string{"private, max-age=0"}},
+		"Expires":                         {header: authorized, sent: header{"Expires": {"Sat, 01 Jan 2000 00:01:00 GMT"}}, want: []string{"private"}},
+		"other directives":                {header: authorized, sent: control("public, no-cache", "must-revalidate, no-transform"), want: []string{"private, max-age=0, no-cache, must-revalidate, no-transform"}},
+		"no-store":                        {header: authorized, sent: control("no-store"), want: []string{"no-store"}},
+		"private":                         {header: authorized, sent: control("private, max-age=5"), want: []string{"private, max-age=5"}},
+		"other spelling":                  {header: authorized, sent: header{"cache-control": {"public, max-age=60"}}, want: []string{"private, max-age=60"}},
+		"Bypass":                          {target: "/bypass", sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
+		"Bypass, too":                     {target: "/bypass", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
+		"Bypass of an Upgrade":            {target: "/bypass", header: upgrade, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
+		"declared":                        {target: "/declared", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
+		"POST":                            {method: "POST", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
+		"OPTIONS":                         {method: "OPTIONS", header: authorized, sent: control("public, max-age=60"), want: []string{"public, max-age=60"}, targeted: true},
 	} {
 		for how, serve := range map[string]func(w http.ResponseWriter){
 			"status": func(w http.ResponseWriter) { w.WriteHeader(200) },
@@ -233,7 +233,7 @@ func TestPassesArePrivate(t *testing.T) {
 	}
 }
 
-// A connection that is handed over is nothing to keep, nor to say anything about.
+// A 101 gets no Cache-Control: a connection that is handed over cannot be stored.
 func TestSwitchingProtocolsIsNotPrivate(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Upgrade", "websocket")
@@ -248,10 +248,10 @@ func TestSwitchingProtocolsIsNotPrivate(t *testing.T) {
 	}
 }
 
-// A URL, or declared headers, of more than 32 KiB are of no page: the request is the
-// handler's own, the answer is the visitor's, and nothing is held when they have left.
-func TestLongKeys(t *testing.T) {
-	c := new(cms)
+// A URL, or declared headers, of more than 32 KiB name no page: the visitor's own
+// request is served, and nothing is held afterwards.
+func TestLongKeysPass(t *testing.T) {
+	c := new(countingHandler)
 	site := isr.Wrap(c, isr.Options{
 		Default: isr.Route{Vary: []string{"X-Long"}},
 		Routes:  map[string]isr.Route{"/listed/": {PrerenderedOnly: true}},
@@ -266,7 +266,7 @@ func TestLongKeys(t *testing.T) {
 		}
 	}
 	if res := get(site, "/listed/"+long); res.StatusCode != 404 || c.calls.Load() != 3 {
-		t.Errorf("%d: a path that nobody has named", res.StatusCode)
+		t.Errorf("%d for a path that was not prerendered", res.StatusCode)
 	}
 	if s := site.Stats(); s.Pages != 0 || s.Bytes != 0 {
 		t.Errorf("%+v", s)

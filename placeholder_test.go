@@ -13,9 +13,11 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
+// People get the placeholder at once while an unknown page is generated; crawlers wait
+// for the page.
 func TestPlaceholder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(time.Second)
 			fmt.Fprint(w, "page ", n)
 		}}
@@ -48,11 +50,10 @@ func TestPlaceholder(t *testing.T) {
 	})
 }
 
-// Those whom a placeholder sends away do not make the renewals of others wait, nor
-// fill the memory with what is in line.
-func TestPlaceholderFlood(t *testing.T) {
+// Runs behind placeholders delay no renewal of other pages, and their queue is bounded.
+func TestPlaceholderFloodIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(100 * time.Millisecond)
 			fmt.Fprint(w, "page ", n)
 		}}
@@ -72,7 +73,7 @@ func TestPlaceholderFlood(t *testing.T) {
 		if got := time.Since(start); got > 3*time.Second {
 			t.Errorf("the home page was renewed after %v", got)
 		}
-		// When the flood is over, strangers have their turn again.
+		// When the flood is over, unknown pages are generated again.
 		time.Sleep(time.Minute)
 		get(site, "/search/new")
 		time.Sleep(time.Second)
@@ -83,10 +84,11 @@ func TestPlaceholderFlood(t *testing.T) {
 	})
 }
 
-// A flood of pages behind a placeholder delays no renewal, however long they take.
+// A flood of pages behind a placeholder delays no renewal, however long each of them
+// takes.
 func TestPlaceholdersDelayNoRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{}
+		c := &slowHandler{}
 		site := isr.Wrap(c, isr.Options{MaxRegenerations: 1, Routes: map[string]isr.Route{
 			"/home":    {TTL: time.Minute},
 			"/search/": {Placeholder: http.NotFoundHandler()},
@@ -111,8 +113,8 @@ func TestPlaceholdersDelayNoRenewal(t *testing.T) {
 	})
 }
 
-// Whatever a placeholder does, nobody keeps it.
-func TestPlaceholderIsNotKept(t *testing.T) {
+// Whatever headers a placeholder sets, no cache stores it.
+func TestPlaceholderIsNoStore(t *testing.T) {
 	for name, placeholder := range map[string]http.HandlerFunc{
 		"silent": func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Cache-Control", "max-age=60") },
 		"writes": func(w http.ResponseWriter, r *http.Request) {
@@ -129,20 +131,20 @@ func TestPlaceholderIsNotKept(t *testing.T) {
 			w.WriteHeader(202)
 		},
 	} {
-		site := isr.Wrap(new(cms), isr.Options{Default: isr.Route{Placeholder: placeholder}})
+		site := isr.Wrap(new(countingHandler), isr.Options{Default: isr.Route{Placeholder: placeholder}})
 		if res := get(site, "/"); res.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %v", name, res.StatusCode, res.Header)
 		}
 	}
 }
 
-// A page of which one knows only that it could not be stored a while ago is as
-// unknown as any; a failure is shown to whoever comes next; and when nothing is
-// generated any more there is nothing to wait for.
-func TestPlaceholderAgain(t *testing.T) {
+// A page that was uncacheable a while ago gets the placeholder like an unknown one; a
+// failure is shown to the next visitor; and where nothing is generated any more there
+// is no placeholder.
+func TestPlaceholderAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		private, fails := true, false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if private {
 				w.Header().Set("Cache-Control", "private")
 			}
@@ -181,19 +183,21 @@ func TestPlaceholderAgain(t *testing.T) {
 	})
 }
 
+// A page that the Store has needs no placeholder after a restart, even where it is
+// stale.
 func TestPlaceholderAfterARestart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
 			Tags:        []string{"all"},
 			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
 		}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(time.Second)
 			fmt.Fprintf(w, "page %d", n)
 		}}
 		site := in.start(&c)
 		if got := body(site, "/"); got != "one moment" {
-			t.Errorf("a page that nobody has: %q", got)
+			t.Errorf("an unknown page: %q", got)
 		}
 		time.Sleep(2 * time.Second)
 		other := in.start(&c)
@@ -213,14 +217,14 @@ func TestPlaceholderAfterARestart(t *testing.T) {
 	})
 }
 
-// However many pages wait for those whom a placeholder has sent away, what is found
-// in the Store meanwhile makes room for others.
-func TestPlaceholdersLeaveTheLine(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+// However many runs are queued behind placeholders, those whose pages are found in the
+// Store meanwhile make room for others.
+func TestPlaceholderRunsLeaveTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{MaxRegenerations: 1, Default: isr.Route{
 			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
 		}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if r.URL.Path == "/slow" {
 				time.Sleep(time.Second)
 			}
@@ -246,14 +250,13 @@ func TestPlaceholdersLeaveTheLine(t *testing.T) {
 	})
 }
 
-// People are shown a placeholder at once, while another instance generates the page,
-// too.
-func TestPlaceholderWhileOthersLead(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+// People get the placeholder at once while another instance generates the page, too.
+func TestPlaceholderWhileAnotherInstanceLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
 			Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
 		}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(time.Second)
 			fmt.Fprintf(w, "page %d", n)
 		}}
@@ -272,16 +275,15 @@ func TestPlaceholderWhileOthersLead(t *testing.T) {
 	})
 }
 
-// A path that nobody has prerendered is not there, and no placeholder says that it
-// will be.
+// A path that was not prerendered is not found, without a placeholder for it.
 func TestNoPlaceholderForWhatIsNotPrerendered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, st := range []store.Store{nil, memory.New()} {
 			in := fleet(t, st, isr.Options{Default: isr.Route{
 				PrerenderedOnly: true,
 				Placeholder:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "one moment") }),
 			}})
-			c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(time.Second) }}
+			c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(time.Second) }}
 			site := in.start(&c)
 			if got := get(site, "/unknown").StatusCode; got != http.StatusNotFound {
 				t.Errorf("%T: %d", st, got)

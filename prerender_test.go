@@ -17,6 +17,7 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
+// Prerender generates paths a few at a time, and yields each with its error.
 func TestPrerender(t *testing.T) {
 	paths := func(n int) []string {
 		var s []string
@@ -35,7 +36,7 @@ func TestPrerender(t *testing.T) {
 	t.Run("generates", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var running atomic.Int64
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 				if now := running.Add(1); now > 4 {
 					t.Errorf("%d at once, want a few", now)
 				}
@@ -80,7 +81,7 @@ func TestPrerender(t *testing.T) {
 		})
 	})
 	t.Run("without an origin", func(t *testing.T) {
-		site := isr.Wrap(new(cms), isr.Options{})
+		site := isr.Wrap(new(countingHandler), isr.Options{})
 		want := map[string]string{
 			"/":                    "isr: prerender /: no host: set Options.Origin, or name the page with scheme and host",
 			"http://example.com/a": "<nil>",
@@ -93,7 +94,7 @@ func TestPrerender(t *testing.T) {
 		}
 	})
 	t.Run("a Bypass that panics", func(t *testing.T) {
-		site := isr.Wrap(new(cms), isr.Options{Origin: "http://example.com", Default: isr.Route{
+		site := isr.Wrap(new(countingHandler), isr.Options{Origin: "http://example.com", Default: isr.Route{
 			Bypass: func(r *http.Request) bool { return r.Context().Value(contextKey{}).(bool) },
 		}})
 		if recovered(func() { collect(site, "/") }) == nil {
@@ -102,7 +103,7 @@ func TestPrerender(t *testing.T) {
 	})
 	t.Run("left early", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 				time.Sleep(time.Duration(n) * time.Second)
 			}}
 			site := isr.Wrap(c, isr.Options{Origin: "http://localhost", MaxRegenerations: 3})
@@ -117,7 +118,7 @@ func TestPrerender(t *testing.T) {
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(10 * time.Second) }}
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(10 * time.Second) }}
 			site := isr.Wrap(c, isr.Options{Origin: "http://localhost", MaxRegenerations: 3})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
@@ -135,17 +136,17 @@ func TestPrerender(t *testing.T) {
 	})
 }
 
-// Prerender renews what the Store has and is stale, once, and ends.
-func TestPrerenderOfStalePages(t *testing.T) {
+// Prerender renews a page that is stale in the Store, once, and ends.
+func TestPrerenderRenewsStalePages(t *testing.T) {
 	for how, age := range map[string]func(*isr.Site){
 		"by its TTL": func(*isr.Site) { time.Sleep(time.Minute) },
 		"by a tag":   func(s *isr.Site) { s.RevalidateTag(context.Background(), "t") },
 		"expired":    func(s *isr.Site) { do(s, "POST", "/"); time.Sleep(time.Second) },
 	} {
 		t.Run(how, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				in := fleet(t, memory.New(), isr.Options{Origin: "http://example.com", Default: isr.Route{TTL: time.Minute, Tags: []string{"t"}}})
-				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {}}
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {}}
 				one := in.start(&c)
 				get(one, "/")
 				synctest.Wait()
@@ -167,10 +168,10 @@ func TestPrerenderOfStalePages(t *testing.T) {
 	}
 }
 
-// A pattern that says nothing more than the path does not part visitors from the
-// pages that were made before they came. Nor does one that the handler cannot see.
+// Visitors under a pattern that says no more than the path does get the prerendered
+// pages. So do visitors under one that the handler cannot see.
 func TestPrerenderUnderOuterServeMux(t *testing.T) {
-	c := new(cms)
+	c := new(countingHandler)
 	inner := http.NewServeMux()
 	inner.Handle("/", c)
 	for pattern, h := range map[string]http.Handler{
@@ -192,7 +193,7 @@ func TestPrerenderUnderOuterServeMux(t *testing.T) {
 
 // An unknown path of a PrerenderedOnly route does not reach the handler.
 func TestPrerenderedOnly(t *testing.T) {
-	c := new(cms)
+	c := new(countingHandler)
 	site := isr.Wrap(c, isr.Options{
 		Origin: "http://example.com",
 		Routes: map[string]isr.Route{"/blog/": {PrerenderedOnly: true}},
@@ -220,11 +221,12 @@ func TestPrerenderedOnly(t *testing.T) {
 	visit("/blog/2", 200)
 }
 
+// What was prerendered before a restart is known after it, from the Store.
 func TestPrerenderedOnlyOutlivesARestart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{Origin: "http://example.com", Default: isr.Route{PrerenderedOnly: true}})
-		var c cms
+		var c countingHandler
 		for path, err := range in.start(&c).Prerender(t.Context(), slices.Values([]string{"/known"})) {
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
@@ -235,13 +237,13 @@ func TestPrerenderedOnlyOutlivesARestart(t *testing.T) {
 		if got := body(site, "/known"); got != "page 1" {
 			t.Errorf("what was prerendered before: %q", got)
 		}
-		for _, mood := range []mood{nil, down} {
-			st.feels(mood)
+		for _, fault := range []fault{nil, down} {
+			st.set(fault)
 			if got := get(site, "/unknown").StatusCode; got != http.StatusNotFound {
 				t.Errorf("what was not: %d", got)
 			}
 		}
-		st.feels(nil)
+		st.set(nil)
 		if err := site.Revalidate(t.Context(), "/new"); err != nil {
 			t.Errorf("Revalidate: %v", err)
 		}
@@ -258,12 +260,12 @@ func TestPrerenderedOnlyOutlivesARestart(t *testing.T) {
 	})
 }
 
-// After a purge a prerendered path is known where this was asked for, and where it
-// was not only as long as the Store has the page.
+// After a purge a prerendered path stays known where it was prerendered, and elsewhere
+// only as long as the Store has the page.
 func TestPrerenderedPathAfterAPurge(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Origin: "http://example.com", Default: isr.Route{PrerenderedOnly: true}})
-		var c cms
+		var c countingHandler
 		one, two := in.start(&c), in.start(&c)
 		for path, err := range one.Prerender(t.Context(), slices.Values([]string{"/known", "/visited"})) {
 			if err != nil {
@@ -278,7 +280,7 @@ func TestPrerenderedPathAfterAPurge(t *testing.T) {
 		synctest.Wait()
 		for i, want := range []int{http.StatusNotFound, http.StatusOK} {
 			if got := get(two, "/known").StatusCode; got != want {
-				t.Errorf("elsewhere, %d: %d, want %d", i, got, want)
+				t.Errorf("on the other instance, %d: %d, want %d", i, got, want)
 			}
 			if got := get(one, "/known").StatusCode; got != http.StatusOK {
 				t.Errorf("where it was prerendered, %d: %d", i, got)

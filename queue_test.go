@@ -18,10 +18,10 @@ import (
 )
 
 // Visitors of unknown pages have MaxGenerations runs at a time; sixteen times as many
-// wait for one, and the rest are told to come again.
+// are queued, and the rest get a 503 with Retry-After.
 func TestMaxGenerations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{takes: time.Second}
+		c := &slowHandler{takes: time.Second}
 		site := isr.Wrap(c, isr.Options{MaxGenerations: 4})
 		var all sync.WaitGroup
 		var served, refused atomic.Int64
@@ -48,11 +48,11 @@ func TestMaxGenerations(t *testing.T) {
 	})
 }
 
-// Those who wait for a page that is stored come before those of pages that nobody
-// knows; and where they find no place, or no slot in time, they get the old one.
+// Visitors of stored pages come before those of unknown pages; where the queue is full,
+// or no slot is free in time, they get the old page.
 func TestStoredPagesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{}
+		c := &slowHandler{}
 		rt := isr.Route{TTL: time.Second, StaleWhileRevalidate: -1, StaleIfError: time.Hour, Timeout: 10 * time.Second}
 		site := isr.Wrap(c, isr.Options{MaxGenerations: 1, Default: rt})
 		get(site, "/known")
@@ -66,7 +66,7 @@ func TestStoredPagesFirst(t *testing.T) {
 		synctest.Wait()
 		begin := time.Now()
 		if res := get(site, "/known"); res.StatusCode != 200 || time.Since(begin) != 6*time.Second {
-			t.Errorf("%d after %v: behind the run under way, and before all others", res.StatusCode, time.Since(begin))
+			t.Errorf("%d after %v: want it after the run under way, before all others", res.StatusCode, time.Since(begin))
 		}
 		all.Wait()
 		time.Sleep(time.Minute)
@@ -80,7 +80,7 @@ func TestStoredPagesFirst(t *testing.T) {
 		begin = time.Now()
 		res := get(site, "/known/too")
 		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=stale; detail=busy" || res.StatusCode != 200 || time.Since(begin) != 0 {
-			t.Errorf("without a place: %d %q after %v", res.StatusCode, got, time.Since(begin))
+			t.Errorf("with a full queue: %d %q after %v", res.StatusCode, got, time.Since(begin))
 		}
 		all.Wait()
 		time.Sleep(time.Minute)
@@ -90,7 +90,7 @@ func TestStoredPagesFirst(t *testing.T) {
 // Time in the queue counts: nobody waits longer than Route.Timeout.
 func TestTimeoutInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{}
+		c := &slowHandler{}
 		site := isr.Wrap(c, isr.Options{MaxGenerations: 1,
 			Default: isr.Route{Timeout: 10 * time.Second},
 			Routes:  map[string]isr.Route{"/slow": {TTL: time.Second, StaleWhileRevalidate: -1}},
@@ -112,19 +112,18 @@ func TestTimeoutInTheQueue(t *testing.T) {
 		all.Wait()
 		time.Sleep(time.Minute)
 		if n := c.calls.Load(); n != 2 {
-			t.Errorf("%d runs: those who have left the queue have none", n)
+			t.Errorf("%d runs, want none for visitors who have left the queue", n)
 		}
 	})
 }
 
-// Where the run that a visitor has waited for turns out to be older than a purge that
-// they have come after, they wait for the next one, but not for longer than Timeout in
-// all. So it is with Patience.
+// A visitor whose run turns out to be older than a purge before the visit waits for the
+// next run, but not for longer than Timeout in all, nor than Patience.
 func TestTimeoutOfTwoRuns(t *testing.T) {
 	for _, patience := range []time.Duration{0, 3 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
-				w.Header().Set("Cache-Tag", fmt.Sprint("made-", n)) // nobody knows before it is made
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				w.Header().Set("Cache-Tag", fmt.Sprint("made-", n)) // not known before it is generated
 				if n > 1 || patience == 0 {
 					time.Sleep(9 * time.Second)
 				}
@@ -152,8 +151,8 @@ func TestTimeoutOfTwoRuns(t *testing.T) {
 	}
 }
 
-// What an editor asks for keeps its place in the queue, no matter who else asks for it or
-// does not wait any longer.
+// A Revalidate keeps its place in the queue, no matter who else asks for that page or
+// leaves.
 func TestRenewalsKeepTheirPlace(t *testing.T) {
 	for name, ask := range map[string]func(site *isr.Site){
 		"another editor who leaves": func(site *isr.Site) {
@@ -172,7 +171,7 @@ func TestRenewalsKeepTheirPlace(t *testing.T) {
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := &crowd{takes: time.Second}
+			c := &slowHandler{takes: time.Second}
 			site := isr.Wrap(c, isr.Options{Origin: "https://example.com", MaxGenerations: 1, MaxRegenerations: 1})
 			for i := range 4 {
 				go site.Revalidate(context.Background(), fmt.Sprint("/", i))
@@ -188,21 +187,20 @@ func TestRenewalsKeepTheirPlace(t *testing.T) {
 				}
 			}
 			if before > 0 {
-				t.Errorf("%s: %d pages that were asked for later came first", name, before)
+				t.Errorf("%s: %d pages that were asked for later were generated first", name, before)
 			}
 		})
 	}
 }
 
-// An editor does not wait where strangers do, although they have asked for that page,
-// too.
-func TestEditorsDoNotQueueWithStrangers(t *testing.T) {
+// Revalidate does not queue behind visitors, even if a visitor has asked for that page.
+func TestEditorsDoNotQueueWithVisitors(t *testing.T) {
 	for name, route := range map[string]isr.Route{
 		"visitors":     {},
 		"placeholders": {Placeholder: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := &crowd{takes: time.Second}
+			c := &slowHandler{takes: time.Second}
 			site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Default: route, MaxGenerations: 1, MaxRegenerations: 1})
 			for i := range 10 {
 				go body(site, fmt.Sprint("/", i))
@@ -217,12 +215,12 @@ func TestEditorsDoNotQueueWithStrangers(t *testing.T) {
 	}
 }
 
-// What the Store has does not wait behind what it has not: at 3 a.m. after a restart,
-// the handler hangs, and the pages are up.
+// A page that the Store has does not queue behind pages that must be generated: after a
+// restart with a handler that hangs, the stored pages are shown.
 func TestStoredPagesDoNotQueue(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{MaxGenerations: 2, MaxRegenerations: 1})
-		c := &crowd{}
+		c := &slowHandler{}
 		one := in.start(c)
 		for i := range 20 {
 			get(one, fmt.Sprint("/known/", i))
@@ -245,9 +243,9 @@ func TestStoredPagesDoNotQueue(t *testing.T) {
 	})
 }
 
-// A page that is made of another one, which it asks the Site for with its own
-// context, needs no slot for that.
-func TestPagesInsidePages(t *testing.T) {
+// A page that asks the Site for another one, with its own context, needs no slot for
+// that.
+func TestNestedPagesTakeNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var site *isr.Site
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -278,12 +276,12 @@ func TestPagesInsidePages(t *testing.T) {
 	})
 }
 
-// Background regenerations stand in line; visitors who wait do not stand behind
-// them, not even for a page that stands in line itself.
+// Background regenerations are queued; visitors who wait are not queued behind them,
+// even for a page that is in that queue itself.
 func TestMaxRegenerations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int64
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			now := running.Add(1)
 			defer running.Add(-1)
 			for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
@@ -308,13 +306,13 @@ func TestMaxRegenerations(t *testing.T) {
 		if got := most.Load(); got != 3 {
 			t.Errorf("%d regenerations at once, want 3", got)
 		}
-		// A new page does not wait for the line.
+		// A new page does not wait for the queue.
 		start := time.Now()
 		get(site, "/new")
 		if got := time.Since(start); got != time.Second {
 			t.Errorf("a visitor waited %v for a new page", got)
 		}
-		// By now the pages have expired that stand in line.
+		// By now the pages in the queue have expired.
 		start = time.Now()
 		time.Sleep(5 * time.Second)
 		if res := get(site, "/99"); res.Header.Get("Cache-Status") != "isr; fwd=stale; stored; collapsed" || time.Since(start) != 6*time.Second {
@@ -331,10 +329,10 @@ func TestMaxRegenerations(t *testing.T) {
 	})
 }
 
-// MaxRegenerations is the Site's, and not each call's.
+// MaxRegenerations bounds the Site, not each call.
 func TestMaxRegenerationsOfAllCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{takes: time.Second}
+		c := &slowHandler{takes: time.Second}
 		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxRegenerations: 3})
 		var all sync.WaitGroup
 		for i := range 10 {
@@ -351,19 +349,19 @@ func TestMaxRegenerationsOfAllCalls(t *testing.T) {
 	})
 }
 
-// Renewals that wait for another instance keep no others from theirs, and when there
-// are too many of them the rest look only now and then.
-func TestWaitingTakesNoSlot(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// Renewals that wait for another instance take no slot from others, and where there are
+// too many of them the rest ask the Store only now and then.
+func TestWaitingForALeaderTakesNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{MaxRegenerations: 8, Default: isr.Route{TTL: time.Minute, Timeout: time.Minute}})
-		slow := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		slow := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n > 4 {
 				time.Sleep(50 * time.Second)
 			}
 			io.WriteString(w, "slow")
 		}}
-		var c cms
+		var c countingHandler
 		one := in.start(&slow)
 		in.opts.MaxRegenerations = 2
 		two := in.start(&c)
@@ -393,7 +391,7 @@ func TestWaitingTakesNoSlot(t *testing.T) {
 			t.Errorf("asked for permission %d times", n)
 		}
 		if n := two.Stats().Failed; n != 0 {
-			t.Errorf("%d failures, which those who wait are none of", n)
+			t.Errorf("%d failures: waiting is none", n)
 		}
 		time.Sleep(time.Minute)
 	})

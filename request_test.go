@@ -92,7 +92,7 @@ func TestPageRequest(t *testing.T) {
 			}},
 			from("/a", nil),
 		},
-		"the host in lower case": {
+		"the host in lower case (RFC 3986, section 6.2.2.1)": {
 			isr.Options{}, visitor{target: "/", host: "EXAMPLE.com:8080"},
 			from("/", func(s *seen) { s.Host = "example.com:8080" }),
 		},
@@ -116,11 +116,11 @@ func TestPageRequest(t *testing.T) {
 			isr.Options{Origin: "https://Example.com/"}, visitor{target: "/", host: "evil.example"},
 			from("/", func(s *seen) { s.TLS = true; s.Header.Set("X-Forwarded-Proto", "https") }),
 		},
-		"the path without needless escapes": {
+		"the path without needless escapes (RFC 3986, section 6.2.2.2)": {
 			isr.Options{}, visitor{target: "/a%2fb/c:%3a/d%c3%a9/%7e%41/?"},
 			from("/a%2Fb/c:%3A/d%C3%A9/~A/", func(s *seen) { s.Path, s.RawPath = "/a/b/c::/dé/~A/", s.Path }),
 		},
-		"the host without the scheme's port": {
+		"the host without the scheme's port (RFC 3986, section 6.2.3)": {
 			isr.Options{}, visitor{target: "/", host: "EXAMPLE.com.:80"},
 			from("/", nil),
 		},
@@ -207,7 +207,7 @@ func TestPageRequest(t *testing.T) {
 		for _, method := range []string{"GET", "HEAD"} {
 			t.Run(method+" "+name, func(t *testing.T) {
 				var got []seen
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { got = append(got, look(t, r)) }}
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { got = append(got, look(t, r)) }}
 				site := isr.Wrap(c, test.opts)
 				r := httptest.NewRequest(method, test.visitor.target, nil)
 				if test.visitor.host != "" {
@@ -235,7 +235,7 @@ func TestPageRequest(t *testing.T) {
 	}
 }
 
-// Two visitors who differ in what is keyed get different pages.
+// Two visitors who differ in what is in the key get different pages.
 func TestKey(t *testing.T) {
 	route := isr.Route{Query: []string{"q"}, Vary: []string{"Accept", "Accept-Language"}, VaryCookies: []string{"theme"}}
 	visitors := []*http.Request{
@@ -273,7 +273,7 @@ func TestKey(t *testing.T) {
 	} {
 		add(func(r *http.Request) { r.Header = h })
 	}
-	c := new(cms)
+	c := new(countingHandler)
 	site := isr.Wrap(c, isr.Options{Default: route})
 	for range 2 {
 		for i, r := range visitors {
@@ -286,9 +286,9 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// What names a page in another spelling (RFC 3986, section 6.2) names the same page:
-// for visitors, for the handler, and for those who purge it.
-func TestSpellings(t *testing.T) {
+// Another spelling of a URL (RFC 3986, section 6.2) names the same page: for visitors,
+// for the handler, and for a purge.
+func TestSpellingsAreOnePage(t *testing.T) {
 	for _, spellings := range [][]string{
 		{"/caf%C3%A9/~a-b_c.d", "/caf%c3%a9/~a-b_c.d", "/%63af%C3%a9/%7ea%2Db%5fc%2e%64"},
 		{"/a%2Fb", "/a%2fb", "/%61%2F%62"},
@@ -298,7 +298,7 @@ func TestSpellings(t *testing.T) {
 		{"http://[::1]/", "http://[::1]:80/"},
 	} {
 		var seen []string
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			seen = append(seen, r.Host+r.RequestURI+" "+r.URL.EscapedPath())
 			fmt.Fprintf(w, "page %d", n)
 		}}
@@ -319,11 +319,11 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-// A path that handlers clean away has no page, which could outlive that of the path
-// that it stands for.
-func TestUncleanPaths(t *testing.T) {
+// A path that handlers redirect to a clean one has no page of its own, which could
+// outlive the page at the clean path.
+func TestUncleanPathsPass(t *testing.T) {
 	for _, path := range []string{"//", "//a", "/a//b", "/a//", "/./a", "/a/.", "/a/..", "/x/../a", "/%2e/a", "/x/%2E./a"} {
-		c := new(cms)
+		c := new(countingHandler)
 		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Routes: map[string]isr.Route{
 			"/{path...}": {},
 		}})
@@ -356,9 +356,9 @@ func TestUncleanPaths(t *testing.T) {
 	}
 }
 
-// A handler that edits its request edits nobody else's.
+// A handler that changes its request changes no other visitor's.
 func TestRequestsAreNotShared(t *testing.T) {
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 		if got := r.Header["Accept"]; !slices.Equal(got, []string{"x", "y"}) {
 			t.Errorf("Accept %q", got)
 		}

@@ -20,10 +20,11 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
+// A page is served from the Store after a restart, without a generation.
 func TestPagesOutliveARestart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
-		var c cms
+		var c countingHandler
 		walk(t, in.start(&c), &c, "/", step{body: "page 1", cache: "isr; fwd=uri-miss; stored", age: "0", calls: 1})
 		walk(t, in.start(&c), &c, "/",
 			step{after: 20 * time.Second, body: "page 1", cache: "isr; hit; ttl=40", age: "20", calls: 1},
@@ -36,7 +37,7 @@ func TestPagesOutliveARestart(t *testing.T) {
 	})
 }
 
-// Whatever a page looks like, it comes back from the Store as it was.
+// Every kind of page comes back from the Store as it was.
 func TestPagesComeBackAsTheyWere(t *testing.T) {
 	text := strings.Repeat("some words, and some more. ", 100)
 	for name, h := range map[string]http.HandlerFunc{
@@ -76,7 +77,7 @@ func TestPagesComeBackAsTheyWere(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
 					TTL: time.Minute, Vary: []string{"X-Declared"}, VaryCookies: []string{"theme"}, Tags: []string{"all"},
 				}})
@@ -110,11 +111,11 @@ func TestPagesComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-// The variants of a page are pages of their own in the Store, too.
+// The variants of a page are separate pages in the Store, too.
 func TestVariantsOutliveARestart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{Vary: []string{"Accept-Language"}, VaryCookies: []string{"theme"}}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			fmt.Fprint(w, r.Header["Accept-Language"], r.Header["Cookie"], r.URL.RawQuery)
 		}}
 		for range 2 {
@@ -136,7 +137,7 @@ func TestVariantsOutliveARestart(t *testing.T) {
 	})
 }
 
-// What was invalidated before the restart is so afterwards.
+// What was invalidated before a restart is invalidated after it.
 func TestInvalidationsOutliveARestart(t *testing.T) {
 	for name, test := range map[string]struct {
 		invalidate func(*isr.Site) error
@@ -163,9 +164,9 @@ func TestInvalidationsOutliveARestart(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute, Tags: []string{"all"}}})
-				var c cms
+				var c countingHandler
 				first := in.start(&c)
 				body(first, "/")
 				time.Sleep(time.Second)
@@ -193,8 +194,8 @@ func TestInvalidationsOutliveARestart(t *testing.T) {
 	}
 }
 
-// The bounds of what was invalidated hold after a restart: no instance knows when that
-// was, but it was not before the page's own generation began.
+// The bounds of an invalidated page hold after a restart: no instance knows when it was
+// invalidated, but it was not before its own generation began.
 func TestBoundsAfterARestart(t *testing.T) {
 	for name, test := range map[string]struct {
 		route isr.Route
@@ -209,10 +210,10 @@ func TestBoundsAfterARestart(t *testing.T) {
 		"older upstream":              {isr.Route{StaleWhileRevalidate: time.Minute}, "3000", 58 * time.Second, "200 isr; hit; ttl=-59; detail=stale"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				test.route.Tags = []string{"all"}
 				in := fleet(t, memory.New(), isr.Options{Default: test.route})
-				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if n > 1 {
 						w.WriteHeader(http.StatusInternalServerError)
 						return
@@ -238,8 +239,8 @@ func TestBoundsAfterARestart(t *testing.T) {
 	}
 }
 
-// What was invalidated of something else says nothing of a page, in whatever way the
-// Store tells of it after a restart.
+// Invalidations of other pages say nothing of a page, in whatever form the Store
+// returns them after a restart.
 func TestPurgeOfSomethingElseBeforeTheRestart(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) store.Store{
 		"memory": func(*testing.T) store.Store { return memory.New() },
@@ -252,9 +253,9 @@ func TestPurgeOfSomethingElseBeforeTheRestart(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				in := fleet(t, open(t), isr.Options{Default: isr.Route{TTL: time.Hour, StaleWhileRevalidate: time.Minute}})
-				var c cms
+				var c countingHandler
 				one := in.start(&c)
 				body(one, "/")
 				time.Sleep(time.Second)
@@ -276,12 +277,12 @@ func TestPurgeOfSomethingElseBeforeTheRestart(t *testing.T) {
 	}
 }
 
-// A renewal that failed is one of the page that its run has found in the Store, and
-// nobody waits for the next.
+// A renewal that fails counts as a failure of the page that its run has found in the
+// Store, and nobody waits for the next attempt.
 func TestFailureToRenewWhatWasFound(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Second}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n > 1 {
 				time.Sleep(time.Second)
 				w.WriteHeader(http.StatusInternalServerError)
@@ -304,12 +305,12 @@ func TestFailureToRenewWhatWasFound(t *testing.T) {
 	})
 }
 
-// A page that was made before the restart is renewed as if it had been made since:
-// with its own validators, and with what a ServeMux around the Site says of it.
+// A page from before the restart is renewed like one made after it: with its own
+// validators, and with the pattern of an outer ServeMux.
 func TestRenewedAfterARestart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			w.Header().Set("ETag", `"own"`)
 			if r.Header.Get("If-None-Match") == `"own"` {
 				w.WriteHeader(http.StatusNotModified)
@@ -340,11 +341,11 @@ func TestRenewedAfterARestart(t *testing.T) {
 	})
 }
 
-// A page's own lifetime is renewed with it, by a 304 that does not repeat it, too.
+// A page's own lifetime is renewed with it, even by a 304 that does not repeat it.
 func TestOwnLifetimeOutlivesARestart(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{TTL: time.Minute}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			w.Header().Set("ETag", `"own"`)
 			if r.Header.Get("If-None-Match") == `"own"` {
 				w.WriteHeader(http.StatusNotModified)
@@ -361,11 +362,11 @@ func TestOwnLifetimeOutlivesARestart(t *testing.T) {
 	})
 }
 
-// Each build has pages of its own, but a purge reaches all of them.
-func TestVersions(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+// Each build has its own pages, but a purge reaches all of them.
+func TestVersionsShareOnlyPurges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Version: "1"})
-		var c cms
+		var c countingHandler
 		one := in.start(&c)
 		in.opts.Version = "2"
 		two, again := in.start(&c), in.start(&c)

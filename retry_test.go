@@ -17,26 +17,26 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// After the second failure in a row a page is left alone for a while: a second, twice
-// that, and so on up to thirty.
+// From the second failure in a row on there is a pause before the next attempt: a
+// second, doubling to thirty.
 func TestPauseBetweenAttempts(t *testing.T) {
 	for name, test := range map[string]struct {
 		retryAfter string
 		want       []time.Duration // of the attempts, in ms since the page has turned stale
 	}{
-		"none":       {"", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
-		"120":        {"120", []time.Duration{0, 10}},
-		"3":          {"3", []time.Duration{0, 10, 3010, 6010, 10010, 18010, 34010, 64010, 94010}},
-		"no number":  {"soon", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
-		"no date":    {"Saturday, 01-Jan-00 00:00:40 PST", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
-		"an instant": {"Sat, 01 Jan 2000 00:00:40 GMT", []time.Duration{0, 10, 30000, 32000, 36000, 44000, 60000, 90000}},
+		"none":              {"", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
+		"120":               {"120", []time.Duration{0, 10}},
+		"3":                 {"3", []time.Duration{0, 10, 3010, 6010, 10010, 18010, 34010, 64010, 94010}},
+		"no number or date": {"soon", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
+		"a malformed date":  {"Saturday, 01-Jan-00 00:00:40 PST", []time.Duration{0, 10, 1010, 3010, 7010, 15010, 31010, 61010, 91010}},
+		"a date":            {"Sat, 01 Jan 2000 00:00:40 GMT", []time.Duration{0, 10, 30000, 32000, 36000, 44000, 60000, 90000}},
 	} {
 		t.Run("Retry-After "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log strings.Builder
 				healthy, begin := true, time.Time{}
 				var attempts []time.Duration
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if healthy {
 						io.WriteString(w, "page")
 						return
@@ -72,7 +72,7 @@ func TestPauseBetweenAttempts(t *testing.T) {
 	}
 }
 
-// What ends a pause, and what does not ask.
+// An invalidation ends the pause, and so does Prerender; a visit does not.
 func TestPauseEnds(t *testing.T) {
 	for name, test := range map[string]struct {
 		route isr.Route
@@ -93,7 +93,7 @@ func TestPauseEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				healthy := true
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if !healthy {
 						w.Header().Set("Retry-After", "86400")
 						w.WriteHeader(503)
@@ -120,11 +120,11 @@ func TestPauseEnds(t *testing.T) {
 	}
 }
 
-// With Patience a visitor who waits for a new page gets the old one after a while.
+// With Patience a visitor who waits for a new page gets the old one after that long.
 func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hangs := false
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if hangs {
 				time.Sleep(20 * time.Second)
 			}
@@ -147,7 +147,7 @@ func TestPatience(t *testing.T) {
 			t.Errorf("without an old page: %q after %v", got, time.Since(begin))
 		}
 		if got := body(site, "/"); got != "page 2" {
-			t.Errorf("the run has not gone on: %q", got)
+			t.Errorf("the run did not go on: %q", got)
 		}
 		site.Purge(t.Context(), "/")
 		begin = time.Now()
@@ -157,14 +157,14 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// A failure from before a page was changed says nothing of what comes after: its
-// author does not get the old page.
-func TestFailureBeforeChange(t *testing.T) {
+// A failure from before a change says nothing of what comes after it: the author of the
+// change does not get the old page.
+func TestFailureBeforeAChangeDoesNotCount(t *testing.T) {
 	for name, early := range map[string]bool{"failed before": true, "began before": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fails := false
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if fails && r.Method == http.MethodGet {
 						time.Sleep(time.Second)
 						w.WriteHeader(500)

@@ -21,8 +21,8 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// A path stands for all its variants, a path with a query for that one, a whole
-// URL for its host.
+// A path stands for all its variants, a path with a query for that one, an absolute URL
+// for its host.
 func TestRevalidateVariants(t *testing.T) {
 	visitors := map[string]*http.Request{
 		"plain":  httptest.NewRequest("GET", "/p", nil),
@@ -53,7 +53,7 @@ func TestRevalidateVariants(t *testing.T) {
 		{"", "/none", nil},
 	} {
 		for _, purge := range []bool{false, true} {
-			c := new(cms)
+			c := new(countingHandler)
 			site := isr.Wrap(c, isr.Options{Origin: test.origin, Default: isr.Route{Query: []string{"q"}, Vary: []string{"Accept-Language"}}})
 			visit := func() map[string]string {
 				m := make(map[string]string)
@@ -90,11 +90,11 @@ func TestRevalidateVariants(t *testing.T) {
 	}
 }
 
-// Where routes go by host, a bare path with a query stands for all of the path: one
-// cannot know what of the query counts.
+// Where routes go by host, a bare path with a query stands for all of the path, because
+// each host's route may keep other parameters.
 func TestRevalidateHosts(t *testing.T) {
 	for _, purge := range []bool{false, true} {
-		site := isr.Wrap(new(cms), isr.Options{Routes: map[string]isr.Route{"example.com/search": {Query: []string{"q"}}}})
+		site := isr.Wrap(new(countingHandler), isr.Options{Routes: map[string]isr.Route{"example.com/search": {Query: []string{"q"}}}})
 		get(site, "/search?q=1&utm=2")
 		call := site.Revalidate
 		if purge {
@@ -120,7 +120,7 @@ func TestRevalidateUnknown(t *testing.T) {
 		{"", "/new", 0},
 		{"https://example.com", "/account/", 0},
 	} {
-		c := new(cms)
+		c := new(countingHandler)
 		site := isr.Wrap(c, isr.Options{Origin: test.origin, Routes: map[string]isr.Route{"/account/": {Bypass: isr.Always}}})
 		if err := site.Revalidate(t.Context(), test.name); err != nil {
 			t.Error(err)
@@ -131,9 +131,10 @@ func TestRevalidateUnknown(t *testing.T) {
 	}
 }
 
-func TestRevalidateContext(t *testing.T) {
+// Revalidate returns when its context ends, and the run goes on.
+func TestRevalidateReturnsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(10 * time.Second)
 			fmt.Fprint(w, "page ", n)
 		}}
@@ -152,10 +153,10 @@ func TestRevalidateContext(t *testing.T) {
 	})
 }
 
-// A caller who has gone does not start what he cannot wait for.
-func TestRevalidateGone(t *testing.T) {
+// A caller whose context has ended starts no run.
+func TestRevalidateOfACallerWhoHasLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(10 * time.Second) }}
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(10 * time.Second) }}
 		site := isr.Wrap(c, isr.Options{MaxRegenerations: 2})
 		var all sync.WaitGroup
 		for i := range 50 {
@@ -175,15 +176,15 @@ func TestRevalidateGone(t *testing.T) {
 	})
 }
 
-// However many variants of a page strangers have thought of, Revalidate generates
-// the plain page, the one that is named, and those that visitors ask for, a few at a
-// time; none of the others is shown any more.
+// However many variants of a page outsiders have asked for, Revalidate generates the
+// plain page, the one that is named, and those that visitors ask for, a few at a time;
+// none of the others is shown any more.
 func TestRevalidateManyVariants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int64
 		var mu sync.Mutex
 		var made []string
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			mu.Lock()
 			made = append(made, r.URL.RawQuery)
 			mu.Unlock()
@@ -205,7 +206,7 @@ func TestRevalidateManyVariants(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		get(site, "/")
 		visit(2, 10, 50)
-		visit(7, 50, 66) // the most wanted
+		visit(7, 50, 66) // asked for most
 		visit(1, 66, 90)
 		made = nil
 		if err := site.Revalidate(t.Context(), "/", "/?n=5", "/"); err != nil {
@@ -216,7 +217,7 @@ func TestRevalidateManyVariants(t *testing.T) {
 			want = append(want, fmt.Sprintf("n=%d", i))
 		}
 		if first := slices.Sorted(slices.Values(made[:3])); first[0] != "" || first[1] != "n=5" && first[2] != "n=5" {
-			t.Errorf("first %q is made, want what is named", made[:3])
+			t.Errorf("%q is generated first, want what is named", made[:3])
 		}
 		slices.Sort(made)
 		slices.Sort(want)
@@ -226,18 +227,18 @@ func TestRevalidateManyVariants(t *testing.T) {
 		made = nil
 		visit(1, 0, 90)
 		if len(made) != 90-17 {
-			t.Errorf("%d others are made when they are asked for, want %d", len(made), 90-17)
+			t.Errorf("%d others are generated when they are asked for, want %d", len(made), 90-17)
 		}
 	})
 }
 
 // A CMS that names a path without its last slash, or with one too many, renews the
-// page that is meant, where the site says by a redirect which that is.
+// right page, where the site redirects to it.
 func TestRevalidateFollowsTheSlash(t *testing.T) {
 	for status, header := range map[int]string{301: "", 308: "", 302: "", 307: "max-age=60", 303: "private"} {
 		var log bytes.Buffer
 		var v atomic.Int64
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			to := ""
 			switch r.URL.Path {
 			case "/a", "/elsewhere":

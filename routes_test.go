@@ -14,7 +14,7 @@ import (
 )
 
 func TestWrapPanics(t *testing.T) {
-	h := new(cms)
+	h := new(countingHandler)
 	routes := func(pattern string, r isr.Route) isr.Options {
 		return isr.Options{Routes: map[string]isr.Route{pattern: r}}
 	}
@@ -62,17 +62,17 @@ func TestWrapPanics(t *testing.T) {
 	}
 }
 
-// The headers of the Vary that a developer would naturally declare are no
-// mistakes.
-func TestWrapTakes(t *testing.T) {
-	isr.Wrap(new(cms), isr.Options{
+// Wrap accepts the request headers that a developer would usually declare in Vary.
+func TestWrapAcceptsUsualVary(t *testing.T) {
+	isr.Wrap(new(countingHandler), isr.Options{
 		Origin:  "http://localhost:8080",
 		Default: isr.Route{Vary: []string{"Host", "X-Forwarded-Proto", "accept-encoding", "Cookie", "Cookie"}, VaryCookies: []string{"a", "a"}},
 	})
 }
 
-func TestRoutes(t *testing.T) {
-	site := isr.Wrap(new(cms), isr.Options{
+// The best match alone decides, and nothing is inherited.
+func TestBestMatchDecides(t *testing.T) {
+	site := isr.Wrap(new(countingHandler), isr.Options{
 		Default: isr.Route{TTL: time.Second},
 		Routes: map[string]isr.Route{
 			"/blog/{id}":         {TTL: 2 * time.Second, Tags: []string{"blog"}},
@@ -101,7 +101,7 @@ func TestRoutes(t *testing.T) {
 		if test.host != "" {
 			r.Host = test.host
 		}
-		for range 2 { // a path that is stored remembers its route
+		for range 2 { // the second visit finds the route at the stored path
 			site.ServeHTTP(httptest.NewRecorder(), r)
 		}
 		found := false
@@ -133,10 +133,10 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// A stored path remembers its route, and not that of another that is spelt much
-// like it: /blog/%2e%2e/x is a post by the name of two dots, for all one knows.
+// A stored path remembers its own route, not that of another path spelt much like it:
+// /blog/%2e%2e/x may be a post named "..".
 func TestRouteOfSpelling(t *testing.T) {
-	site := isr.Wrap(new(cms), isr.Options{Routes: map[string]isr.Route{"/blog/": {}, "/account/": {Bypass: isr.Always}}})
+	site := isr.Wrap(new(countingHandler), isr.Options{Routes: map[string]isr.Route{"/blog/": {}, "/account/": {Bypass: isr.Always}}})
 	for range 2 {
 		for target, want := range map[string]bool{"/blog/%2e%2e/account/me": false, "/blog/../account/me": true} {
 			if got := get(site, target).Header.Get("Cache-Status"); (got == "isr; fwd=bypass") != want {

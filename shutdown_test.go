@@ -14,9 +14,11 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
+// Shutdown waits for the runs under way, and drops those in the queue; afterwards the
+// Site serves what is stored, and generates nothing.
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(10 * time.Second)
 			fmt.Fprint(w, "page ", n)
 		}}
@@ -29,7 +31,7 @@ func TestShutdown(t *testing.T) {
 		get(site, "/b")
 		time.Sleep(time.Second)
 		get(site, "/a") // under way
-		get(site, "/b") // in line
+		get(site, "/b") // in the queue
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := site.Shutdown(ctx); err != context.DeadlineExceeded {
@@ -39,7 +41,7 @@ func TestShutdown(t *testing.T) {
 			t.Errorf("Shutdown: %v", err)
 		}
 		if got := c.calls.Load(); got != 4 {
-			t.Errorf("%d runs, want 4: none of those in line", got)
+			t.Errorf("%d runs, want 4, none of the queue", got)
 		}
 		time.Sleep(time.Second)
 		for _, test := range [][2]string{
@@ -60,10 +62,10 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// Who waits in the queue when the Site is shut down has their own request served.
+// Visitors in the queue when the Site is shut down have their own requests served.
 func TestShutdownWithAQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{takes: time.Second}
+		c := &slowHandler{takes: time.Second}
 		site := isr.Wrap(c, isr.Options{MaxGenerations: 1})
 		var all sync.WaitGroup
 		for i := range 5 {
@@ -85,9 +87,9 @@ func TestShutdownWithAQueue(t *testing.T) {
 	})
 }
 
-// While the Site is shut down visitors' own requests are answered; what is said of
-// the page is not said of those.
-func TestPassesOfAClosedSiteArePrivate(t *testing.T) {
+// After Shutdown visitors' own requests are answered; what the handler says of the page
+// does not apply to those answers.
+func TestPassesAfterShutdownArePrivate(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "public, s-maxage=60")
 		fmt.Fprint(w, r.Header.Get("Cookie"))
@@ -101,12 +103,12 @@ func TestPassesOfAClosedSiteArePrivate(t *testing.T) {
 	}
 }
 
-// Shutdown ends what listens to the Store, even where it runs out of time.
+// Shutdown ends following the Store's Changes, even where its context ends first.
 func TestStoreIsFollowedUntilShutdown(t *testing.T) {
 	for name, hangs := range map[string]bool{"in time": false, "out of time": true} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				st := &moody{Store: memory.New()}
+			synctest.Test(t, func(t *testing.T) {
+				st := &faultyStore{Store: memory.New()}
 				release := make(chan struct{})
 				site := fleet(t, st, isr.Options{}).start(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 				time.Sleep(10 * time.Second)

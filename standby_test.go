@@ -13,8 +13,9 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// What becomes of a stored page by what is answered when it is to be renewed.
-func TestWhatTakesAPageAway(t *testing.T) {
+// A renewal may keep the stored page, replace it, remove it, or leave it to stand by,
+// depending on what the handler answers.
+func TestRenewalOutcomes(t *testing.T) {
 	const (
 		stays    = "stays"     // and is shown
 		standby  = "stands by" // visitors get their own answers; the page is shown where those are failures
@@ -40,7 +41,7 @@ func TestWhatTakesAPageAway(t *testing.T) {
 		"Vary: *":       {header("Vary", "*"), standby},
 		"Vary: Origin":  {header("Vary", "Origin"), standby},
 		"event stream":  {header("Content-Type", "text/event-stream"), standby},
-		"400":           {status(400), standby}, "206": {status(206), standby},
+		"400":           {status(400), standby}, "206 (RFC 9111, section 3.3)": {status(206), standby},
 		"too large": {func(w http.ResponseWriter) { io.WriteString(w, strings.Repeat("new", 1000)) }, standby},
 		"private":   {header("Cache-Control", "private"), gone}, "no-store, private": {header("Cache-Control", "no-store, private"), gone},
 		"Set-Cookie": {header("Set-Cookie", "a=b"), gone},
@@ -55,7 +56,7 @@ func TestWhatTakesAPageAway(t *testing.T) {
 			t.Run(name+", "+how, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					serve := func(w http.ResponseWriter) { io.WriteString(w, "good") }
-					c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { serve(w) }}
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { serve(w) }}
 					rt.TTL, rt.NotFoundTTL = 10*time.Second, 10*time.Second
 					rt.Failure = func(status int, h http.Header) bool { return h.Get("X-Failure") != "" }
 					site := isr.Wrap(c, isr.Options{Default: rt, MaxPageBytes: 1000})
@@ -98,18 +99,18 @@ func TestWhatTakesAPageAway(t *testing.T) {
 }
 
 // A page that stands by is listed with the reason, is shown where the visitor's own
-// request fails in whatever way, and is a page again when the handler says so.
-func TestStandsBy(t *testing.T) {
+// request fails, and is a page again when the handler sends one.
+func TestPageStandsBy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mode := ""
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			switch mode {
 			case "no-store":
 				w.Header().Set("Cache-Control", "no-store")
 			case "down":
 				w.Header().Set("X-Debug", "stack")
 				w.WriteHeader(503)
-			case "says so without a word":
+			case "Route.Failure, without a body":
 				w.Header().Set("X-Failure", "yes")
 				return
 			case "panics":
@@ -137,7 +138,7 @@ func TestStandsBy(t *testing.T) {
 		if got := read(res); got != "page 3" || res.Header.Get("Cache-Status") != "isr; fwd=bypass; detail=uncacheable" {
 			t.Errorf("%q %v", got, res.Header)
 		}
-		for _, mode = range []string{"down", "panics", "says so without a word"} {
+		for _, mode = range []string{"down", "panics", "Route.Failure, without a body"} {
 			res := get(site, "/")
 			if got := read(res); got != "page 1" || res.StatusCode != 200 || res.Header.Get("X-Debug") != "" ||
 				!strings.HasSuffix(res.Header.Get("Cache-Status"), "detail=stale-if-error") {
@@ -146,14 +147,14 @@ func TestStandsBy(t *testing.T) {
 		}
 		mode = "breaks"
 		if recovered(func() { get(site, "/") }) != http.ErrAbortHandler {
-			t.Error("what breaks off in the middle of an answer passes for all of it")
+			t.Error("a response that breaks off passes for a complete one")
 		}
 		mode = "flushes"
 		if got := body(site, "/"); got != "page 8" {
 			t.Errorf("%q", got)
 		}
 		mode = "down"
-		time.Sleep(10 * time.Second) // the mark has had its time
+		time.Sleep(10 * time.Second) // the hit-for-pass is over
 		if res := get(site, "/"); read(res) != "page 1" || res.StatusCode != 200 {
 			t.Errorf("%d %v", res.StatusCode, res.Header)
 		}
@@ -167,9 +168,9 @@ func TestStandsBy(t *testing.T) {
 	})
 }
 
-// While the last good page stands by, the handler finds what the visitor's writer can
-// do, and hints are no failure.
-func TestAbilitiesWhileAPageStandsBy(t *testing.T) {
+// While the last good page stands by, the handler gets the abilities of the visitor's
+// ResponseWriter, and informational responses are no failure.
+func TestWriterWhileAPageStandsBy(t *testing.T) {
 	for name, serve := range map[string]func(w http.ResponseWriter){
 		"CloseNotify": func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "text/event-stream")

@@ -18,6 +18,7 @@ import (
 	"github.com/isr-go/isr"
 )
 
+// What is stored, and the reason and remedy for what is not.
 func TestWhatIsStored(t *testing.T) {
 	header := func(h ...string) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -41,51 +42,51 @@ func TestWhatIsStored(t *testing.T) {
 		serve     func(http.ResponseWriter, *http.Request)
 		notStored string // empty: stored
 	}{
-		"200":                         {serve: status(200)},
-		"203":                         {serve: status(203)},
-		"301":                         {serve: status(301, "Location", "/new")},
-		"308":                         {serve: status(308, "Location", "/new")},
-		"404":                         {serve: status(404)},
-		"410":                         {serve: status(410)},
-		"302":                         {serve: status(302, "Location", "/login"), notStored: "has status 302: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
-		"307":                         {serve: status(307, "Location", "/login"), notStored: "has status 307: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
-		"302 with a lifetime":         {serve: status(302, "Location", "/new", "Cache-Control", "max-age=60")},
-		"302 with none":               {serve: status(302, "Cache-Control", "max-age=0"), notStored: "has status 302: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
-		"403":                         {serve: status(403), notStored: "has status 403: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
-		"403 with a lifetime":         {serve: status(403, "Cache-Control", "s-maxage=60")},
-		"204":                         {serve: status(204), notStored: "has status 204: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
-		"204 with a lifetime":         {serve: status(204, "Cache-Control", "s-maxage=60")},
-		"206":                         {serve: status(206, "Cache-Control", "max-age=60"), notStored: "has status 206"},
-		"304":                         {serve: status(304, "Cache-Control", "max-age=60"), notStored: "has status 304"},
-		"101":                         {serve: status(101), notStored: "has status 101"},
-		"Set-Cookie":                  {serve: header("Set-Cookie", "session=1", "Cache-Control", "public, max-age=60"), notStored: "sets a cookie: set it in middleware outside of isr, or set Route.Bypass"},
-		"set-cookie, spelt otherwise": {serve: func(w http.ResponseWriter, r *http.Request) { w.Header()["set-cookie"] = []string{"session=1"} }, notStored: "sets a cookie: set it in middleware outside of isr, or set Route.Bypass"},
-		"private":                     {serve: header("Cache-Control", "max-age=60", "Cache-Control", `Private="X-Name"`), notStored: "is private by its Cache-Control"},
-		"no-store":                    {serve: header("Cache-Control", "NO-STORE"), notStored: "is no-store by its Cache-Control"},
-		"no-cache":                    {serve: header("Cache-Control", "no-cache"), notStored: "is no-cache by its Cache-Control"},
-		"Vary *":                      {serve: header("Vary", "Accept-Encoding, *"), notStored: "varies on everything"},
-		"Vary undeclared":             {vary, header("Vary", "Accept-Language", "Vary", "hx-request"), "varies on Hx-Request: add it to Route.Vary"},
-		"Vary declared":               {vary, header("Vary", "ACCEPT-LANGUAGE, Accept-Encoding, Cookie"), ""},
-		"Vary Cookie":                 {serve: header("Vary", "Cookie"), notStored: "varies on Cookie: name the cookies in Route.VaryCookies"},
-		"event stream":                {serve: header("Content-Type", "text/event-stream"), notStored: "is an event stream: set Route.Bypass"},
-		"NoStore":                     {isr.Route{TTL: isr.NoStore}, header(), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
-		"NoStore, public":             {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "public"), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
-		"NoStore, max-age=0":          {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "max-age=0"), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
-		"NoStore, marked":             {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "s-maxage=60"), ""},
-		"NoStore, Expires":            {isr.Route{TTL: isr.NoStore}, header("Date", "Mon, 02 Jan 2006 15:04:05 GMT", "Expires", "Mon, 02 Jan 2006 15:05:05 GMT"), ""},
-		"404 not wanted":              {isr.Route{NotFoundTTL: -1}, status(404), "has status 404, and Route.NotFoundTTL is negative"},
-		"404 not wanted, but marked":  {isr.Route{NotFoundTTL: -1}, status(404, "Cache-Control", "max-age=5"), ""},
+		"200":                             {serve: status(200)},
+		"203 (RFC 9111, section 4.2.2)":   {serve: status(203)},
+		"301":                             {serve: status(301, "Location", "/new")},
+		"308":                             {serve: status(308, "Location", "/new")},
+		"404":                             {serve: status(404)},
+		"410":                             {serve: status(410)},
+		"302":                             {serve: status(302, "Location", "/login"), notStored: "has status 302: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
+		"307":                             {serve: status(307, "Location", "/login"), notStored: "has status 307: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
+		"302 with a lifetime":             {serve: status(302, "Location", "/new", "Cache-Control", "max-age=60")},
+		"302 with max-age=0":              {serve: status(302, "Cache-Control", "max-age=0"), notStored: "has status 302: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
+		"403":                             {serve: status(403), notStored: "has status 403: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
+		"403 with a lifetime":             {serve: status(403, "Cache-Control", "s-maxage=60")},
+		"204":                             {serve: status(204), notStored: "has status 204: set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"},
+		"204 with a lifetime":             {serve: status(204, "Cache-Control", "s-maxage=60")},
+		"206 (RFC 9111, section 3.3)":     {serve: status(206, "Cache-Control", "max-age=60"), notStored: "has status 206"},
+		"304":                             {serve: status(304, "Cache-Control", "max-age=60"), notStored: "has status 304"},
+		"101":                             {serve: status(101), notStored: "has status 101"},
+		"Set-Cookie":                      {serve: header("Set-Cookie", "session=1", "Cache-Control", "public, max-age=60"), notStored: "sets a cookie: set it in middleware outside of isr, or set Route.Bypass"},
+		"set-cookie in lower case":        {serve: func(w http.ResponseWriter, r *http.Request) { w.Header()["set-cookie"] = []string{"session=1"} }, notStored: "sets a cookie: set it in middleware outside of isr, or set Route.Bypass"},
+		"private":                         {serve: header("Cache-Control", "max-age=60", "Cache-Control", `Private="X-Name"`), notStored: "is private by its Cache-Control"},
+		"no-store":                        {serve: header("Cache-Control", "NO-STORE"), notStored: "is no-store by its Cache-Control"},
+		"no-cache":                        {serve: header("Cache-Control", "no-cache"), notStored: "is no-cache by its Cache-Control"},
+		"Vary *":                          {serve: header("Vary", "Accept-Encoding, *"), notStored: "varies on everything"},
+		"Vary undeclared":                 {vary, header("Vary", "Accept-Language", "Vary", "hx-request"), "varies on Hx-Request: add it to Route.Vary"},
+		"Vary declared":                   {vary, header("Vary", "ACCEPT-LANGUAGE, Accept-Encoding, Cookie"), ""},
+		"Vary Cookie":                     {serve: header("Vary", "Cookie"), notStored: "varies on Cookie: name the cookies in Route.VaryCookies"},
+		"event stream":                    {serve: header("Content-Type", "text/event-stream"), notStored: "is an event stream: set Route.Bypass"},
+		"NoStore":                         {isr.Route{TTL: isr.NoStore}, header(), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
+		"NoStore, public":                 {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "public"), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
+		"NoStore, max-age=0":              {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "max-age=0"), "has no lifetime by its Cache-Control, and Route.TTL is NoStore"},
+		"NoStore, with a lifetime":        {isr.Route{TTL: isr.NoStore}, header("Cache-Control", "s-maxage=60"), ""},
+		"NoStore, Expires":                {isr.Route{TTL: isr.NoStore}, header("Date", "Mon, 02 Jan 2006 15:04:05 GMT", "Expires", "Mon, 02 Jan 2006 15:05:05 GMT"), ""},
+		"404 with a negative NotFoundTTL": {isr.Route{NotFoundTTL: -1}, status(404), "has status 404, and Route.NotFoundTTL is negative"},
+		"404 with a negative NotFoundTTL, but a lifetime": {isr.Route{NotFoundTTL: -1}, status(404, "Cache-Control", "max-age=5"), ""},
 		"too large":                   {serve: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1001)) }, notStored: "is larger than MaxPageBytes (1000): raise it, or set Route.Bypass"},
-		"too large by its own word":   {serve: header("Content-Length", "1001"), notStored: "is larger than MaxPageBytes (1000): raise it, or set Route.Bypass"},
-		"just small enough":           {serve: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1000)) }},
+		"too large by Content-Length": {serve: header("Content-Length", "1001"), notStored: "is larger than MaxPageBytes (1000): raise it, or set Route.Bypass"},
+		"as large as MaxPageBytes":    {serve: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1000)) }},
 		"hijacked":                    {serve: func(w http.ResponseWriter, r *http.Request) { http.NewResponseController(w).Hijack() }, notStored: "takes over the connection: set Route.Bypass"},
-		"a tag that is none":          {serve: header("Cache-Tag", strings.Repeat("x", 257)), notStored: "has a Cache-Tag that is none: a tag has at most 256 bytes, not 257"},
+		"an invalid tag":              {serve: header("Cache-Tag", strings.Repeat("x", 257)), notStored: "has a Cache-Tag that is none: a tag has at most 256 bytes, not 257"},
 		"a tag like a path":           {serve: header("Cache-Tag", "a, /a"), notStored: "has a Cache-Tag that is none: a tag does not begin with \"/\": paths are for Revalidate and Purge, and need no tag"},
 		"many tags":                   {serve: header("Cache-Tag", manyTags(5000))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { test.serve(w, r) }}
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { test.serve(w, r) }}
 				site := isr.Wrap(c, isr.Options{MaxPageBytes: 1000, Default: test.route})
 				direct := httptest.NewRecorder()
 				test.serve(direct, httptest.NewRequest("GET", "/", nil))
@@ -122,14 +123,15 @@ func manyTags(n int) string {
 	return b.String()
 }
 
-// A response that may not be stored is nobody's: each visitor's own request is
-// served, those who waited do not queue up, and the page is tried again later.
-func TestPassMark(t *testing.T) {
+// A response that may not be stored goes to no visitor: each visitor's own request is
+// served, visitors who waited are not queued one after the other, and the page is tried
+// again later.
+func TestHitForPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		private := true
 		var own, made atomic.Int64
 		var together sync.WaitGroup
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if !private {
 				io.WriteString(w, "for all")
 				return
@@ -145,11 +147,11 @@ func TestPassMark(t *testing.T) {
 			made.Add(1)
 			time.Sleep(time.Second)
 			w.WriteHeader(200)
-			if _, err := io.WriteString(w, "for nobody"); err == nil {
-				t.Error("the rest of a response that nobody gets was taken without an error")
+			if _, err := io.WriteString(w, "for no visitor"); err == nil {
+				t.Error("the rest of a discarded response was written without an error")
 			}
 			if r.Context().Err() == nil {
-				t.Error("the run was not told that nobody needs the rest")
+				t.Error("the run's context has not ended")
 			}
 		}}
 		site := isr.Wrap(c, isr.Options{})
@@ -180,7 +182,7 @@ func TestPassMark(t *testing.T) {
 			t.Errorf("got %q after the page has become public", got)
 		}
 
-		// The other way: the stored page goes at once, whoever it was renewed for.
+		// The other way: the stored page is removed at once.
 		private = true
 		if err := site.RevalidateTag(t.Context(), "none"); err != nil {
 			t.Fatal(err)
@@ -190,8 +192,8 @@ func TestPassMark(t *testing.T) {
 	})
 }
 
-// What the log proposes helps.
-func TestRemedies(t *testing.T) {
+// The remedies that the log proposes work.
+func TestRemediesWork(t *testing.T) {
 	for vary, want := range map[string]string{
 		"Accept-Language":               "varies on Accept-Language: add it to Route.Vary",
 		"Origin":                        "varies on Origin: move CORS outside of isr, where it sees each visitor's request",
@@ -212,8 +214,8 @@ func TestRemedies(t *testing.T) {
 	}
 }
 
-// A handler whose response may not be stored learns why from what Write returns.
-func TestDiscarded(t *testing.T) {
+// A handler whose response may not be stored gets the reason as an error of Write.
+func TestWriteTellsWhyDiscarded(t *testing.T) {
 	for name, test := range map[string]struct {
 		header []string
 		body   string
@@ -237,7 +239,7 @@ func TestDiscarded(t *testing.T) {
 					errs = append(errs, err)
 				}
 			}), isr.Options{MaxPageBytes: 100})
-			do(site, "HEAD", "/") // who takes no stream
+			do(site, "HEAD", "/") // HEAD takes no stream
 			synctest.Wait()       // the handler goes on for a moment
 			for i, err := range errs {
 				if err == nil || err.Error() != test.want {

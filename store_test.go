@@ -18,19 +18,19 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// A witness is told what is put into a store.
-type witness struct {
+// A putObserver is called with each record that is put into a Store.
+type putObserver struct {
 	store.Store
 	put func(key string, rec *store.Record)
 }
 
-func (w *witness) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
+func (w *putObserver) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
 	w.put(key, rec)
 	return w.Store.Put(ctx, key, t, rec)
 }
 
-// Nobody can fill the Store with pages that are none, nor read a visitor's secrets
-// in its keys; and pages are kept as long as they may be shown.
+// Nothing is put into the Store that is no page, its keys hold no visitor's secrets,
+// and pages are kept there as long as they may be shown.
 func TestWhatTheStoreIsAskedToKeep(t *testing.T) {
 	for name, test := range map[string]struct {
 		route  isr.Route
@@ -38,24 +38,24 @@ func TestWhatTheStoreIsAskedToKeep(t *testing.T) {
 		age    string // that it has from upstream, with bounds that the handler sets
 		want   time.Duration
 	}{
-		"a page":         {isr.Route{TTL: time.Minute}, 200, "", 30*24*time.Hour + time.Minute},
-		"for ever":       {isr.Route{}, 200, "", 0},
-		"bounds":         {isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Hour, StaleIfError: 2 * time.Hour}, 200, "", 2*time.Hour + time.Minute},
-		"other bounds":   {isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Hour, StaleIfError: -1}, 200, "", time.Hour + time.Minute},
-		"never stale":    {isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1, StaleIfError: -1}, 200, "", time.Minute + time.Second},
-		"not found":      {isr.Route{TTL: time.Minute}, 404, "", 11 * time.Second},
-		"gone":           {isr.Route{TTL: time.Minute}, 410, "", 11 * time.Second},
-		"old on arrival": {isr.Route{}, 200, "40", time.Hour + 20*time.Second},
-		"stale already":  {isr.Route{}, 200, "600", time.Hour},
+		"a page":        {isr.Route{TTL: time.Minute}, 200, "", 30*24*time.Hour + time.Minute},
+		"for ever":      {isr.Route{}, 200, "", 0},
+		"bounds":        {isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Hour, StaleIfError: 2 * time.Hour}, 200, "", 2*time.Hour + time.Minute},
+		"other bounds":  {isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Hour, StaleIfError: -1}, 200, "", time.Hour + time.Minute},
+		"never stale":   {isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1, StaleIfError: -1}, 200, "", time.Minute + time.Second},
+		"not found":     {isr.Route{TTL: time.Minute}, 404, "", 11 * time.Second},
+		"gone":          {isr.Route{TTL: time.Minute}, 410, "", 11 * time.Second},
+		"aged upstream": {isr.Route{}, 200, "40", time.Hour + 20*time.Second},
+		"stale already": {isr.Route{}, 200, "600", time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				test.route.Vary = []string{"Authorization"}
 				puts := 0
-				in := fleet(t, &witness{memory.New(), func(key string, rec *store.Record) {
+				in := fleet(t, &putObserver{memory.New(), func(key string, rec *store.Record) {
 					puts++
 					if rec.TTL != test.want {
-						t.Errorf("it is to be kept for %v, want %v", rec.TTL, test.want)
+						t.Errorf("TTL %v, want %v", rec.TTL, test.want)
 					}
 					if len(key) > 100 || strings.Contains(key, "s3cret") {
 						t.Errorf("a key of %d bytes, %.100q", len(key), key)
@@ -77,15 +77,15 @@ func TestWhatTheStoreIsAskedToKeep(t *testing.T) {
 	}
 }
 
-// The visitors have their page before the store does.
+// Visitors have their page before the Store does.
 func TestPutsAreWrittenBehind(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{})
-		var c cms
+		var c countingHandler
 		site := in.start(&c)
 		slow := make(chan struct{})
-		st.feels(func(ctx context.Context, op string) error {
+		st.set(func(ctx context.Context, op string) error {
 			if op == "put" {
 				<-slow
 			}
@@ -108,13 +108,13 @@ func TestPutsAreWrittenBehind(t *testing.T) {
 	})
 }
 
-// A visitor looks into the Store about once for his page, even where that is pushed
-// out of memory before he can see it.
-func TestMoreVisitorsThanMemory(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+// A visitor looks into the Store about once for a page, even where the page is evicted
+// before the visitor gets it.
+func TestOneLookForEachVisitor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) { w.Write(make([]byte, 10_000)) }}
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { w.Write(make([]byte, 10_000)) }}
 		one := in.start(&c)
 		const all = 200
 		for i := range all {
@@ -123,7 +123,7 @@ func TestMoreVisitorsThanMemory(t *testing.T) {
 		synctest.Wait()
 		in.opts.MaxBytes = 40_000
 		two := in.start(&c)
-		st.feels(only(slow(time.Millisecond), "get"))
+		st.set(only(slow(time.Millisecond), "get"))
 		before := st.count("get")
 		var visitors sync.WaitGroup
 		for i := range all {
@@ -135,7 +135,7 @@ func TestMoreVisitorsThanMemory(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := two.Stats().Evicted; n < all-4 {
-			t.Errorf("%d pages had to go, says Stats", n)
+			t.Errorf("%d evictions", n)
 		}
 		if n := st.count("put"); n != all {
 			t.Errorf("put %d times", n)
@@ -146,12 +146,12 @@ func TestMoreVisitorsThanMemory(t *testing.T) {
 	})
 }
 
-// What the store has no room for is generated by each instance, and the developer
-// is told.
+// A page that is too large for the Store is generated by each instance, and the log
+// says so.
 func TestTooLargeForTheStore(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
-		st.feels(func(ctx context.Context, op string) error {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
+		st.set(func(ctx context.Context, op string) error {
 			if op == "put" {
 				return fmt.Errorf("%w: by far", store.ErrTooLarge)
 			}
@@ -159,7 +159,7 @@ func TestTooLargeForTheStore(t *testing.T) {
 		})
 		var log bytes.Buffer
 		in := fleet(t, st, isr.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		var c cms
+		var c countingHandler
 		one, other := in.start(&c), in.start(&c)
 		begin := time.Now()
 		if a, b := body(one, "/"), body(other, "/"); a != "page 1" || b != "page 2" {
@@ -173,7 +173,7 @@ func TestTooLargeForTheStore(t *testing.T) {
 			t.Errorf("again: %q", got)
 		}
 		if !strings.Contains(log.String(), "too large for the Store") {
-			t.Errorf("the log says only:\n%s", log.String())
+			t.Errorf("the log does not say so:\n%s", log.String())
 		}
 		if n := one.Stats().StoreErrors; n != 0 {
 			t.Errorf("%d StoreErrors", n)
@@ -181,12 +181,12 @@ func TestTooLargeForTheStore(t *testing.T) {
 	})
 }
 
-// Who asks for a page that the Store has, while an editor has it made anew, gets the
+// A visitor of a page that the Store has, and that an editor is renewing, gets the
 // stale one at once.
 func TestStaleFromTheStoreWhileItIsRenewed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Origin: "http://example.com", Default: isr.Route{TTL: time.Minute}})
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if n > 1 {
 				time.Sleep(10 * time.Second)
 			}
@@ -208,15 +208,15 @@ func TestStaleFromTheStoreWhileItIsRenewed(t *testing.T) {
 	})
 }
 
-// However many visitors there are, a store that hangs holds a bounded number of
+// However many visitors there are, a Store that hangs holds a bounded number of
 // goroutines.
 func TestCallsAreCapped(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New()}
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
 		in := fleet(t, st, isr.Options{MaxGenerations: 2000})
-		var c cms
+		var c countingHandler
 		site := in.start(&c)
-		st.feels(hung(t))
+		st.set(hung(t))
 		before := st.count("get")
 		var all sync.WaitGroup
 		for i := range 2000 {
@@ -237,13 +237,13 @@ func TestCallsAreCapped(t *testing.T) {
 	})
 }
 
-// A burst of visitors is more than a store can answer in time, and no failure of it: no
-// purge fails for it.
-func TestBurstInFrontOfASlowStore(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		st := &moody{Store: memory.New(), echo: only(slow(60*time.Millisecond), "get", "begin", "put")}
+// A burst of visitors beyond what the Store can answer in time counts as no failure of
+// the Store, and no purge fails because of it.
+func TestBurstIsNoStoreFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New(), after: only(slow(60*time.Millisecond), "get", "begin", "put")}
 		in := fleet(t, st, isr.Options{MaxGenerations: 3000})
-		var c cms
+		var c countingHandler
 		site := in.start(&c)
 		var all sync.WaitGroup
 		for i := range 3000 {
@@ -263,7 +263,7 @@ func TestBurstInFrontOfASlowStore(t *testing.T) {
 		}
 		all.Wait()
 		if n := site.Stats().StoreErrors; n != 0 {
-			t.Errorf("%d StoreErrors, which they are none of", n)
+			t.Errorf("%d StoreErrors: a burst is none", n)
 		}
 	})
 }

@@ -19,13 +19,13 @@ import (
 	"github.com/isr-go/isr"
 )
 
-// A response that is too large goes to one of those who wait as it is written;
-// it is not run again for him.
-func TestStreaming(t *testing.T) {
+// A response that is too large goes to one of the visitors who wait as it is written,
+// and is not run again for that visitor.
+func TestTooLargeIsStreamed(t *testing.T) {
 	const size = 100_000
 	long := strings.Repeat("0123456789", size/10)
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			w.Header().Set("X-Run", fmt.Sprint(n))
 			w.Header().Set("Connection", "close")
 			time.Sleep(time.Second)
@@ -62,7 +62,7 @@ func TestStreaming(t *testing.T) {
 			t.Errorf("state %v", p.State)
 		}
 
-		// HEAD takes no stream, and background runs have nobody to give it to.
+		// HEAD takes no stream, and background runs have no visitor for it.
 		site.Purge(t.Context(), "/")
 		c.serve = func(w http.ResponseWriter, r *http.Request, n int64) {
 			if _, err := io.WriteString(w, long); (err != nil) != (r.Method == "GET") {
@@ -83,7 +83,7 @@ func TestStreamBreaksOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					time.Sleep(time.Second)
 					io.WriteString(w, strings.Repeat("x", 6000))
 					breakOff(r)
@@ -98,13 +98,13 @@ func TestStreamBreaksOff(t *testing.T) {
 	}
 }
 
-// A visitor who leaves while nothing is sent is noticed at once, and so is the
-// last of those who would have taken the stream.
-func TestStreamLeft(t *testing.T) {
+// A visitor who leaves while nothing is sent is noticed at once, and so is the last of
+// those who would have taken the stream.
+func TestLeavingWhileNothingIsSent(t *testing.T) {
 	for name, before := range map[string]bool{"before the stream": true, "during the stream": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if before {
 						time.Sleep(2 * time.Second)
 					}
@@ -132,9 +132,9 @@ func TestStreamLeft(t *testing.T) {
 	}
 }
 
-// However closely a visitor leaves before the first byte too many, the run does not
-// wait for him.
-func TestStreamLeftInTheMoment(t *testing.T) {
+// However shortly before the first byte too many a visitor leaves, the run does not
+// wait for that visitor.
+func TestLeavingAsTheStreamBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(time.Second)
@@ -160,12 +160,12 @@ func TestStreamLeftInTheMoment(t *testing.T) {
 	})
 }
 
-// A slow visitor gets all of a large response, even where the handler writes it at
-// one go; and one that panics in the middle is reported.
-func TestStreamSlowVisitor(t *testing.T) {
+// A slow visitor gets all of a large response, even where the handler writes it in one
+// call; and a handler that panics in the middle is reported.
+func TestSlowVisitorGetsTheWholeStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(time.Second)
 			io.WriteString(w, strings.Repeat("x", 1<<20))
 			if _, ok := r.Context().Deadline(); ok {
@@ -198,11 +198,12 @@ func (w *slowWriter) Write(b []byte) (int, error) {
 	return w.ResponseRecorder.Write(b)
 }
 
-// Whoever asks after an invalidation gets no stream of a run begun before it.
-func TestStreamFence(t *testing.T) {
+// A visitor who asks after an invalidation gets no stream of a run that began before
+// it.
+func TestNoStreamFromBeforeAnInvalidation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var data atomic.Int64
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			read := data.Load()
 			time.Sleep(10 * time.Second)
 			w.Header().Set("Cache-Tag", "found-on-the-way")
@@ -218,7 +219,7 @@ func TestStreamFence(t *testing.T) {
 		}
 		go func() {
 			time.Sleep(time.Second)
-			leave() // so that nobody else would take it
+			leave() // so that no visitor could take it
 		}()
 		if got := body(site, "/"); !strings.HasPrefix(got, "data 1") {
 			t.Errorf("got %.10q", got)
@@ -226,10 +227,10 @@ func TestStreamFence(t *testing.T) {
 	})
 }
 
-// A visitor who leaves while he is sent a stream ends it.
-func TestStreamAbandoned(t *testing.T) {
+// A visitor who leaves during a stream ends it.
+func TestStreamEndsWithItsVisitor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			time.Sleep(time.Second)
 			for {
 				if _, err := io.WriteString(w, strings.Repeat("x", 6000)); err != nil {
@@ -264,7 +265,7 @@ func (w *brokenWriter) Write(b []byte) (int, error) {
 // A visitor who takes a stream has not left: its run is not cancelled.
 func TestStreamsAreNotAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if r.URL.Path == "/left" {
 				time.Sleep(20 * time.Second)
 				return
@@ -302,12 +303,12 @@ func (w *stuckWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// What is too large to be stored, and read slowly, is held for a quarter of MaxBytes
-// and no more; others have their own requests served.
+// Streams that are read slowly hold at most a quarter of MaxBytes; other visitors have
+// their own requests served.
 func TestSlowReadersHoldABoundedPartOfMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		large := strings.Repeat("x", 3000)
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			io.WriteString(w, large)
 			io.WriteString(w, large)
 		}}

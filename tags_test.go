@@ -17,16 +17,16 @@ import (
 )
 
 // A page with more tags than are kept one by one is found by each of them, whether the
-// route or the handler names it, also in a Store. Others pay with a renewal for what
-// is not theirs only where they, too, have too many.
-func TestPageOfManyTags(t *testing.T) {
+// route or the handler names it, also in a Store. A purge renews other pages only where
+// they, too, have too many tags.
+func TestTagsBeyondTheLimit(t *testing.T) {
 	names := func(from, to int) (tags []string) {
 		for i := from; i < to; i++ {
 			tags = append(tags, fmt.Sprintf("tag-%d", i))
 		}
 		return tags
 	}
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 		switch r.URL.Path {
 		case "/handler":
 			w.Header().Set("Cache-Tag", strings.Join(names(0, 300), ", "))
@@ -86,14 +86,15 @@ func TestPageOfManyTags(t *testing.T) {
 		site.RevalidateTag(t.Context(), "\x00~07"), site.PurgeTag(t.Context(), "a", "/a"),
 	} {
 		if err == nil {
-			t.Error("a bucket or a path passes for a tag")
+			t.Error("a bucket or a path counts as a tag")
 		}
 	}
 }
 
-// What is purged stays so, and what is not is not, however many other tags there are.
-func TestManyTags(t *testing.T) {
-	c := new(cms)
+// What is purged stays purged, and what is not stays stored, however many other tags
+// are invalidated.
+func TestManyInvalidatedTags(t *testing.T) {
+	c := new(countingHandler)
 	site := isr.Wrap(c, isr.Options{Routes: map[string]isr.Route{"/gone": {Tags: []string{"gone"}}}})
 	get(site, "/old")
 	get(site, "/gone")
@@ -106,32 +107,32 @@ func TestManyTags(t *testing.T) {
 		}
 	}
 	if got := get(site, "/gone").Header.Get("Cache-Status"); got != "isr; fwd=uri-miss; stored" {
-		t.Errorf("what was purged: %q", got)
+		t.Errorf("a purged page: %q", got)
 	}
 	get(site, "/new")
 	var very []string
 	for i := range 70_000 {
 		very = append(very, fmt.Sprint("/path/", i))
 	}
-	if err := site.Purge(t.Context(), very...); err != nil { // more than it remembers, in one go
+	if err := site.Purge(t.Context(), very...); err != nil { // more than the table holds, in one call
 		t.Fatal(err)
 	}
 	if got := get(site, "/new").Header.Get("Cache-Status"); got != "isr; hit" {
-		t.Errorf("what is newer than all that was forgotten: %q", got)
+		t.Errorf("a page from after all of that: %q", got)
 	}
 }
 
-// Invalidations cost only the pages that they concern, however many there are, while a
-// slow page is being made, and where another instance makes them.
-func TestInvalidationsOfOthers(t *testing.T) {
+// Invalidations cost only the pages that they concern, however many there are, during a
+// slow generation, and from another instance.
+func TestInvalidationsCostOnlyTheirPages(t *testing.T) {
 	for name, fleets := range map[string]bool{"alone": false, "in a fleet": true} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				var second store.Store
 				if fleets {
 					second = memory.New()
 				}
-				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if r.URL.Path == "/slow" {
 						time.Sleep(20 * time.Second)
 					}
@@ -146,7 +147,7 @@ func TestInvalidationsOfOthers(t *testing.T) {
 				for i := range pages {
 					get(site, fmt.Sprintf("/%d", i))
 				}
-				site.Purge(t.Context(), "/0") // an old purge makes nobody else's page go
+				site.Purge(t.Context(), "/0") // an old purge removes no other page
 				purge := func(n, from int) {
 					for i := range n {
 						if err := purger.Purge(t.Context(), fmt.Sprintf("/other/%d", from+i)); err != nil {
@@ -173,7 +174,7 @@ func TestInvalidationsOfOthers(t *testing.T) {
 				}
 				get(site, "/slow")
 				if n := site.Stats().Hits - hits; n != pages-1 {
-					t.Errorf("%d hits for %d pages that nobody has purged", n, pages-1)
+					t.Errorf("%d hits for %d pages that were not purged", n, pages-1)
 				}
 				for i := range 2 {
 					if got := get(site, fmt.Sprintf("/%d", i)).Header.Get("Cache-Status"); strings.HasPrefix(got, "isr; hit") {

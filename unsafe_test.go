@@ -17,8 +17,8 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// A successful POST, PUT, PATCH or DELETE expires the page at its path, before
-// its author can know of it.
+// A successful POST, PUT, PATCH or DELETE expires the page at its path, before its
+// author can know of the success (RFC 9111, section 4.4).
 func TestUnsafeMethods(t *testing.T) {
 	serve := func(status int) func(http.ResponseWriter) {
 		return func(w http.ResponseWriter) { w.WriteHeader(status) }
@@ -45,7 +45,7 @@ func TestUnsafeMethods(t *testing.T) {
 		{"no path", "POST", "*", serve(200), false},
 	} {
 		t.Run(test.method+" "+test.name, func(t *testing.T) {
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 				if r.Method != http.MethodGet {
 					test.serve(w)
 					return
@@ -78,7 +78,7 @@ func TestUnsafeMethods(t *testing.T) {
 	}
 }
 
-// A handler that changes its data after the header, and panics then, has changed it.
+// A handler that changes its data, sends the header and then panics has changed it.
 func TestPanicAfterChange(t *testing.T) {
 	data := 1
 	var site *isr.Site
@@ -100,9 +100,10 @@ func TestPanicAfterChange(t *testing.T) {
 	}
 }
 
-// What goes over a connection that was taken over is not for isr to know.
-func TestHijackedPost(t *testing.T) {
-	c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+// A POST that takes over the connection expires nothing, because its outcome is not
+// known.
+func TestHijackedPostExpiresNothing(t *testing.T) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 		if r.Method == http.MethodPost {
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err != nil {
@@ -126,8 +127,9 @@ func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, nil, other.Close()
 }
 
-// A successful request with a method that is not known to be safe expires the page
-// at its path, and those at a Location and Content-Location on this site.
+// A successful request with a method that is not known to be safe expires the page at
+// its path, and those at a Location and Content-Location on this site (RFC 9111,
+// section 4.4).
 func TestWhatAChangeExpires(t *testing.T) {
 	answer := func(status int, header ...string) func(w http.ResponseWriter) {
 		return func(w http.ResponseWriter) {
@@ -143,44 +145,44 @@ func TestWhatAChangeExpires(t *testing.T) {
 		origin         string
 		want           string // the pages that expire, of /a and /b/c
 	}{
-		"POST":                       {"POST", "/a", answer(200), "", "/a"},
-		"MOVE":                       {"MOVE", "/a", answer(201), "", "/a"},
-		"PROPPATCH":                  {"PROPPATCH", "/a", answer(207), "", "/a"},
-		"a method nobody knows":      {"FROBNICATE", "/a", answer(200), "", "/a"},
-		"OPTIONS":                    {"OPTIONS", "/a", answer(200), "", ""},
-		"TRACE":                      {"TRACE", "/a", answer(200), "", ""},
-		"a failure":                  {"MOVE", "/a", answer(409, "Location", "/b/c"), "", ""},
-		"Location":                   {"POST", "/comment", answer(302, "Location", "/a#comment-1"), "", "/a"},
-		"Location of a 201":          {"POST", "/new", answer(201, "Location", "/b/c?x=y"), "", "/b/c"},
-		"relative Location":          {"POST", "/b/new", answer(303, "Location", "c"), "", "/b/c"},
-		"with dots":                  {"POST", "/x", answer(303, "Location", "../b/./c"), "", "/b/c"},
-		"other spelling":             {"POST", "/x", answer(303, "Location", "/%61"), "", "/a"},
-		"absolute Location":          {"POST", "/x", answer(303, "Location", "http://Example.com/a"), "", "/a"},
-		"by https":                   {"POST", "/x", answer(303, "Location", "https://example.com/a"), "", "/a"},
-		"another site":               {"POST", "/x", answer(303, "Location", "http://example.org/a"), "", ""},
-		"another site, no scheme":    {"POST", "/x", answer(303, "Location", "//example.org/a"), "", ""},
-		"another port":               {"POST", "/x", answer(303, "Location", "http://example.com:81/a"), "", ""},
-		"no path":                    {"POST", "/x", answer(303, "Location", "mailto:a@example.com"), "", ""},
-		"nonsense":                   {"POST", "/x", answer(303, "Location", "http://[/a"), "", ""},
-		"Content-Location":           {"PUT", "/x", answer(200, "Content-Location", "/a"), "", "/a"},
-		"both":                       {"PUT", "/x", answer(201, "Location", "/b/c", "Content-Location", "/a"), "", "/a /b/c"},
-		"all three":                  {"PUT", "/a", answer(201, "Location", "/b/c", "Content-Location", "/a"), "", "/a /b/c"},
-		"Origin":                     {"POST", "/x", answer(303, "Location", "https://www.example.com/a"), "https://www.example.com", "/a"},
-		"the Host, beside Origin":    {"POST", "/x", answer(303, "Location", "http://example.com/a"), "https://www.example.com", "/a"},
-		"another, beside Origin":     {"POST", "/x", answer(303, "Location", "http://example.org/a"), "https://www.example.com", ""},
-		"set late":                   {"POST", "/x", func(w http.ResponseWriter) { w.WriteHeader(303); w.Header().Set("X", "y") }, "", ""},
-		"by writing":                 {"POST", "/x", func(w http.ResponseWriter) { w.Header().Set("Content-Location", "/a"); io.WriteString(w, "done") }, "", "/a"},
-		"to the clean path":          {"POST", "/a/", answer(307, "Location", "/a"), "", ""},
-		"to the clean path, dots":    {"POST", "/N/../a", answer(307, "Location", "/a"), "", ""},
-		"to the clean path, slashes": {"POST", "/b//c", answer(301, "Location", "/b/c?x=y"), "", ""},
-		"to another host":            {"POST", "/a", answer(308, "Location", "https://www.example.org/a"), "", ""},
-		"to https":                   {"POST", "/a", answer(308, "Location", "https://example.com/a"), "", ""},
-		"to itself":                  {"POST", "/a", answer(301, "Location", "/a"), "", "/a"},
-		"303 to the clean path":      {"POST", "/a/", answer(303, "Location", "/a"), "", "/a"},
-		"308 elsewhere":              {"POST", "/a", answer(308, "Location", "/b/c"), "", "/a /b/c"},
+		"POST":                                      {"POST", "/a", answer(200), "", "/a"},
+		"MOVE (RFC 4918, section 9.9)":              {"MOVE", "/a", answer(201), "", "/a"},
+		"PROPPATCH (RFC 4918, section 9.2)":         {"PROPPATCH", "/a", answer(207), "", "/a"},
+		"an unknown method (RFC 9111, section 4.4)": {"FROBNICATE", "/a", answer(200), "", "/a"},
+		"OPTIONS":                             {"OPTIONS", "/a", answer(200), "", ""},
+		"TRACE":                               {"TRACE", "/a", answer(200), "", ""},
+		"a failure":                           {"MOVE", "/a", answer(409, "Location", "/b/c"), "", ""},
+		"Location":                            {"POST", "/comment", answer(302, "Location", "/a#comment-1"), "", "/a"},
+		"Location of a 201":                   {"POST", "/new", answer(201, "Location", "/b/c?x=y"), "", "/b/c"},
+		"relative Location":                   {"POST", "/b/new", answer(303, "Location", "c"), "", "/b/c"},
+		"with dot segments":                   {"POST", "/x", answer(303, "Location", "../b/./c"), "", "/b/c"},
+		"other spelling":                      {"POST", "/x", answer(303, "Location", "/%61"), "", "/a"},
+		"absolute Location":                   {"POST", "/x", answer(303, "Location", "http://Example.com/a"), "", "/a"},
+		"by https":                            {"POST", "/x", answer(303, "Location", "https://example.com/a"), "", "/a"},
+		"another site":                        {"POST", "/x", answer(303, "Location", "http://example.org/a"), "", ""},
+		"another site, no scheme":             {"POST", "/x", answer(303, "Location", "//example.org/a"), "", ""},
+		"another port":                        {"POST", "/x", answer(303, "Location", "http://example.com:81/a"), "", ""},
+		"no path":                             {"POST", "/x", answer(303, "Location", "mailto:a@example.com"), "", ""},
+		"malformed":                           {"POST", "/x", answer(303, "Location", "http://[/a"), "", ""},
+		"Content-Location":                    {"PUT", "/x", answer(200, "Content-Location", "/a"), "", "/a"},
+		"Location and Content-Location":       {"PUT", "/x", answer(201, "Location", "/b/c", "Content-Location", "/a"), "", "/a /b/c"},
+		"path, Location and Content-Location": {"PUT", "/a", answer(201, "Location", "/b/c", "Content-Location", "/a"), "", "/a /b/c"},
+		"Origin":                              {"POST", "/x", answer(303, "Location", "https://www.example.com/a"), "https://www.example.com", "/a"},
+		"the Host, beside Origin":             {"POST", "/x", answer(303, "Location", "http://example.com/a"), "https://www.example.com", "/a"},
+		"another, beside Origin":              {"POST", "/x", answer(303, "Location", "http://example.org/a"), "https://www.example.com", ""},
+		"set late":                            {"POST", "/x", func(w http.ResponseWriter) { w.WriteHeader(303); w.Header().Set("X", "y") }, "", ""},
+		"by writing":                          {"POST", "/x", func(w http.ResponseWriter) { w.Header().Set("Content-Location", "/a"); io.WriteString(w, "done") }, "", "/a"},
+		"to the clean path":                   {"POST", "/a/", answer(307, "Location", "/a"), "", ""},
+		"to the clean path, dots":             {"POST", "/N/../a", answer(307, "Location", "/a"), "", ""},
+		"to the clean path, slashes":          {"POST", "/b//c", answer(301, "Location", "/b/c?x=y"), "", ""},
+		"to another host":                     {"POST", "/a", answer(308, "Location", "https://www.example.org/a"), "", ""},
+		"to https":                            {"POST", "/a", answer(308, "Location", "https://example.com/a"), "", ""},
+		"to itself":                           {"POST", "/a", answer(301, "Location", "/a"), "", "/a"},
+		"303 to the clean path":               {"POST", "/a/", answer(303, "Location", "/a"), "", "/a"},
+		"308 elsewhere":                       {"POST", "/a", answer(308, "Location", "/b/c"), "", "/a /b/c"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 				if r.Method != http.MethodGet {
 					test.serve(w)
 				}
@@ -203,11 +205,11 @@ func TestWhatAChangeExpires(t *testing.T) {
 	}
 }
 
-// A Location expires a page ten times a minute; beyond that it turns it stale, so
-// that logins that all lead to the home page do not keep its visitors waiting.
-func TestManyLocations(t *testing.T) {
+// A Location expires a page ten times a minute; beyond that it turns it stale, so that
+// logins that all lead to the home page do not keep its visitors waiting.
+func TestLocationLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if r.Method == http.MethodPost {
 				http.Redirect(w, r, r.URL.Query().Get("next"), http.StatusSeeOther)
 			}
@@ -245,7 +247,7 @@ func TestManyLocations(t *testing.T) {
 				t.Errorf("%+v: expired %d times, stale %d times", want, expired, stale)
 			}
 		}
-		for range 3 { // who posts to the page itself has changed it
+		for range 3 { // a POST to the page itself has changed it
 			do(site, "POST", "/?next=/x")
 			if got := pages(site)["/"].State; got != isr.Expired {
 				t.Errorf("%v", got)
@@ -255,8 +257,9 @@ func TestManyLocations(t *testing.T) {
 	})
 }
 
-// A hit-for-pass is nothing that a stranger's request could change.
-func TestPassMarksExpireNothing(t *testing.T) {
+// A POST to a path that has a hit-for-pass expires nothing: there is no page that it
+// could have changed.
+func TestHitForPassExpiresNothing(t *testing.T) {
 	var events []string
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Set-Cookie", "a=b")
@@ -272,16 +275,16 @@ func TestPassMarksExpireNothing(t *testing.T) {
 	}
 }
 
-// The author of a change sees it, whichever instance he comes to.
+// The author of a change sees it on every instance.
 func TestFleetSeesAPost(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{
 			Default: isr.Route{TTL: time.Minute},
 			Routes:  map[string]isr.Route{"/api/": {Bypass: isr.Always}},
 		})
-		st := &moody{Store: in.store}
+		st := &faultyStore{Store: in.store}
 		in.store = st
-		var c cms
+		var c countingHandler
 		one, other := in.start(&c), in.start(&c)
 		body(other, "/post")
 		do(one, "POST", "/post") // which one knows nothing of
@@ -295,26 +298,26 @@ func TestFleetSeesAPost(t *testing.T) {
 		if n := st.count("invalidate") - before; n != 0 {
 			t.Errorf("a POST to what is never stored invalidated %d times", n)
 		}
-		st.feels(hung(t))
+		st.set(hung(t))
 		begin := time.Now()
 		do(one, "POST", "/post")
 		if took := time.Since(begin); took > 100*time.Millisecond {
 			t.Errorf("with a hung store the POST took %v", took)
 		}
 		if got := body(one, "/post"); got == "page 3" {
-			t.Error("the author does not see what he has changed")
+			t.Error("the author does not see the change")
 		}
 	})
 }
 
 // A POST costs one generation in the whole fleet, however long the Store takes to
-// answer, and is told once before the visitor may know of it and once when the
-// handler is through.
+// answer; the Store is told once before the visitor can know of the success and once
+// when the handler has returned.
 func TestPostCostsOneGeneration(t *testing.T) {
 	for _, way := range []time.Duration{0, 2 * time.Millisecond, 30 * time.Millisecond} {
-		bubble(t, func(t *testing.T) {
-			st := &moody{Store: memory.New(), echo: only(slow(way), "invalidate")}
-			st.feels(only(slow(way), "invalidate"))
+		synctest.Test(t, func(t *testing.T) {
+			st := &faultyStore{Store: memory.New(), after: only(slow(way), "invalidate")}
+			st.set(only(slow(way), "invalidate"))
 			in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
 			var generated atomic.Int64
 			h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -336,24 +339,24 @@ func TestPostCostsOneGeneration(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			if n := generated.Load() - 1; n != 1 {
-				t.Errorf("a store %v away: generated %d times", way, n)
+				t.Errorf("a Store that takes %v: generated %d times", way, n)
 			}
 			if n := st.count("invalidate"); n > 2 {
-				t.Errorf("a store %v away: told %d times", way, n)
+				t.Errorf("a Store that takes %v: %d invalidations", way, n)
 			}
 		})
 	}
 }
 
-// A Bypass is asked with what a page request has, of a POST, too: the page that it
-// changes may be stored elsewhere though the one without cookies never is.
+// Bypass sees of a POST what a page request has: the page that it changes may be stored
+// elsewhere even if the one without cookies never is.
 func TestPostToWhatBypassLetsThrough(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
 			VaryCookies: []string{"lang"},
 			Bypass:      func(r *http.Request) bool { _, err := r.Cookie("lang"); return err != nil },
 		}})
-		var c cms
+		var c countingHandler
 		one, two := in.start(&c), in.start(&c)
 		body(two, "/", "Cookie", "lang=de")
 		do(one, "POST", "/", "Cookie", "lang=de")
@@ -366,9 +369,9 @@ func TestPostToWhatBypassLetsThrough(t *testing.T) {
 	})
 }
 
-// The author of a change sees it as soon as he can know of his success, whichever
-// instance he comes to, though the handler is not through.
-func TestPostThatTakesItsTime(t *testing.T) {
+// The author of a change sees it on every instance as soon as the success is sent, even
+// while the handler goes on.
+func TestChangeIsSeenBeforeTheHandlerReturns(t *testing.T) {
 	for name, succeed := range map[string]func(w http.ResponseWriter){
 		"flushed":        func(w http.ResponseWriter) { io.WriteString(w, "ok"); w.(http.Flusher).Flush() },
 		"flushed header": func(w http.ResponseWriter) { w.WriteHeader(http.StatusCreated); w.(http.Flusher).Flush() },
@@ -376,9 +379,9 @@ func TestPostThatTakesItsTime(t *testing.T) {
 		"in parts":       func(w http.ResponseWriter) { w.Write(make([]byte, 2<<10)); w.Write(make([]byte, 1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				in := fleet(t, memory.New(), isr.Options{})
-				c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					if r.Method == http.MethodPost {
 						succeed(w)
 						time.Sleep(time.Minute)
@@ -400,8 +403,8 @@ func TestPostThatTakesItsTime(t *testing.T) {
 			})
 		})
 	}
-	bubble(t, func(t *testing.T) { // not sent yet, but here it costs nothing to know it
-		c := cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+	synctest.Test(t, func(t *testing.T) { // not sent yet, but here it costs nothing to know it
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 			if r.Method == http.MethodPost {
 				w.WriteHeader(http.StatusCreated)
 				time.Sleep(time.Minute)

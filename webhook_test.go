@@ -15,10 +15,11 @@ import (
 	"github.com/isr-go/isr"
 )
 
+// Each request gets the documented answer, and invalidates what it names.
 func TestRevalidateHandler(t *testing.T) {
 	const secret = "correct horse battery staple"
 	for _, f := range []func(){
-		func() { isr.RevalidateHandler(isr.Wrap(new(cms), isr.Options{}), "") },
+		func() { isr.RevalidateHandler(isr.Wrap(new(countingHandler), isr.Options{}), "") },
 		func() { isr.RevalidateHandler(nil, secret) },
 	} {
 		if recovered(f) == nil {
@@ -43,40 +44,40 @@ func TestRevalidateHandler(t *testing.T) {
 		answer  string
 		renewed string // the paths that are shown anew
 	}{
-		"POST path":             {request{"POST", "?path=/a", "", "", secret}, 200, a, "/a"},
-		"GET path":              {request{"GET", "?path=/a&path=/b", "", "", secret}, 200, ab, "/a /b"},
-		"secret in the query":   {request{"GET", query + "&path=/a", "", "", ""}, 200, a, "/a"},
-		"tag":                   {request{"POST", "?tag=ta", "", "", secret}, 200, ok, "/a"},
-		"tags and path":         {request{"POST", "?tag=ta&tag=none&path=/b", "", "", secret}, 200, b, "/a /b"},
-		"form":                  {request{"POST", "?path=/a", "application/x-www-form-urlencoded; charset=utf-8", "path=/b&tag=none", secret}, 200, ab, "/a /b"},
-		"JSON":                  {request{"POST", "", "application/json", `{"paths": ["/a", "/b"], "tags": ["none"], "event": {"id": 1}}`, secret}, 200, ab, "/a /b"},
-		"DELETE path":           {request{"DELETE", "?path=/a", "", "", secret}, 200, a, "/a"},
-		"DELETE JSON":           {request{"DELETE", "", "application/json", `{"tags": ["tb"]}`, secret}, 200, ok, "/b"},
-		"query of the path":     {request{"POST", "?path=/a?x=private-part&path=/a", "", "", secret}, 200, `{"revalidated":true,"pages":{"/a":1,"/a?x=private-part":0}}`, "/a"},
-		"whole URL":             {request{"POST", "?path=https://example.com/a", "", "", secret}, 200, `{"revalidated":true,"pages":{"https://example.com/a":1}}`, "/a"},
-		"payload of its own":    {request{"POST", "?path=/a", "text/plain", "whatever", secret}, 200, a, "/a"},
-		"a CMS's own JSON":      {request{"POST", "?path=/a", "application/json", `{"id": 1, "tags": ["tb", ""]}`, secret}, 200, a, "/a"},
-		"not stored":            {request{"POST", "?path=/c&tag=ta", "", "", secret}, 200, `{"revalidated":true,"pages":{"/c":0}}`, "/a"},
-		"DELETE what is gone":   {request{"DELETE", "?path=/c&path=/a&tag=ta", "", "", secret}, 200, `{"revalidated":true,"pages":{"/a":1,"/c":0}}`, "/a"},
-		"no secret":             {request{"POST", "?path=/a", "", "", ""}, 401, invalid, ""},
-		"wrong bearer":          {request{"POST", "?path=/a", "", "", "wrong"}, 401, invalid, ""},
-		"secret in the form":    {request{"POST", "?path=/a", "application/x-www-form-urlencoded", "secret=" + secret, ""}, 401, invalid, ""},
-		"nothing named":         {request{"POST", "", "", "", secret}, 400, `{"message":"name a path or a tag"}`, ""},
-		"a bad path":            {request{"POST", "?path=/a&path=b", "", "", secret}, 400, `{"message":"isr: path \"b\": want a path that begins with \"/\", or a whole URL"}`, ""},
-		"a bad tag":             {request{"POST", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
-		"a bad tag, purging":    {request{"DELETE", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
-		"no JSON":               {request{"POST", "", "application/json", "{", secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: unexpected end of JSON input"}`, ""},
-		"too large":             {request{"POST", "?path=/a", "application/json", strings.Repeat(" ", 1<<20+1), secret}, 413, `{"message":"Body is larger than 1048576 bytes"}`, ""},
-		"PUT":                   {request{"PUT", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
-		"HEAD":                  {request{"HEAD", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
-		"failing":               {request{"POST", "?path=/fails&path=/a", "", "", secret}, 500, `{"message":"Error revalidating"}`, "/a"},
-		"failing, with reasons": {request{"GET", query + "&path=/fails", "", "", ""}, 500, `{"message":"Error revalidating"}`, ""},
+		"POST path":                 {request{"POST", "?path=/a", "", "", secret}, 200, a, "/a"},
+		"GET path":                  {request{"GET", "?path=/a&path=/b", "", "", secret}, 200, ab, "/a /b"},
+		"secret in the query":       {request{"GET", query + "&path=/a", "", "", ""}, 200, a, "/a"},
+		"tag":                       {request{"POST", "?tag=ta", "", "", secret}, 200, ok, "/a"},
+		"tags and path":             {request{"POST", "?tag=ta&tag=none&path=/b", "", "", secret}, 200, b, "/a /b"},
+		"form":                      {request{"POST", "?path=/a", "application/x-www-form-urlencoded; charset=utf-8", "path=/b&tag=none", secret}, 200, ab, "/a /b"},
+		"JSON":                      {request{"POST", "", "application/json", `{"paths": ["/a", "/b"], "tags": ["none"], "event": {"id": 1}}`, secret}, 200, ab, "/a /b"},
+		"DELETE path":               {request{"DELETE", "?path=/a", "", "", secret}, 200, a, "/a"},
+		"DELETE JSON":               {request{"DELETE", "", "application/json", `{"tags": ["tb"]}`, secret}, 200, ok, "/b"},
+		"query of the path":         {request{"POST", "?path=/a?x=private-part&path=/a", "", "", secret}, 200, `{"revalidated":true,"pages":{"/a":1,"/a?x=private-part":0}}`, "/a"},
+		"whole URL":                 {request{"POST", "?path=https://example.com/a", "", "", secret}, 200, `{"revalidated":true,"pages":{"https://example.com/a":1}}`, "/a"},
+		"a body of another type":    {request{"POST", "?path=/a", "text/plain", "whatever", secret}, 200, a, "/a"},
+		"JSON of another shape":     {request{"POST", "?path=/a", "application/json", `{"id": 1, "tags": ["tb", ""]}`, secret}, 200, a, "/a"},
+		"not stored":                {request{"POST", "?path=/c&tag=ta", "", "", secret}, 200, `{"revalidated":true,"pages":{"/c":0}}`, "/a"},
+		"DELETE what is not stored": {request{"DELETE", "?path=/c&path=/a&tag=ta", "", "", secret}, 200, `{"revalidated":true,"pages":{"/a":1,"/c":0}}`, "/a"},
+		"no secret":                 {request{"POST", "?path=/a", "", "", ""}, 401, invalid, ""},
+		"wrong bearer":              {request{"POST", "?path=/a", "", "", "wrong"}, 401, invalid, ""},
+		"secret in the form":        {request{"POST", "?path=/a", "application/x-www-form-urlencoded", "secret=" + secret, ""}, 401, invalid, ""},
+		"nothing named":             {request{"POST", "", "", "", secret}, 400, `{"message":"name a path or a tag"}`, ""},
+		"a bad path":                {request{"POST", "?path=/a&path=b", "", "", secret}, 400, `{"message":"isr: path \"b\": want a path that begins with \"/\", or a whole URL"}`, ""},
+		"a bad tag":                 {request{"POST", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
+		"a bad tag, purging":        {request{"DELETE", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
+		"no JSON":                   {request{"POST", "", "application/json", "{", secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: unexpected end of JSON input"}`, ""},
+		"too large":                 {request{"POST", "?path=/a", "application/json", strings.Repeat(" ", 1<<20+1), secret}, 413, `{"message":"Body is larger than 1048576 bytes"}`, ""},
+		"PUT":                       {request{"PUT", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
+		"HEAD":                      {request{"HEAD", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
+		"failing":                   {request{"POST", "?path=/fails&path=/a", "", "", secret}, 500, `{"message":"Error revalidating"}`, "/a"},
+		"failing, with reasons":     {request{"GET", query + "&path=/fails", "", "", ""}, 500, `{"message":"Error revalidating"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
 				down := false
-				c := &cms{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
 					w.Header().Set("Cache-Tag", "t"+r.URL.Path[1:])
 					if down && r.URL.Path == "/fails" {
 						http.Error(w, "no database", 500)
@@ -139,8 +140,8 @@ func TestRevalidateHandler(t *testing.T) {
 }
 
 // Bad paths and tags are errors that name them, and change nothing.
-func TestBadNames(t *testing.T) {
-	c := new(cms)
+func TestBadNamesChangeNothing(t *testing.T) {
+	c := new(countingHandler)
 	site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Default: isr.Route{Tags: []string{"t"}}})
 	get(site, "/")
 	ctx := t.Context()
