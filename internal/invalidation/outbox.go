@@ -7,11 +7,20 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// entry is an invalidation that the Store is yet to hear of.
+// An entry is what the Store has not yet heard of about one tag.
 type entry struct {
-	effect  store.Effect // the strongest
-	last    uint64       // the clock when it was asked for
-	pending bool         // whether nobody is telling the Store
+	last    [store.Gone + 1]uint64 // by effect: the clock of the last invalidation with it, or zero
+	pending bool                   // whether nobody is telling the Store
+}
+
+// effect returns the strongest effect that the Store has not yet heard of.
+func (e entry) effect() store.Effect {
+	for effect := store.Gone; effect > store.None; effect-- {
+		if e.last[effect] != 0 {
+			return effect
+		}
+	}
+	return store.None
 }
 
 // A Delivery says whether the Store is to hear of an invalidation.
@@ -24,7 +33,7 @@ const (
 )
 
 // entryOverhead is what an entry takes beside its tag.
-const entryOverhead = 100
+const entryOverhead = 130
 
 // enter adds to what the Store is yet to hear of. It reports false where that is too
 // much to be remembered. The entries of visitors leave a half to others. It is called under
@@ -36,7 +45,7 @@ func (t *Table) enter(effect store.Effect, clock uint64, due bool, tags []string
 		limit /= 2
 	}
 	for _, tag := range tags {
-		o, ok := t.outbox[tag]
+		e, ok := t.outbox[tag]
 		if !ok {
 			n := entryOverhead + int64(len(tag))
 			if t.outboxBytes+n > limit {
@@ -45,7 +54,8 @@ func (t *Table) enter(effect store.Effect, clock uint64, due bool, tags []string
 			}
 			t.outboxBytes += n
 		}
-		t.outbox[tag] = entry{max(o.effect, effect), clock, o.pending || due}
+		e.last[effect], e.pending = clock, e.pending || due
+		t.outbox[tag] = e
 	}
 	return all
 }
@@ -62,10 +72,10 @@ func (t *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m = make(map[store.Effect][]string)
-	for tag, o := range t.outbox {
-		if o.pending {
-			m[o.effect] = append(m[o.effect], tag)
-			if len(m[o.effect]) == maxBatch {
+	for tag, e := range t.outbox {
+		if effect := e.effect(); e.pending {
+			m[effect] = append(m[effect], tag)
+			if len(m[effect]) == maxBatch {
 				break
 			}
 		}
@@ -82,7 +92,7 @@ func (t *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest stor
 	if len(t.outbox) == 0 {
 		return store.None
 	}
-	look := func(tag string) { strongest = max(strongest, t.outbox[tag].effect) }
+	look := func(tag string) { strongest = max(strongest, t.outbox[tag].effect()) }
 	for _, tag := range tags {
 		look(tag)
 	}
@@ -93,15 +103,27 @@ func (t *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest stor
 	return strongest
 }
 
-// Ack notes what the Store knows of, and the version that it gave it. It was
-// asked at a clock: what was entered since then stays.
+// Ack notes what the Store knows of, and the version that it gave it. It was asked at
+// a clock: what was entered since then stays, and so does what has a stronger effect,
+// which is another call's.
 func (t *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...string) {
 	t.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, tag := range tags {
-		if o, ok := t.outbox[tag]; ok && o.effect <= effect && o.last <= asked {
+		e, ok := t.outbox[tag]
+		if !ok {
+			continue
+		}
+		for weaker := range effect + 1 {
+			if e.last[weaker] <= asked {
+				e.last[weaker] = 0
+			}
+		}
+		if e.effect() == store.None {
 			t.forget(tag)
+		} else {
+			t.outbox[tag] = e
 		}
 	}
 }
@@ -111,9 +133,9 @@ func (t *Table) Nack(tags []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, tag := range tags {
-		if o, ok := t.outbox[tag]; ok {
-			o.pending = true
-			t.outbox[tag] = o
+		if e, ok := t.outbox[tag]; ok {
+			e.pending = true
+			t.outbox[tag] = e
 		}
 	}
 }

@@ -1,0 +1,135 @@
+package invalidation_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/store"
+)
+
+const limit = 1 << 20
+
+// newTable returns a Table without pages, which must not overflow.
+func newTable(t *testing.T) *invalidation.Table {
+	return invalidation.New(limit, func(*invalidation.Judgements) {}, func() { t.Error("the table is full") })
+}
+
+// undelivered fails the test unless the Store is to be told of just these tags.
+func undelivered(t *testing.T, table *invalidation.Table, want map[store.Effect][]string) {
+	t.Helper()
+	got, clock := table.Undelivered()
+	for _, tags := range got {
+		slices.Sort(tags)
+	}
+	for effect := store.None; effect <= store.Gone; effect++ {
+		if !slices.Equal(got[effect], want[effect]) {
+			t.Errorf("undelivered with effect %v: %q, want %q", effect, got[effect], want[effect])
+		}
+	}
+	if clock != table.Clock() {
+		t.Errorf("undelivered up to clock %d, want %d", clock, table.Clock())
+	}
+}
+
+// unheard fails the test unless a page with a tag that comes from the Store is to have
+// an effect that the Store has not heard of.
+func unheard(t *testing.T, table *invalidation.Table, tag string, want store.Effect) {
+	t.Helper()
+	if got := table.UndeliveredEffect(&pagekey.Key{Path: "/"}, []string{tag}); got != want {
+		t.Errorf("what the Store has not heard of has effect %v on %q, want %v", got, tag, want)
+	}
+}
+
+// What is delivered never enters the outbox; what is in flight is in it, and becomes
+// somebody else's to send when it was not taken; what is pending is sent until the Store
+// acknowledges it.
+func TestOutbox(t *testing.T) {
+	table := newTable(t)
+	table.Invalidate(store.Gone, invalidation.Delivered, "delivered")
+	table.Invalidate(store.Expired, invalidation.InFlight, "flying", "lost")
+	table.Invalidate(store.Stale, invalidation.Pending, "a", "b")
+	undelivered(t, table, map[store.Effect][]string{store.Stale: {"a", "b"}})
+	unheard(t, table, "delivered", store.None)
+	unheard(t, table, "flying", store.Expired)
+	unheard(t, table, "b", store.Stale)
+
+	table.Nack([]string{"lost", "never entered"})
+	undelivered(t, table, map[store.Effect][]string{store.Stale: {"a", "b"}, store.Expired: {"lost"}})
+
+	table.Ack(store.Expired, 10, table.Clock(), "flying", "lost", "never entered")
+	table.Ack(store.Stale, 11, table.Clock(), "a")
+	undelivered(t, table, map[store.Effect][]string{store.Stale: {"b"}})
+	for tag, want := range map[string]store.Effect{"flying": store.None, "lost": store.None, "a": store.None, "b": store.Stale} {
+		unheard(t, table, tag, want)
+	}
+}
+
+// Every tag by which a page can be named counts for a page that comes from the Store.
+func TestOutboxKnowsPagesByTheirKeys(t *testing.T) {
+	k := pagekey.Key{Scheme: "https", Host: "example.com", Path: "/a%2Fb", Query: "q=1"}
+	other := pagekey.Key{Scheme: "https", Host: "example.com", Path: "/b", Query: "q=1"}
+	tags := []string{pagekey.Everything}
+	for tag := range k.Tags {
+		tags = append(tags, tag)
+	}
+	for _, tag := range tags {
+		table := newTable(t)
+		table.Invalidate(store.Expired, invalidation.Pending, tag)
+		if got := table.UndeliveredEffect(&k, nil); got != store.Expired {
+			t.Errorf("%q: %v", tag, got)
+		}
+		if got := table.UndeliveredEffect(&other, nil); got != store.None && tag != pagekey.Everything {
+			t.Errorf("%q: %v on another page", tag, got)
+		}
+	}
+}
+
+// The Store acknowledges what it was asked, and no more: what was invalidated since
+// then, or is to have a stronger effect, is still to be told. Whichever of the answers
+// comes first, nothing is left when all have come.
+func TestOutboxAck(t *testing.T) {
+	type ack struct {
+		effect store.Effect
+		asked  int // 1: after the first invalidation, 2: after the second
+	}
+	for name, test := range map[string]struct {
+		first, second store.Effect
+		acks          []ack
+		want          []store.Effect // after each
+	}{
+		"as asked":                  {store.Gone, store.Gone, []ack{{store.Gone, 2}}, []store.Effect{store.None}},
+		"before the second":         {store.Stale, store.Stale, []ack{{store.Stale, 1}, {store.Stale, 2}}, []store.Effect{store.Stale, store.None}},
+		"in the other order":        {store.Stale, store.Stale, []ack{{store.Stale, 2}, {store.Stale, 1}}, []store.Effect{store.None, store.None}},
+		"stronger than asked":       {store.Stale, store.Stale, []ack{{store.Gone, 2}}, []store.Effect{store.None}},
+		"weaker than asked":         {store.Gone, store.Gone, []ack{{store.Stale, 2}, {store.Gone, 2}}, []store.Effect{store.Gone, store.None}},
+		"the stronger came second":  {store.Stale, store.Gone, []ack{{store.Stale, 1}, {store.Gone, 2}}, []store.Effect{store.Gone, store.None}},
+		"the stronger came first":   {store.Gone, store.Stale, []ack{{store.Gone, 1}, {store.Stale, 2}}, []store.Effect{store.Stale, store.None}},
+		"and is acknowledged last":  {store.Gone, store.Stale, []ack{{store.Stale, 2}, {store.Gone, 1}}, []store.Effect{store.Gone, store.None}},
+		"the stronger was enough":   {store.Gone, store.Stale, []ack{{store.Gone, 2}}, []store.Effect{store.None}},
+		"the middle one came first": {store.Expired, store.Stale, []ack{{store.Expired, 1}, {store.Stale, 2}}, []store.Effect{store.Stale, store.None}},
+	} {
+		for _, d := range []invalidation.Delivery{invalidation.InFlight, invalidation.Pending} {
+			t.Run(fmt.Sprint(name, d), func(t *testing.T) {
+				table := newTable(t)
+				var clocks [3]uint64
+				for i, effect := range []store.Effect{test.first, test.second} {
+					table.Invalidate(effect, d, "tag")
+					clocks[i+1] = table.Clock()
+				}
+				unheard(t, table, "tag", max(test.first, test.second))
+				for i, a := range test.acks {
+					table.Ack(a.effect, store.Version(10+i), clocks[a.asked], "tag")
+					unheard(t, table, "tag", test.want[i])
+					if d == invalidation.Pending {
+						want := map[store.Effect][]string{test.want[i]: {"tag"}}
+						delete(want, store.None)
+						undelivered(t, table, want)
+					}
+				}
+			})
+		}
+	}
+}
