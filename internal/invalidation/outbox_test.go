@@ -3,6 +3,8 @@ package invalidation_test
 import (
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/isr-go/isr/internal/invalidation"
@@ -131,5 +133,95 @@ func TestOutboxAck(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// fill invalidates tags of 100 bytes, a hundred at a time, until one call is not
+// remembered, and returns how many calls were.
+func fill(t *testing.T, table *invalidation.Table, prefix string, d invalidation.Delivery) (calls int) {
+	t.Helper()
+	for calls = range 1000 {
+		tags := make([]string, 100)
+		for i := range tags {
+			tags[i] = fmt.Sprintf("%s %03d %094d", prefix, calls, i)
+		}
+		if !table.Invalidate(store.Stale, d, tags...) {
+			return calls
+		}
+	}
+	t.Fatal("the outbox has no bound")
+	return 0
+}
+
+// Visitors' changes fill half of the outbox at most, so that editors' purges always have
+// the other half. What it has no room for holds here all the same, and what it knows it
+// can make stronger even when it is full.
+func TestOutboxOverflow(t *testing.T) {
+	table := invalidation.New(limit, func(*invalidation.Judgements) {}, func() {})
+	visitors := fill(t, table, "visitor", invalidation.InFlight)
+	editors := fill(t, table, "editor", invalidation.Pending)
+	if visitors == 0 || editors < visitors*9/10 || editors > visitors*11/10 {
+		t.Errorf("visitors had room for %d calls, editors for %d: want a half each", visitors, editors)
+	}
+	if table.Invalidate(store.Gone, invalidation.InFlight, "one more visitor") || table.Invalidate(store.Gone, invalidation.Pending, "one more "+fmt.Sprintf("%0200d", 0)) {
+		t.Error("remembered, and there is no room")
+	}
+	since := invalidation.Snapshot{Clock: table.Clock() - 1}
+	if !table.Since(&since, &pagekey.Key{Path: "/"}, []string{"one more " + fmt.Sprintf("%0200d", 0)}) {
+		t.Error("what the outbox has no room for does not hold here")
+	}
+	known := fmt.Sprintf("editor %03d %094d", 0, 0)
+	if !table.Invalidate(store.Gone, invalidation.Pending, known) {
+		t.Error("not remembered, and it is in the outbox")
+	}
+	unheard(t, table, known, store.Gone)
+
+	// What is delivered makes room.
+	for {
+		m, clock := table.Undelivered()
+		if len(m) == 0 {
+			break
+		}
+		for effect, tags := range m {
+			if len(tags) > 1000 {
+				t.Fatalf("%d tags in one call", len(tags))
+			}
+			table.Ack(effect, store.Version(clock), clock, tags...)
+		}
+	}
+	if got := fill(t, table, "editor again", invalidation.Pending); got < editors*9/10 {
+		t.Errorf("room for %d calls after all of %d were delivered", got, editors)
+	}
+}
+
+// Any number of goroutines may fill, read and empty the outbox; nothing is left of what
+// all of them have told.
+func TestOutboxConcurrent(t *testing.T) {
+	table := newTable(t)
+	var version atomic.Uint64
+	var all sync.WaitGroup
+	for n := range 8 {
+		all.Go(func() {
+			for i := range 200 {
+				tag, effect := fmt.Sprint("tag ", i%7), store.Effect(1+(n+i)%3)
+				table.Invalidate(effect, invalidation.InFlight, tag)
+				asked := table.Clock()
+				if i%5 == 0 {
+					table.Nack([]string{tag})
+					continue
+				}
+				table.Ack(effect, store.Version(version.Add(1)), asked, tag)
+				table.UndeliveredEffect(&pagekey.Key{Path: "/"}, []string{tag})
+			}
+		})
+	}
+	all.Wait()
+	for m, asked := table.Undelivered(); len(m) > 0; m, asked = table.Undelivered() {
+		for effect, tags := range m {
+			table.Ack(effect, store.Version(version.Add(1)), asked, tags...)
+		}
+	}
+	for i := range 7 {
+		unheard(t, table, fmt.Sprint("tag ", i), store.None)
 	}
 }
