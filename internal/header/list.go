@@ -43,6 +43,13 @@ func IsToken(s string) bool {
 	})
 }
 
+// MediaType returns the media type of a body in lower case, without its parameters
+// (RFC 9110, section 8.3.1).
+func MediaType(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.ToLower(trimSpace(t))
+}
+
 // IsHopByHop reports whether a header is about one connection (RFC 9110,
 // section 7.6.1).
 func IsHopByHop(name string) bool {

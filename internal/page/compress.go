@@ -24,7 +24,7 @@ var zippers = sync.Pool{New: func() any { return &zipper{Writer: gzip.NewWriter(
 // compress returns the body in gzip, or nil where that is not for it or gains
 // nothing.
 func compress(h http.Header, body []byte) []byte {
-	if len(body) < worthCompressing || h["Content-Encoding"] != nil || !compressible(h.Get("Content-Type")) ||
+	if len(body) < worthCompressing || h["Content-Encoding"] != nil || !compressible(header.MediaType(h)) ||
 		header.ParseCacheControl(h["Cache-Control"]).NoTransform {
 		return nil
 	}
@@ -44,9 +44,8 @@ func compress(h http.Header, body []byte) []byte {
 	return bytes.Clone(z.buf.Bytes())
 }
 
-func compressible(contentType string) bool {
-	t, _, _ := strings.Cut(contentType, ";")
-	t = strings.ToLower(strings.TrimSpace(t))
+// compressible reports whether what has a media type becomes smaller.
+func compressible(t string) bool {
 	switch t {
 	case "application/javascript", "application/json", "application/xml", "application/wasm", "application/manifest+json",
 		"application/x-javascript", "application/rtf", "application/vnd.ms-fontobject", "font/ttf", "font/otf", "image/bmp", "image/x-icon":

@@ -118,6 +118,8 @@ func TestWhatIsStored(t *testing.T) {
 
 		// What it is.
 		{"an event stream", nil, 200, "Content-Type: text/event-stream; charset=utf-8", "is an event stream", lifetime{}},
+		{"an event stream in capitals (RFC 9110, section 8.3.1)", nil, 200, "Content-Type: Text/Event-Stream", "is an event stream", lifetime{}},
+		{"what only begins like one", nil, 200, "Content-Type: text/event-stream-log", "", route},
 		{"Cache-Tag", nil, 200, "Cache-Tag: a, b", "", route},
 		{"a Cache-Tag that is none", nil, 200, "Cache-Tag: a, /b", "has a Cache-Tag that is none", lifetime{}},
 

@@ -35,7 +35,7 @@ func (rt *Route) Refuses(status int, h http.Header) (no Refusal) {
 		return Refusal{Why: "is no-store by its Cache-Control"}
 	case d.NoCache:
 		return Refusal{Why: "is no-cache by its Cache-Control"}
-	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
+	case header.MediaType(h) == "text/event-stream":
 		return Refusal{Why: "is an event stream", Remedy: "set Route.Bypass"}
 	}
 	for name := range header.List(h["Vary"]) {
