@@ -22,6 +22,12 @@ import (
 // MaxBytes is the size of the largest body that Names reads.
 const MaxBytes = 1 << 20
 
+// Read returns the body of a request. Its error is an *http.MaxBytesError where the
+// body is larger than MaxBytes.
+func Read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBytes))
+}
+
 // Authorized reports whether the request has one secret, and that of this hash:
 // several in one request would make guessing faster. Hashes have one length, so that
 // the comparison takes the same time for every guess.
@@ -49,7 +55,7 @@ func Names(w http.ResponseWriter, r *http.Request) (paths, tags []string, err er
 	q := r.URL.Query()
 	paths, tags = q["path"], q["tag"]
 	if r.Method != http.MethodGet {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBytes))
+		body, err := Read(w, r)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -61,7 +67,7 @@ func Names(w http.ResponseWriter, r *http.Request) (paths, tags []string, err er
 		paths, tags = append(paths, morePaths...), append(tags, moreTags...)
 	}
 	if len(paths)+len(tags) == 0 {
-		return nil, nil, errors.New("name a path or a tag")
+		return nil, nil, errNothing
 	}
 	return paths, tags, nil
 }
@@ -74,20 +80,7 @@ func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []
 	switch text := bytes.TrimSpace(body); {
 	case len(text) == 0:
 	case kind == "application/json", text[0] == '{', text[0] == '[': // whatever curl -d calls it
-		var named struct{ Paths, Tags []string }
-		err := json.Unmarshal(text, &named)
-		if err == nil && strictly {
-			d := json.NewDecoder(bytes.NewReader(text))
-			d.DisallowUnknownFields()
-			err = d.Decode(&named)
-		}
-		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-			err = fmt.Errorf("got %s", wrong.Value) // without the names of Go's types
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf(`want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: %w`, err)
-		}
-		return named.Paths, named.Tags, nil
+		return namesInJSON(text, strictly)
 	case kind == "application/x-www-form-urlencoded":
 		if form, err = url.ParseQuery(string(text)); err != nil {
 			return nil, nil, fmt.Errorf("want a form: %w", err)
@@ -101,6 +94,35 @@ func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []
 	}
 	return form["path"], form["tag"], nil
 }
+
+// NamesInJSON returns the paths and tags in a body that is JSON, and may hold more
+// than them. Its error is meant for the sender.
+func NamesInJSON(body []byte) (paths, tags []string, err error) {
+	paths, tags, err = namesInJSON(body, false)
+	if err == nil && len(paths)+len(tags) == 0 {
+		err = errNothing
+	}
+	return paths, tags, err
+}
+
+func namesInJSON(text []byte, strictly bool) (paths, tags []string, err error) {
+	var named struct{ Paths, Tags []string }
+	err = json.Unmarshal(text, &named)
+	if err == nil && strictly {
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.DisallowUnknownFields()
+		err = d.Decode(&named)
+	}
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		err = fmt.Errorf("got %s", wrong.Value) // without the names of Go's types
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf(`want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: %w`, err)
+	}
+	return named.Paths, named.Tags, nil
+}
+
+var errNothing = errors.New("name a path or a tag")
 
 // Answer answers in JSON that nobody keeps.
 func Answer(w http.ResponseWriter, status int, answer any) {
@@ -116,4 +138,20 @@ func Refuse(w http.ResponseWriter, status int, message string) {
 	Answer(w, status, struct {
 		Message string `json:"message"`
 	}{message})
+}
+
+// RefuseUnauthorized answers a request that does not prove where it comes from.
+func RefuseUnauthorized(w http.ResponseWriter, message string) {
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	Refuse(w, http.StatusUnauthorized, message)
+}
+
+// RefuseBody answers a request whose body cannot be read, or names nothing that is
+// understood.
+func RefuseBody(w http.ResponseWriter, err error) {
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		Refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("Body is larger than %d bytes", MaxBytes))
+		return
+	}
+	Refuse(w, http.StatusBadRequest, err.Error())
 }

@@ -166,3 +166,35 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
+
+func TestNamesInJSON(t *testing.T) {
+	const want = `want JSON such as {"paths": ["/blog/1"], "tags": ["blog"]}: `
+	for body, wantErr := range map[string]string{
+		`{"paths": ["/a"], "tags": ["x"], "id": 1}`: "",
+		`{"tags": ["x"]}`:  "",
+		`{"id": 1}`:        "name a path or a tag",
+		`{"paths": "/a"}`:  want + "got string",
+		`path=/a`:          want + "invalid character 'p' looking for beginning of value",
+		`{"paths": ["/a"]`: want + "unexpected end of JSON input",
+	} {
+		got := ""
+		if _, _, err := webhook.NamesInJSON([]byte(body)); err != nil {
+			got = err.Error()
+		}
+		if got != wantErr {
+			t.Errorf("%s: %s", body, got)
+		}
+	}
+}
+
+func TestRefuseBody(t *testing.T) {
+	for want, err := range map[int]error{
+		http.StatusRequestEntityTooLarge: &http.MaxBytesError{Limit: webhook.MaxBytes},
+		http.StatusBadRequest:            errors.New("name a path or a tag"),
+	} {
+		w := httptest.NewRecorder()
+		if webhook.RefuseBody(w, err); w.Code != want {
+			t.Errorf("%v: got %d", err, w.Code)
+		}
+	}
+}
