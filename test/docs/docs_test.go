@@ -30,13 +30,15 @@ const root = "../.."
 
 // imports are what fragments may use, by the name that they use.
 var imports = map[string]string{
-	"context": "context", "fmt": "fmt", "http": "net/http", "log": "log", "time": "time",
-	"isr":  "github.com/isr-go/isr",
-	"file": "github.com/isr-go/isr/store/file",
+	"context": "context", "fmt": "fmt", "http": "net/http", "json": "encoding/json", "log": "log", "os": "os", "path": "path",
+	"slices": "slices", "strings": "strings", "time": "time", "url": "net/url",
+	"isr":     "github.com/isr-go/isr",
+	"file":    "github.com/isr-go/isr/store/file",
+	"webhook": "github.com/isr-go/isr/webhook",
 }
 
 // given is what surrounds a fragment.
-const given = "ctx context.Context, app http.Handler, site *isr.Site"
+const given = "ctx context.Context, app http.Handler, site *isr.Site, fromGhost webhook.Names"
 
 // A block is one piece of Go in a file, and what it prints, where the file says so.
 type block struct {
@@ -91,7 +93,7 @@ func (b *block) source() (string, error) {
 	} else {
 		return "", err
 	}
-	used := map[string]bool{"context": true, "net/http": true, "github.com/isr-go/isr": true} // by given
+	used := map[string]bool{"context": true, "net/http": true, "github.com/isr-go/isr": true, "github.com/isr-go/isr/webhook": true} // by given
 	ast.Inspect(f, func(n ast.Node) bool {
 		if n, ok := n.(*ast.SelectorExpr); ok {
 			if x, ok := n.X.(*ast.Ident); ok && imports[x.Name] != "" {
