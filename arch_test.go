@@ -22,6 +22,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/webhook", ""},
 	{"internal/guard", "store"},
 	{"internal/pagekey", "internal/header"},
+	{"internal/changed", "internal/pagekey"},
 	{"internal/policy", "internal/header internal/pagekey"},
 	{"internal/invalidation", "internal/pagekey store"},
 	{"internal/respwriter", "internal/header internal/policy"},

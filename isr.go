@@ -52,6 +52,7 @@ import (
 
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
@@ -270,7 +271,7 @@ type Route struct {
 //
 // Locks, outermost first: flight.Group.mu, or the compaction of invalidation.Table; the mutex
 // of cache.Cache; that of invalidation.Table; that of store.Versions. Those of a
-// recorder, the guard, locations and what backing.Store counts are held alone. Nothing calls a handler, a
+// recorder, the guard, changed.Limiter and what backing.Store counts are held alone. Nothing calls a handler, a
 // Store, Observe or the Logger with any of them held.
 type Site struct {
 	handler  http.Handler
@@ -290,7 +291,7 @@ type Site struct {
 
 	table     *invalidation.Table
 	cache     *cache.Cache
-	locations locations
+	locations *changed.Limiter
 	backing   *backing.Store // nil without a Store
 	runs      *flight.Group
 
@@ -322,7 +323,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.patterns.Init(h, s.origin)
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, sync.OnceFunc(s.warnOverflow))
 	s.cache = cache.New(maxBytes, s.table)
-	s.locations.init()
+	s.locations = changed.NewLimiter()
 	s.regenerations = cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0))
 	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
 		s.addRoute(pattern, opts.Routes[pattern])
@@ -478,7 +479,7 @@ type visit struct {
 // are shown a placeholder: crawlers do, and everybody when the last attempt has
 // failed, since an error is better than a placeholder for ever.
 func (v *visit) waits(p *page.Page) bool {
-	return isCrawler(v.r.UserAgent()) || p.HasFailed() || v.site.runs.IsClosed()
+	return header.IsCrawler(v.r.UserAgent()) || p.HasFailed() || v.site.runs.IsClosed()
 }
 
 // request says which page the visitor is after.
@@ -765,39 +766,6 @@ func (v *visit) passUncacheable() {
 	if err != nil && !v.standIn(header.CacheStatus{Fwd: "stale", FwdStatus: status, Detail: "stale-if-error"}, err) { // purged meanwhile
 		v.fail(max(status, http.StatusInternalServerError), nil, fwdUncacheable)
 	}
-}
-
-// change passes on a request that may change the page at its path, and expires
-// that page if it does, and those that the answer names.
-func (v *visit) change() {
-	if v.r.URL.Opaque != "" || !strings.HasPrefix(v.r.URL.Path, "/") {
-		v.pass(fwdMethod)
-		return
-	}
-	clean, err := pagekey.CleanPath(v.r.URL.EscapedPath())
-	if err != nil {
-		v.pass(fwdMethod)
-		return
-	}
-	s, r := v.site, v.r // a hit's visit stays on the stack
-	changes := []change{{path: pagekey.CanonicalPath(clean), sent: clean, elsewhere: s.mayBeElsewhere(r, clean)}}
-	looked := false
-	v.forward(respwriter.PassConfig{CacheStatus: fwdMethod, OnSuccess: func(status int, h http.Header, committed bool) {
-		if !looked {
-			looked = true
-			if onlyCleansPath(r, status, h) {
-				changes = nil
-			} else {
-				changes = s.changesNamed(changes, r, h)
-			}
-		}
-		for i := range changes {
-			if c := &changes[i]; s.changed(c, committed) && !c.told {
-				c.told = true
-				s.report(Event{Kind: Revalidated, Path: c.sent})
-			}
-		}
-	}})
 }
 
 // notFound answers for a path that was never prerendered.

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/isr-go/isr/internal/flight"
@@ -207,20 +205,4 @@ func (s *Site) toPrerender(path string) (req flight.Request, err error) {
 	}
 	s.admit(&t)
 	return req, nil
-}
-
-// crawlers are parts of the User-Agents of well-known crawlers, in lower case.
-// They are told of a page once, and must not be told of a placeholder.
-var crawlers = []string{
-	"googlebot", "google-inspectiontool", "storebot-google", "mediapartners-google", "adsbot-google",
-	"bingbot", "bingpreview", "slurp", "duckduckbot", "baiduspider", "yandex", "sogou", "yeti", "seznambot",
-	"applebot", "petalbot", "qwantify", "ia_archiver", "archive.org_bot", "ccbot", "gptbot", "oai-searchbot",
-	"claudebot", "perplexitybot", "amazonbot", "facebookexternalhit", "facebookcatalog", "meta-externalagent",
-	"twitterbot", "linkedinbot", "slackbot", "discordbot", "telegrambot", "whatsapp", "skypeuripreview",
-	"pinterestbot", "redditbot", "embedly", "ahrefsbot", "semrushbot", "mj12bot",
-}
-
-func isCrawler(userAgent string) bool {
-	userAgent = strings.ToLower(userAgent)
-	return slices.ContainsFunc(crawlers, func(name string) bool { return strings.Contains(userAgent, name) })
 }

@@ -6,22 +6,18 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"net/http"
-	"net/url"
-	"path"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
-
+	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/internal/webhook"
 	"github.com/isr-go/isr/store"
 )
@@ -33,41 +29,15 @@ type target struct {
 }
 
 func (s *Site) parseTarget(name string) (t target, err error) {
-	var u *url.URL
-	switch {
-	case strings.Contains(name, "#"):
-		err = errors.New("has a fragment, which no server ever sees")
-	case strings.HasPrefix(name, "/"):
-		u, err = url.ParseRequestURI(name)
-	default:
-		if u, err = url.Parse(name); err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-			err = errors.New(`want a path that begins with "/", or a whole URL`)
-		}
-	}
-	var parse *url.Error
-	if errors.As(err, &parse) {
-		err = parse.Err // without the name once more
-	}
-	if err != nil {
+	var query string
+	if t.Scope, query, err = pagekey.ParseScope(name, s.origin); err != nil {
 		return t, fmt.Errorf("isr: path %q: %w", name, err)
-	}
-	t.Scope = pagekey.Scope{Scheme: u.Scheme, Host: pagekey.CleanHost(u.Scheme, u.Host), Path: "/", AllQueries: u.RawQuery == ""}
-	if u.Path != "" {
-		if t.Path, err = pagekey.CleanPath(u.EscapedPath()); err != nil {
-			return t, fmt.Errorf("isr: path %q: %w", name, err)
-		}
-	}
-	if s.origin.Host != "" && t.Host != "" {
-		if (pagekey.Origin{Scheme: t.Scheme, Host: t.Host}) != s.origin {
-			return t, fmt.Errorf("isr: path %q: is not at Options.Origin, %s://%s", name, s.origin.Scheme, s.origin.Host)
-		}
-		t.Scheme, t.Host = "", ""
 	}
 	if s.hosts && t.Host == "" && s.origin.Host == "" {
 		t.AllQueries = true // the hosts' routes may keep different ones
 	}
 	t.route = s.lookup(t.Host, pagekey.URL(t.Path, ""))
-	t.Query = t.route.Rules.Query(u.RawQuery)
+	t.Query = t.route.Rules.Query(query)
 	return t, nil
 }
 
@@ -251,17 +221,8 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 		s.log.Warn("isr: a path was revalidated that was not stored and has no page",
 			"path", r.Key.Path, "route", r.Route.Pattern, "status", status)
 	}
-	if !redirects || location == "" {
-		return t, false
-	}
-	from := pagekey.URL(r.Key.Path, "")
-	from.Scheme, from.Host = cmp.Or(r.Key.Scheme, s.origin.Scheme), cmp.Or(r.Key.Host, s.origin.Host)
-	to, err := from.Parse(location)
-	if err != nil || to.Scheme != from.Scheme || pagekey.CleanHost(to.Scheme, to.Host) != from.Host {
-		return t, false
-	}
-	path, err := pagekey.CleanPath(to.EscapedPath())
-	if err != nil || path != r.Key.Path+"/" && path+"/" != r.Key.Path || path == "" {
+	path, ok := r.Key.OtherSlash(s.origin, location)
+	if !redirects || !ok {
 		return t, false
 	}
 	t = *r.target
@@ -346,37 +307,68 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 	return s.backing.Invalidate(ctx, effect, tags...)
 }
 
-// A change is a path whose pages a visitor's successful request has changed.
-type change struct {
-	path       string // canonical
-	sent       string // as pagekey.CleanPath has it
-	elsewhere  bool   // whether a page there may be stored where this instance does not know of it
-	byLocation bool   // whether it is the Location of the answer that names it
-	effect     store.Effect
-	told       bool
+// change passes on a request that may change the page at its path, and expires
+// that page if it does, and those that the answer names.
+func (v *visit) change() {
+	own, ok := changed.Own(v.r)
+	if !ok {
+		v.pass(fwdMethod)
+		return
+	}
+	s, r := v.site, v.r // a hit's visit stays on the stack
+	changes, looked := []change{{Path: own, elsewhere: s.mayBeElsewhere(r, own)}}, false
+	v.forward(respwriter.PassConfig{CacheStatus: fwdMethod, OnSuccess: func(status int, h http.Header, committed bool) {
+		if !looked {
+			looked = true
+			if changed.OnlyCleansPath(r, status, h) {
+				changes = nil
+				return
+			}
+			for _, p := range changed.Named([]changed.Path{own}, r, h, s.origin)[1:] {
+				changes = append(changes, change{Path: p, elsewhere: s.mayBeElsewhere(r, p)})
+			}
+		}
+		for i := range changes {
+			if c := &changes[i]; s.expireChanged(c, committed) && !c.reported {
+				c.reported = true
+				s.report(Event{Kind: Revalidated, Path: c.Clean})
+			}
+		}
+	}})
 }
 
-// changed expires the pages at a path that a visitor has changed (RFC 9111,
-// section 4.4), and reports whether there may be any. Where nothing is stored and
-// nothing on its way, there is nothing to remember, however many paths a stranger
-// may think of; but a Store may hold what this instance does not. That is told when
-// the visitor may know that it succeeded.
-func (s *Site) changed(c *change, known bool) bool {
-	here := s.runs.Concerns(c.path) || s.cache.Holds(c.path) // in this order: a run ends by storing
-	tag := pagekey.PathTag("", "", c.path)
+// A change is a path whose pages a visitor's successful request has changed.
+type change struct {
+	changed.Path
+	elsewhere bool // whether a page there may be stored where this instance does not know of it
+	effect    store.Effect
+	reported  bool
+}
+
+// maxAnnounceTime is how long a visitor's POST waits for the Store to hear of it.
+const maxAnnounceTime = 100 * time.Millisecond
+
+// expireChanged expires the pages at a path that a visitor has changed, and reports
+// whether there may be any. Where nothing is stored and nothing on its way, there is
+// nothing to remember, however many paths a stranger may think of; but a Store may hold
+// what this instance does not. That is told when the answer is committed: when the
+// visitor may know that they succeeded.
+func (s *Site) expireChanged(c *change, committed bool) bool {
+	here := s.runs.Concerns(c.Canonical) || s.cache.Holds(c.Canonical) // in this order: a run ends by storing
+	tag := pagekey.PathTag("", "", c.Canonical)
 	if c.effect == store.None && (here || c.elsewhere) {
 		c.effect = store.Expired
-		if c.byLocation && !s.locations.take(c.path, time.Now()) {
+		if c.ByLocation && !s.locations.Allow(c.Canonical, time.Now()) {
 			c.effect = store.Stale
 		}
 	}
 	switch {
-	case here && (s.backing == nil || !known):
+	case here && (s.backing == nil || !committed):
 		s.table.Invalidate(c.effect, invalidation.Delivered, tag)
-	case known && (here || c.elsewhere && s.backing.AllowUnknown()):
+	case committed && (here || c.elsewhere && s.backing.AllowUnknown()):
 		select {
 		case <-s.backing.Announce(c.effect, tag):
-		case <-time.After(maxTellTime):
+		case <-time.After(maxAnnounceTime):
 		}
 	default:
 		return false
@@ -384,118 +376,19 @@ func (s *Site) changed(c *change, known bool) bool {
 	return true
 }
 
-// changesNamed adds what an answer names to have changed: the paths of its Location
-// and Content-Location, as far as they are on this site.
-func (s *Site) changesNamed(changes []change, r *http.Request, h http.Header) []change {
-	for _, name := range [...]string{"Location", "Content-Location"} {
-		u := resolve(r, h.Get(name))
-		if u == nil || !isHostOf(r, u) && (s.origin.Host == "" || pagekey.CleanHost(s.origin.Scheme, u.Host) != s.origin.Host) {
-			continue
-		}
-		clean, err := pagekey.CleanPath(u.EscapedPath())
-		if err != nil {
-			continue
-		}
-		path := pagekey.CanonicalPath(clean)
-		if i := slices.IndexFunc(changes, func(c change) bool { return c.path == path }); i >= 0 {
-			changes[i].byLocation = changes[i].byLocation && name == "Location"
-			continue
-		}
-		at := r.WithContext(r.Context())
-		at.URL = u
-		changes = append(changes, change{path: path, sent: clean, elsewhere: s.mayBeElsewhere(at, clean), byLocation: name == "Location"})
-	}
-	return changes
-}
-
-// resolve returns what a reference in an answer to r means, if it is one to a path.
-func resolve(r *http.Request, ref string) *url.URL {
-	if ref == "" {
-		return nil
-	}
-	u, err := url.Parse(ref)
-	if err != nil {
-		return nil
-	}
-	u = r.URL.ResolveReference(u)
-	if u.Opaque != "" || !strings.HasPrefix(u.Path, "/") || u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
-		return nil
-	}
-	return u
-}
-
-// isHostOf reports whether what was resolved for r is on the host that r names.
-func isHostOf(r *http.Request, u *url.URL) bool {
-	return u.Host == "" || pagekey.CleanHost(cmp.Or(u.Scheme, pagekey.SchemeOf(r)), u.Host) == pagekey.CleanHost(pagekey.SchemeOf(r), r.Host)
-}
-
-// onlyCleansPath reports whether an answer sends the visitor to another spelling of
-// the request's own path, with or without its last slash, or to it on another host
-// or by https. That is a router's, or a middleware's: nothing was done.
-func onlyCleansPath(r *http.Request, status int, h http.Header) bool {
-	switch status {
-	case http.StatusMovedPermanently, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-	default:
-		return false
-	}
-	u := resolve(r, h.Get("Location"))
-	if u == nil {
-		return false
-	}
-	from, to := r.URL.EscapedPath(), u.EscapedPath()
-	if path.Clean(pagekey.CanonicalPath(from)) != path.Clean(pagekey.CanonicalPath(to)) {
-		return false
-	}
-	return from != to || !isHostOf(r, u) || u.Scheme == "https" && pagekey.SchemeOf(r) != "https"
-}
-
-// locations bound how often a path is expired because an answer's Location names
-// it: logins that all lead to the home page would have each of its visitors wait
-// otherwise. What is asked for beyond that turns the page stale.
-type locations struct {
-	mu     sync.Mutex
-	seed   maphash.Seed
-	recent *simplelru.LRU[uint64, *[locationsPerMinute]time.Time] // by the path's hash; guarded by mu
-}
-
-const (
-	locationsPerMinute = 10
-	maxLocations       = 4096 // paths that are remembered
-)
-
-func (l *locations) init() {
-	l.seed = maphash.MakeSeed()
-	l.recent, _ = simplelru.NewLRU[uint64, *[locationsPerMinute]time.Time](maxLocations, nil)
-}
-
-func (l *locations) take(path string, now time.Time) bool {
-	hash := maphash.String(l.seed, path)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	times, ok := l.recent.Get(hash)
-	if !ok {
-		times = new([locationsPerMinute]time.Time)
-		l.recent.Add(hash, times)
-	}
-	if now.Sub(times[0]) < time.Minute {
-		return false
-	}
-	copy(times[:], times[1:])
-	times[len(times)-1] = now
-	return true
-}
-
-// maxTellTime is how long a visitor's POST waits for the Store to hear of it.
-const maxTellTime = 100 * time.Millisecond
-
-// mayBeElsewhere reports whether the page that r would change, at a path by
-// pagekey.CleanPath, may be stored where this instance does not know of it.
-func (s *Site) mayBeElsewhere(r *http.Request, path string) bool {
+// mayBeElsewhere reports whether the page that r would change at a path may be stored
+// where this instance does not know of it.
+func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 	if s.backing == nil {
 		return false
 	}
-	rt := s.routeOf(r, path)
-	return rt.Bypass == nil || !s.bypasses(flight.Request{Key: s.key(r, path, rt), Route: rt})
+	at := r
+	if p.URL != r.URL {
+		at = r.WithContext(r.Context())
+		at.URL = p.URL
+	}
+	rt := s.routeOf(at, p.Clean)
+	return rt.Bypass == nil || !s.bypasses(flight.Request{Key: s.key(at, p.Clean, rt), Route: rt})
 }
 
 // RevalidateHandler returns a handler with which a CMS renews pages on demand.

@@ -146,26 +146,3 @@ func CheckTag(tag string) error {
 	}
 	return nil
 }
-
-// A Scope is what a path names: the pages of that path, of one host or all, with one
-// query or any.
-type Scope struct {
-	Scheme, Host string // empty: the site's one origin, or whichever
-	Path         string // escaped
-	Query        string // as the key has it
-	AllQueries   bool
-}
-
-// Tag returns the tag of what the scope names.
-func (t *Scope) Tag() string {
-	b := appendPathTag(nil, t.Scheme, t.Host, CanonicalPath(t.Path))
-	if !t.AllQueries {
-		b = append(append(b, '?'), t.Query...)
-	}
-	return pathTag(b)
-}
-
-// Matches reports whether the scope names the page with a key at its path.
-func (t *Scope) Matches(k *Key) bool {
-	return (t.Host == "" || k.Host == t.Host && k.Scheme == t.Scheme) && (t.AllQueries || k.Query == t.Query)
-}

@@ -1,0 +1,85 @@
+package pagekey
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// A Scope is what a path names: the pages of that path, of one host or all, with one
+// query or any.
+type Scope struct {
+	Scheme, Host string // empty: the site's one origin, or whichever
+	Path         string // escaped
+	Query        string // as the key has it
+	AllQueries   bool
+}
+
+// Tag returns the tag of what the scope names.
+func (t *Scope) Tag() string {
+	b := appendPathTag(nil, t.Scheme, t.Host, CanonicalPath(t.Path))
+	if !t.AllQueries {
+		b = append(append(b, '?'), t.Query...)
+	}
+	return pathTag(b)
+}
+
+// Matches reports whether the scope names the page with a key at its path.
+func (t *Scope) Matches(k *Key) bool {
+	return (t.Host == "" || k.Host == t.Host && k.Scheme == t.Scheme) && (t.AllQueries || k.Query == t.Query)
+}
+
+// ParseScope returns what a name means that an editor gives to a page: a path that
+// begins with "/", or a whole URL, which must be at the Origin, where there is one. The
+// query comes apart, since its route says which of it the page depends on.
+func ParseScope(name string, o Origin) (t Scope, rawQuery string, err error) {
+	var u *url.URL
+	switch {
+	case strings.Contains(name, "#"):
+		err = errors.New("has a fragment, which no server ever sees")
+	case strings.HasPrefix(name, "/"):
+		u, err = url.ParseRequestURI(name)
+	default:
+		if u, err = url.Parse(name); err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			err = errors.New(`want a path that begins with "/", or a whole URL`)
+		}
+	}
+	var parse *url.Error
+	if errors.As(err, &parse) {
+		err = parse.Err // without the name once more
+	}
+	if err != nil {
+		return t, "", err
+	}
+	t = Scope{Scheme: u.Scheme, Host: CleanHost(u.Scheme, u.Host), Path: "/", AllQueries: u.RawQuery == ""}
+	if u.Path != "" {
+		if t.Path, err = CleanPath(u.EscapedPath()); err != nil {
+			return t, "", err
+		}
+	}
+	if o.Host != "" && t.Host != "" {
+		if (Origin{Scheme: t.Scheme, Host: t.Host}) != o {
+			return t, "", fmt.Errorf("is not at Options.Origin, %s://%s", o.Scheme, o.Host)
+		}
+		t.Scheme, t.Host = "", ""
+	}
+	return t, u.RawQuery, nil
+}
+
+// OtherSlash returns the path to which a redirect of the page with a key leads, where
+// that is the same but for the slash at its end.
+func (k *Key) OtherSlash(o Origin, location string) (path string, ok bool) {
+	if location == "" {
+		return "", false
+	}
+	from := URL(k.Path, "")
+	from.Scheme, from.Host = cmp.Or(k.Scheme, o.Scheme), cmp.Or(k.Host, o.Host)
+	to, err := from.Parse(location)
+	if err != nil || to.Scheme != from.Scheme || CleanHost(to.Scheme, to.Host) != from.Host {
+		return "", false
+	}
+	path, err = CleanPath(to.EscapedPath())
+	return path, err == nil && path != "" && (path == k.Path+"/" || path+"/" == k.Path)
+}
