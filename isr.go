@@ -367,20 +367,19 @@ func (s *Site) open(st store.Store, version string) {
 // handler where it must.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := visit{site: s, w: w, r: r, start: time.Now()}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		if header.IsUnsafe(r.Method) {
-			v.change()
-		} else {
-			v.pass(fwdMethod)
-		}
+	switch isGet := r.Method == http.MethodGet || r.Method == http.MethodHead; {
+	case !isGet && header.IsUnsafe(r.Method):
+		v.change()
 		return
-	}
-	if !asksForPage(r) {
+	case !isGet:
+		v.pass(fwdMethod)
+		return
+	case !asksForPage(r):
 		v.passPrivate(fwdBypass)
 		return
 	}
 	path := r.URL.EscapedPath()
-	at := s.cache.Path(path)
+	at := s.cache.Path(path) // what is known there, so that a hit need not look for its route
 	var unclean error
 	if at == nil {
 		sent := path
@@ -397,60 +396,65 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case v.route.AsksToPass(r):
 		v.pass(fwdBypass)
-		return
 	case v.route.IsAuthorized(r):
 		v.passPrivate(fwdBypass)
-		return
-	case unclean != nil && v.route.PrerenderedOnly:
-		v.notFound()
-		return
 	case unclean != nil:
-		v.passPrivate(fwdUnclean)
-		return
-	}
-	v.route.Rules.Fill(&v.key, r, path, s.origin)
-	if r.Pattern != "" {
-		v.key.Pattern = s.patterns.Of(r.Pattern, path)
-	}
-	switch long := v.key.Length() > pagekey.MaxBytes; {
-	case long && v.route.PrerenderedOnly:
-		v.notFound()
-		return
-	case long:
-		v.passPrivate(fwdTooLong)
-		return
-	}
-	v.asked = s.table.Clock()
-	for {
-		p, effect := s.cache.Get(&v.key, at)
-		switch view := p.View(effect, v.start); {
-		case view.State == page.Fresh:
-			v.hit(p, view)
-			return
-		case view.State == page.Uncacheable:
-			v.passUncacheable()
-			return
-		case view.State == page.Stale,
-			view.State == page.Expired && view.OnError && (p.IsFailing(s.table) || s.runs.IsClosed()):
-			s.runs.Join(v.request(), p, nil)
-			v.hit(p, view)
-			return
-		case view.State == page.Absent && v.route.PrerenderedOnly && !s.cache.Admits(path) &&
-			(s.backing == nil || s.runs.IsClosed()):
-			v.notFound()
-			return
-		case view.State == page.Absent && v.route.Placeholder != nil && !v.waits(p) &&
-			(!v.route.PrerenderedOnly || s.cache.Admits(path)):
-			if f, _ := s.runs.Join(v.request(), p, flight.Peeker); !v.finds(f) {
-				v.placeholder()
-				return
-			}
-		default:
-			if v.wait(p) {
-				return
-			}
+		v.passUnkeyed(fwdUnclean)
+	case !v.setKey(path):
+		v.passUnkeyed(fwdTooLong)
+	default:
+		v.asked = s.table.Clock()
+		for !v.answered(path, at) {
 		}
 	}
+}
+
+// answered answers with the page: from memory, or from the run that the visitor waits
+// for. It reports false where what is stored has changed meanwhile, so that it is to be
+// decided anew.
+func (v *visit) answered(path string, at *cache.Path) bool {
+	p, effect := v.site.cache.Get(&v.key, at)
+	view := p.View(effect, v.start)
+	unknown := view.State == page.Absent
+	switch {
+	case view.State == page.Fresh:
+		v.hit(p, view)
+	case view.State == page.Uncacheable:
+		v.passUncacheable()
+	case view.State == page.Stale, view.State == page.Expired && view.OnError && v.cannotRenew(p):
+		v.site.runs.Join(v.request(), p, nil)
+		v.hit(p, view)
+	case unknown && v.isForbidden(path):
+		v.notFound()
+	case unknown && v.getsPlaceholder(p, path):
+		if f, _ := v.site.runs.Join(v.request(), p, flight.Peeker); v.finds(f) {
+			return false
+		}
+		v.placeholder()
+	default:
+		return v.wait(p)
+	}
+	return true
+}
+
+// cannotRenew reports whether nobody is to wait for another attempt to renew a page
+// that may be shown on errors: it comes behind this visit, if at all.
+func (v *visit) cannotRenew(p *page.Page) bool {
+	return p.IsFailing(v.site.table) || v.site.runs.IsClosed()
+}
+
+// isForbidden reports whether an unknown page is one that nobody has prerendered. With
+// a Store the run asks that.
+func (v *visit) isForbidden(path string) bool {
+	return v.route.PrerenderedOnly && !v.site.cache.Admits(path) && (v.site.backing == nil || v.site.runs.IsClosed())
+}
+
+// getsPlaceholder reports whether the visitor of an unknown page need not wait for it.
+// Crawlers do, and everybody when the last attempt has failed, since an error is
+// better than a placeholder for ever.
+func (v *visit) getsPlaceholder(p *page.Page, path string) bool {
+	return v.route.Placeholder != nil && (!v.route.PrerenderedOnly || v.site.cache.Admits(path)) &&
+		!header.IsCrawler(v.r.UserAgent()) && !p.HasFailed() && !v.site.runs.IsClosed()
 }
 
 // asksForPage reports whether a GET or HEAD could be answered with a page,
@@ -475,11 +479,14 @@ type visit struct {
 	waited bool // whether they have waited for a run already
 }
 
-// waits reports whether the visitor of an unknown page waits for it where people
-// are shown a placeholder: crawlers do, and everybody when the last attempt has
-// failed, since an error is better than a placeholder for ever.
-func (v *visit) waits(p *page.Page) bool {
-	return header.IsCrawler(v.r.UserAgent()) || p.HasFailed() || v.site.runs.IsClosed()
+// setKey says which page the visitor is after. It reports false where its key is too
+// long to be remembered.
+func (v *visit) setKey(path string) bool {
+	v.route.Rules.Fill(&v.key, v.r, path, v.site.origin)
+	if v.r.Pattern != "" {
+		v.key.Pattern = v.site.patterns.Of(v.r.Pattern, path)
+	}
+	return v.key.Length() <= pagekey.MaxBytes
 }
 
 // request says which page the visitor is after.
@@ -718,6 +725,15 @@ func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatu
 // the handler says of its page, such as public, is not said of this answer.
 func (v *visit) passPrivate(status string) {
 	v.forward(respwriter.PassConfig{CacheStatus: status, Private: v.route != nil || !v.site.asksToPass(v.r)})
+}
+
+// passUnkeyed is passPrivate for a path or key that no page has.
+func (v *visit) passUnkeyed(status string) {
+	if v.route.PrerenderedOnly {
+		v.notFound()
+		return
+	}
+	v.passPrivate(status)
 }
 
 // asksToPass reports whether the Bypass of the request's route wants it past the
