@@ -2,39 +2,20 @@ package isr
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"iter"
+	"log/slog"
 	"net/http"
 	"time"
 
+	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/store"
 )
-
-// key returns the key of the page that r asks for, whose path is path, by pagekey.CleanPath.
-func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
-	k := rt.Rules.Key(r, path, s.origin)
-	if r.Pattern != "" {
-		k.Pattern = s.patterns.Of(r.Pattern, path)
-	}
-	return k
-}
-
-// TrackingParameters are the query parameters by which campaigns, newsletters and
-// networks tell who has sent a visitor, in the spelling of [Route].IgnoreQuery: what
-// a page is ignored by where its route has neither Query nor IgnoreQuery. To ignore
-// more, use append(slices.Clone(isr.TrackingParameters), "ref"). It is read by Wrap;
-// do not change it.
-var TrackingParameters = []string{
-	"utm_*", "mtm_*", // Google Analytics and many others, Matomo
-	"gclid", "gclsrc", "dclid", "gbraid", "wbraid", "gad_source", "gad_campaignid", "srsltid", "_ga", "_gl", // Google
-	"fbclid", "igsh", "igshid", // Meta
-	"msclkid", "ttclid", "twclid", "li_fat_id", "epik", "rdt_cid", "ScCid", // Microsoft, TikTok, X, LinkedIn, Pinterest, Reddit, Snap
-	"yclid", "ysclid", // Yandex
-	"mc_cid", "mc_eid", "_hsenc", "_hsmi", "_kx", "mkt_tok", // Mailchimp, HubSpot, Klaviyo, Marketo
-}
 
 // State says where in its life a page is.
 type State int
@@ -83,30 +64,6 @@ type Page struct {
 	Err                              error         // of the last failure; nil where Failures is zero
 }
 
-func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
-	view := p.View(effect, now)
-	out := Page{
-		Scheme: p.Key.Scheme, Host: p.Key.Host, Path: p.Key.Path, Query: p.Key.Query, Route: p.Route.Pattern,
-		Varied: pagekey.ParseHeader(p.Key.Variant), Status: p.Status, State: State(view.State), NotStored: p.WhyUncacheable(view).String(),
-		Generated: p.Generated, Duration: p.Took, Size: p.Size, Tags: pagekey.PlainTags(p.Subject.Tags), Hits: p.Hits.Load(),
-	}
-	out.Header, out.ETag = p.Header()
-	out.Failures, out.Err = p.Failures()
-	if p.NotStored != (policy.Refusal{}) {
-		out.TTL = page.HitForPassTTL
-	} else if p.Lifetime.TTL != policy.Forever {
-		out.TTL = cmp.Or(p.Lifetime.TTL, -1)
-	}
-	return out
-}
-
-// admit makes a path known to its PrerenderedOnly route.
-func (s *Site) admit(t *target) {
-	if t.route.PrerenderedOnly || s.hosts && t.Host == "" {
-		s.cache.Admit(t.Path)
-	}
-}
-
 // Pages returns a snapshot of the stored pages and hits-for-pass, for people and
 // tools, beginning with those that are asked for again and again.
 func (s *Site) Pages() iter.Seq[Page] {
@@ -124,10 +81,251 @@ func (s *Site) Pages() iter.Seq[Page] {
 	}
 }
 
+func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
+	view := p.View(effect, now)
+	out := Page{
+		Scheme: p.Key.Scheme, Host: p.Key.Host, Path: p.Key.Path, Query: p.Key.Query, Route: p.Route.Pattern,
+		Varied: pagekey.ParseHeader(p.Key.Variant), Status: p.Status, State: State(view.State), NotStored: p.WhyUncacheable(view).String(),
+		Generated: p.Generated, Duration: p.Took, Size: p.Size, Tags: pagekey.PlainTags(p.Subject.Tags), Hits: p.Hits.Load(),
+	}
+	out.Header, out.ETag = p.Header()
+	out.Failures, out.Err = p.Failures()
+	if p.NotStored != (policy.Refusal{}) {
+		out.TTL = page.HitForPassTTL
+	} else if p.Lifetime.TTL != policy.Forever {
+		out.TTL = cmp.Or(p.Lifetime.TTL, -1)
+	}
+	return out
+}
+
+// Stats are counts since [Wrap], and the state of affairs.
+type Stats struct {
+	Hits, Stale, Misses, Passed uint64 // visits, by what came of them; see Kind
+	Generated, Failed           uint64 // generations
+	Evicted                     uint64 // pages that had to go for others
+	StoreErrors                 uint64 // of a second level
+	Pages                       int    // in memory, hits-for-pass and what is gone but not yet forgotten included
+	Generating                  int    // generations under way
+	Bytes                       int64  // of Options.MaxBytes
+}
+
+// Stats returns a snapshot of the counts. It is cheap.
+func (s *Site) Stats() Stats {
+	count := func(k Kind) uint64 { return s.counts[k].Load() }
+	out := Stats{
+		Hits: count(Hit), Stale: count(StaleHit), Misses: count(Miss), Passed: count(Passed),
+		Generated: count(Generated), Failed: count(Failed), Evicted: count(Evicted), StoreErrors: count(StoreFailed),
+	}
+	out.Pages, out.Bytes = s.cache.Size()
+	out.Generating = s.runs.Running()
+	return out
+}
+
+// Kind says what an [Event] is about.
+type Kind int
+
+const (
+	Hit         Kind = iota // a visitor got a fresh page from memory
+	StaleHit                // a visitor got a page from memory that is being renewed, or could not be
+	Miss                    // a visitor waited for a generation, or got its failure, a placeholder, or the 404 of PrerenderedOnly
+	Passed                  // a visitor's own request went to the handler
+	Generated               // a page was generated, or renewed by a 304
+	Failed                  // a generation failed
+	Revalidated             // a path or tag was revalidated
+	Purged                  // a path or tag was purged
+	Evicted                 // a page had to go for others
+	StoreFailed             // a second level did not do what it should
+)
+
+// String returns the kind in lower case.
+func (k Kind) String() string {
+	names := [...]string{"hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted", "store failed"}
+	if k < 0 || int(k) >= len(names) {
+		return fmt.Sprintf("Kind(%d)", int(k))
+	}
+	return names[k]
+}
+
+// An Event is one outcome, for Options.Observe. What visitors choose (Host, Path,
+// Query) must not label metrics: there is no end to it.
+type Event struct {
+	Kind     Kind
+	Host     string        // that of Origin, or of the page's key; empty for a path that was named without one
+	Path     string        // escaped, without query, as the page's key has it, if there is one; of Revalidated and Purged the path, unless Tag is set
+	Query    string        // of the page's key, or that was named; what is not for the cache has none
+	Tag      string        // of Revalidated and Purged: the tag, instead of a path
+	Route    string        // the pattern, which metrics may be labelled with; empty for the default route, and where none was looked for
+	Tags     []string      // of the page, as in Page: read them only; of Failed those of the page that stays
+	Status   int           // of the page, or of the failure; zero where that is not known
+	Duration time.Duration // of a visit, or of a generation; else zero
+	Changed  bool          // of Generated: whether status or body differ from the page that was replaced, if one was
+	Err      error         // why it failed
+}
+
+// done reports what the visitor got.
+func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
+	s := v.site
+	s.counts[kind].Add(1)
+	if s.observe == nil && (s.log == nil || !s.log.Enabled(v.r.Context(), slog.LevelDebug)) {
+		return
+	}
+	pattern := ""
+	if v.route != nil {
+		pattern = v.route.Pattern
+	}
+	e := Event{
+		Kind: kind, Host: cmp.Or(s.origin.Host, v.key.Host), Path: v.key.Path, Query: v.key.Query, Route: pattern,
+		Tags: pagekey.PlainTags(v.tags), Status: status, Duration: time.Since(v.start), Err: err,
+	}
+	if e.Path == "" {
+		e.Path = v.r.URL.EscapedPath()
+	}
+	if e.Host == "" {
+		e.Host = pagekey.CleanHost(pagekey.SchemeOf(v.r), v.r.Host)
+	}
+	s.tell(e, age)
+}
+
+// ended tells what has come of a run.
+func (s *Site) ended(f *flight.Flight, took time.Duration) {
+	out := f.Outcome()
+	e := s.event(Generated, &f.Key, f.Route)
+	e.Duration = took
+	switch p := out.Page; {
+	case out.Kind == flight.Failed:
+		e.Kind, e.Status, e.Err, e.Tags = Failed, out.Status, out.Err, pagekey.PlainTags(f.Tags())
+		var stack []slog.Attr
+		if out.Stack != nil {
+			stack = append(stack, slog.String("stack", string(out.Stack)))
+		}
+		s.report(e, stack...)
+	case p.NotStored != (policy.Refusal{}):
+		s.warn(p.Route, p.NotStored, p.Key.Path)
+	default:
+		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
+		e.Changed = s.observe != nil && !p.IsSame(f.Old())
+		s.report(e)
+	}
+}
+
+// damaged tells that what the Store has of a page cannot be read.
+func (s *Site) damaged(f *flight.Flight, err error) {
+	e := s.event(StoreFailed, &f.Key, f.Route)
+	e.Err = err
+	s.report(e)
+}
+
+// tooLarge tells that a page cannot be shared.
+func (s *Site) tooLarge(f *flight.Flight) {
+	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Path)
+}
+
+// evicted tells which pages had to go for others.
+func (s *Site) evicted(pages []*page.Page) {
+	for _, p := range pages {
+		e := s.event(Evicted, &p.Key, p.Route)
+		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
+		s.report(e)
+	}
+}
+
+// event returns an event about a page.
+func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
+	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}
+}
+
+// report counts an event and tells it.
+func (s *Site) report(e Event, more ...slog.Attr) {
+	s.counts[e.Kind].Add(1)
+	s.tell(e, 0, more...)
+}
+
+// tell passes an event on to Observe and, with more to say, to the Logger.
+func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
+	if s.observe != nil {
+		s.observe(e)
+	}
+	level := slog.LevelDebug
+	switch e.Kind {
+	case Generated, Revalidated, Purged:
+		level = slog.LevelInfo
+	case Failed, StoreFailed:
+		level = slog.LevelError
+	}
+	if s.log == nil || !s.log.Enabled(context.Background(), level) {
+		return
+	}
+	what := slog.String("path", e.Path)
+	if e.Tag != "" {
+		what = slog.String("tag", e.Tag)
+	}
+	attrs := []slog.Attr{slog.String("outcome", e.Kind.String()), what, slog.String("route", e.Route)}
+	if e.Status != 0 {
+		attrs = append(attrs, slog.Int("status", e.Status))
+	}
+	switch e.Kind {
+	case Hit, StaleHit:
+		attrs = append(attrs, slog.Duration("age", age), slog.Duration("duration", e.Duration))
+	case Miss, Passed, Generated, Failed:
+		attrs = append(attrs, slog.Duration("duration", e.Duration))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	s.log.LogAttrs(context.Background(), level, "isr", append(attrs, more...)...)
+}
+
+// maxWarnings is how many warnings are given: a site behind a proxy may think of any
+// number of reasons.
+const maxWarnings = 1000
+
+// A warning is one that is given once.
+type warning struct {
+	route *policy.Route
+	why   string
+}
+
+// warn tells the developer why a page is not stored: as a warning, with the
+// remedy, unless the route or handler asked for it.
+func (s *Site) warn(rt *policy.Route, why policy.Refusal, path string) {
+	if s.log == nil {
+		return
+	}
+	level := slog.LevelDebug
+	if why.Remedy != "" {
+		w := warning{rt, why.Why}
+		if _, given := s.warned.Load(w); !given && s.warnings.Add(1) <= maxWarnings {
+			if _, given := s.warned.LoadOrStore(w, true); !given {
+				level = slog.LevelWarn
+			}
+		}
+	}
+	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+why.Why,
+		"path", path, "route", rt.Pattern, "remedy", why.Remedy)
+}
+
 // warnOverflow says that a table was full of what could not be forgotten.
 func (s *Site) warnOverflow() {
 	if s.log != nil {
 		s.log.Warn("isr: more was invalidated during one generation than can be remembered: pages that take so long count as invalidated",
 			"remedy", "make the slowest pages faster, set a shorter Route.Timeout, or a larger MaxBytes")
 	}
+}
+
+// open makes a Store the second level.
+func (s *Site) open(st store.Store, version string) {
+	build, distinct := backing.BuildName(version)
+	if !distinct && s.log != nil {
+		s.log.Warn("isr: nothing tells the pages of this build from those of others in the Store",
+			"remedy", "set Options.Version, or build where the Go command finds the VCS")
+	}
+	s.backing = backing.Open(backing.Config{
+		Store: st, Build: build, Origin: s.origin, Table: s.table,
+		Failed: func(err error) { s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)}) },
+		Restored: func() {
+			if s.log != nil {
+				s.log.Info("isr: the Store answers again")
+			}
+		},
+	})
 }

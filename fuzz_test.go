@@ -127,7 +127,7 @@ func FuzzNarrow(f *testing.F) {
 		if err != nil {
 			return k, err.Error()
 		}
-		v := visit{site: site, r: r, route: site.routes["/"]}
+		v := visit{site: site, r: r, route: site.routes.Of(r, path)}
 		v.key = site.key(r, path, v.route)
 		req := v.request()
 		ctx, cancel := context.WithTimeout(context.Background(), v.route.Timeout)

@@ -1,5 +1,184 @@
 package isr
 
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/respwriter"
+	"github.com/isr-go/isr/internal/routing"
+)
+
+// NoStore is the [Route] TTL for "only what the handler marks cacheable": a
+// page is stored only where the handler's own Cache-Control (or Expires) gives
+// it a lifetime. Any negative TTL means the same.
+const NoStore time.Duration = -1
+
+// Always is a [Route] Bypass for routes whose requests are never for the cache.
+func Always(*http.Request) bool { return true }
+
+// Route says how the pages of one pattern live. The zero value keeps a page
+// until it is revalidated on demand.
+type Route struct {
+	// TTL is how long a page is fresh. Zero means until it is revalidated on
+	// demand; NoStore (or less than zero) means that only what the handler marks
+	// cacheable is stored. The handler's own Cache-Control (s-maxage, max-age)
+	// overrides it for its page.
+	TTL time.Duration
+
+	// StaleWhileRevalidate is how long after its TTL a page is still served at
+	// once while a new one is generated behind it (RFC 5861, section 3). Zero
+	// means without bound; less than zero means that stale pages are not served.
+	StaleWhileRevalidate time.Duration
+
+	// StaleIfError is how long after its TTL a page is still served where a new
+	// one could not be generated (RFC 5861, section 4). Zero means without
+	// bound; less than zero means never.
+	StaleIfError time.Duration
+
+	// NotFoundTTL is how long a 404 or 410 is fresh. After it visitors wait for a
+	// new one, unless the handler itself says stale-while-revalidate: what was
+	// published meanwhile must be seen. Zero means the TTL, at most 10 seconds; less
+	// than zero means that they are not stored.
+	NotFoundTTL time.Duration
+
+	// Query names the query parameters that the page depends on; the handler
+	// sees no others. Nil means all but those of IgnoreQuery, empty means none.
+	Query []string
+
+	// IgnoreQuery names query parameters that the page does not depend on, even
+	// where Query names them; the handler does not see them. "utm_*" stands for all
+	// that begin with utm_. Nil means TrackingParameters where Query is nil, else
+	// none; empty means none.
+	IgnoreQuery []string
+
+	// Vary names the request headers that the page depends on, beside its URL;
+	// the handler sees no others. Authorization must be named here before a
+	// request that carries it is one for the cache. Each combination of values
+	// is a page of its own: see Normalize.
+	Vary []string
+
+	// VaryCookies names the cookies that the page depends on; the handler sees
+	// no others.
+	VaryCookies []string
+
+	// Normalize, if not nil, narrows the declared headers (the cookies of
+	// VaryCookies among them, as Cookie) before the page's key is built from
+	// them: "de-AT,de;q=0.9" to "de". Whatever it adds that is not declared is
+	// dropped. It is called concurrently, for every request of a route that
+	// declares any, with those that the request has.
+	Normalize func(http.Header)
+
+	// Tags are names for RevalidateTag and PurgeTag. The handler adds more with
+	// a Cache-Tag response header. A tag has at most 256 bytes, and does not begin
+	// with "/". Of a page with more than 128 the first 64 count as they are; the
+	// others share 64 buckets, so that it is also invalidated with tags that it has
+	// not.
+	Tags []string
+
+	// Bypass, if not nil, reports whether a visitor's request is not for the
+	// cache; such a request reaches the handler untouched. A CDN in front does
+	// not know of it. It is called concurrently: for GET and HEAD, and with a page
+	// request, as the handler would see it, by Revalidate and Prerender, and where
+	// there is a Store, before a request with an unsafe method (POST, and whatever is
+	// not GET, HEAD, OPTIONS or TRACE). Requests with a body, Upgrade or an
+	// Authorization that is not declared pass anyway; where Bypass is true of them,
+	// too, the answer goes out as the handler made it, else marked private.
+	Bypass func(*http.Request) bool
+
+	// CacheControl is sent downstream, with successes and redirects, instead of the
+	// Cache-Control that is derived from TTL and Options.SharedMaxAge. A 404 or 410
+	// goes out with the derived one. A Cache-Control that the handler sends goes
+	// before both.
+	CacheControl string
+
+	// Placeholder, if not nil, answers people at once, with no-store, while a
+	// page that is not stored is generated in the background. Well-known
+	// crawlers wait for the page, and so does everyone after a failure.
+	Placeholder http.Handler
+
+	// PrerenderedOnly makes every path that neither Prerender nor Revalidate was
+	// asked for a 404 that does not reach the handler. What a Store has of the route
+	// is known, too; but a path whose page was purged since is known only where this
+	// Site was asked for it. So prerender at each start: what is stored costs a look.
+	PrerenderedOnly bool
+
+	// Failure, if not nil, reports whether an answer of the handler is a failure,
+	// beside those that always are: 5xx, 429, 408 and 425. A failure never replaces a
+	// page. It is called with the headers as they were sent, for each generation,
+	// concurrently, and must not change them.
+	Failure func(status int, h http.Header) bool
+
+	// Patience is how long a visitor waits for a new page where there is an old one
+	// that errors would show: after it they get that, and the generation goes on.
+	// Zero means that they wait for its end.
+	Patience time.Duration
+
+	// Timeout is the deadline of one generation: the handler's context ends
+	// there, those who wait get a 504, and what comes later is dropped. It is the
+	// longest that anyone waits, too, in whatever queue they are. A handler
+	// that ignores its context goes on running; nothing in Go can stop it. Where a
+	// response turns out to be too large to be stored, and is streamed on, it may
+	// take longer, as long as it never stands still for this time. Zero means 30
+	// seconds.
+	Timeout time.Duration
+}
+
+// TrackingParameters are the query parameters by which campaigns, newsletters and
+// networks tell who has sent a visitor, in the spelling of [Route].IgnoreQuery: what
+// a page is ignored by where its route has neither Query nor IgnoreQuery. To ignore
+// more, use append(slices.Clone(isr.TrackingParameters), "ref"). It is read by Wrap;
+// do not change it.
+var TrackingParameters = []string{
+	"utm_*", "mtm_*", // Google Analytics and many others, Matomo
+	"gclid", "gclsrc", "dclid", "gbraid", "wbraid", "gad_source", "gad_campaignid", "srsltid", "_ga", "_gl", // Google
+	"fbclid", "igsh", "igshid", // Meta
+	"msclkid", "ttclid", "twclid", "li_fat_id", "epik", "rdt_cid", "ScCid", // Microsoft, TikTok, X, LinkedIn, Pinterest, Reddit, Snap
+	"yclid", "ysclid", // Yandex
+	"mc_cid", "mc_eid", "_hsenc", "_hsmi", "_kx", "mkt_tok", // Mailchimp, HubSpot, Klaviyo, Marketo
+}
+
+// newRoutes returns the routes of a Site. It panics where one holds what no request
+// could put right.
+func newRoutes(o pagekey.Origin, opts *Options) *routing.Table {
+	sharedMaxAge := cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge)
+	route := func(where, pattern string, r Route) *policy.Route {
+		if r.Query == nil && r.IgnoreQuery == nil {
+			r.IgnoreQuery = TrackingParameters
+		}
+		rt, err := policy.New(pattern, policy.Spec(r), sharedMaxAge)
+		if err != nil {
+			panic(fmt.Sprintf("isr: %s.%v", where, err))
+		}
+		return rt
+	}
+	t := routing.New(o, route("Options.Default", "", opts.Default))
+	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
+		where := fmt.Sprintf("Options.Routes[%q]", pattern)
+		if err := t.Add(route(where, pattern, opts.Routes[pattern])); err != nil {
+			panic(fmt.Sprintf("isr: %s: %v", where, err))
+		}
+	}
+	return t
+}
+
+// key returns the key of the page that r asks for, whose path is path, by pagekey.CleanPath.
+func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
+	k := rt.Rules.Key(r, path, s.origin)
+	if r.Pattern != "" {
+		k.Pattern = s.patterns.Of(r.Pattern, path)
+	}
+	return k
+}
+
 // The Cache-Status of requests that go to the handler untouched (RFC 9211).
 const (
 	fwdBypass      = "isr; fwd=bypass"
@@ -8,3 +187,107 @@ const (
 	fwdTooLong     = "isr; fwd=bypass; detail=too-long" // of a key over pagekey.MaxBytes
 	fwdUnclean     = "isr; fwd=bypass; detail=path"     // of a path that pagekey.CleanPath refuses
 )
+
+// pass hands the visitor's own request to the wrapped handler.
+func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatus: status}) }
+
+// passPrivate is pass for a request that the route did not send past the cache: what
+// the handler says of its page, such as public, is not said of this answer.
+func (v *visit) passPrivate(status string) {
+	v.forward(respwriter.PassConfig{CacheStatus: status, Private: v.route != nil || !v.site.asksToPass(v.r)})
+}
+
+// passUnkeyed is passPrivate for a path or key that no page has.
+func (v *visit) passUnkeyed(status string) {
+	if v.route.PrerenderedOnly {
+		v.notFound()
+		return
+	}
+	v.passPrivate(status)
+}
+
+// asksToPass reports whether the Bypass of the request's route wants it past the
+// cache, where it passes anyway.
+func (s *Site) asksToPass(r *http.Request) bool {
+	return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") && s.routes.Of(r, "").AsksToPass(r)
+}
+
+// forward hands the visitor's own request to the wrapped handler.
+func (v *visit) forward(c respwriter.PassConfig) {
+	p := respwriter.NewPass(v.w, c)
+	panicked := true
+	defer func() {
+		p.Finish(panicked)
+		status := 0
+		if c.OnSuccess != nil {
+			status = p.Status()
+		}
+		v.done(Passed, status, 0, nil)
+	}()
+	v.site.handler.ServeHTTP(p.Writer(), v.r)
+	panicked = false
+}
+
+// passUncacheable is pass for a page that may not be stored. Where the last good one
+// stands by, it is shown where the handler fails.
+func (v *visit) passUncacheable() {
+	p, effect := v.site.cache.Get(&v.key, nil)
+	if p.IsUnknown() || !p.View(effect, v.start).OnError {
+		v.pass(fwdUncacheable)
+		return
+	}
+	outer := v.w
+	w := respwriter.NewStandby(outer, v.route.IsFailure)
+	v.w = w.Writer()
+	func() {
+		defer func() {
+			if e := recover(); e != nil && !w.Fail(fmt.Errorf("the handler panicked: %v", e)) {
+				panic(e)
+			}
+		}()
+		v.pass(fwdUncacheable)
+	}()
+	v.w = outer
+	status, err := w.Finish()
+	if err != nil && !v.standIn(header.CacheStatus{Fwd: "stale", FwdStatus: status, Detail: "stale-if-error"}, err) { // purged meanwhile
+		v.fail(max(status, http.StatusInternalServerError), nil, fwdUncacheable)
+	}
+}
+
+// notFound answers for a path that was never prerendered.
+func (v *visit) notFound() {
+	h := v.w.Header()
+	header.SetNoStore(h)
+	h.Add("Cache-Status", "isr; detail=not-prerendered")
+	http.NotFound(v.w, v.r)
+	v.done(Miss, http.StatusNotFound, 0, nil)
+}
+
+// placeholder answers while the page is being generated.
+func (v *visit) placeholder() {
+	v.w.Header().Add("Cache-Status", "isr; fwd=uri-miss; detail=placeholder")
+	w := respwriter.NewNoStore(v.w)
+	v.route.Placeholder.ServeHTTP(w, v.r)
+	v.done(Miss, w.Finish(), 0, nil)
+}
+
+// fail answers with the handler's own error, or for want of one with a bare
+// status. Neither is for keeping, by anyone.
+func (v *visit) fail(status int, answer *flight.Answer, cacheStatus string) {
+	h := v.w.Header()
+	if answer != nil {
+		header.Copy(h, answer.Header)
+	}
+	header.SetNoStore(h)
+	if cacheStatus != "" {
+		h.Add("Cache-Status", cacheStatus)
+	}
+	if answer == nil {
+		http.Error(v.w, http.StatusText(status), status)
+		return
+	}
+	v.w.WriteHeader(status)
+	if v.r.Method != http.MethodHead {
+		v.w.Write(answer.Body)
+	}
+}

@@ -21,7 +21,7 @@ import (
 func TestJoinLooksAgain(t *testing.T) {
 	site := Wrap(http.NotFoundHandler(), Options{})
 	site.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
-	req := flight.Request{Key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/"}, Route: site.other}
+	req := flight.Request{Key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/"}, Route: site.routes.Of(httptest.NewRequest("GET", "/", nil), "/")}
 	if f, how := site.runs.Join(req, nil, &flight.Waiter{}); f != nil || how != flight.Changed {
 		t.Error("a second run was started")
 	}

@@ -6,76 +6,227 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/page"
-	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/parallel"
 	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/routing"
+	"github.com/isr-go/isr/store"
 )
 
-// ended tells what has come of a run.
-func (s *Site) ended(f *flight.Flight, took time.Duration) {
-	out := f.Outcome()
-	e := s.event(Generated, &f.Key, f.Route)
-	e.Duration = took
-	switch p := out.Page; {
-	case out.Kind == flight.Failed:
-		e.Kind, e.Status, e.Err, e.Tags = Failed, out.Status, out.Err, pagekey.PlainTags(f.Tags())
-		var stack []slog.Attr
-		if out.Stack != nil {
-			stack = append(stack, slog.String("stack", string(out.Stack)))
+// wait answers with the outcome of a generation, which p, if anything, is too old
+// to stand in for. It reports false where the visit has to be decided anew,
+// because what is stored has changed meanwhile.
+func (v *visit) wait(p *page.Page) bool {
+	s, ctx := v.site, v.r.Context()
+	w := flight.Waiter{Streams: v.r.Method == http.MethodGet, Inside: flight.IsInside(ctx)}
+	f, how := s.runs.Join(v.request(), p, &w)
+	switch how {
+	case flight.Changed:
+		return false
+	case flight.Closed:
+		v.passPrivate(fwdBypass)
+		return true
+	case flight.Full:
+		v.busy()
+		return true
+	}
+	defer w.Leave()
+	var streams <-chan flight.Stream
+	if w.Streams {
+		streams = f.Streams()
+	}
+	var patience, timeout <-chan time.Time
+	if d := v.route.Patience; d > 0 && (!p.IsUnknown() || s.backing != nil) {
+		t := time.NewTimer(d - time.Since(v.start))
+		defer t.Stop()
+		patience = t.C
+	}
+	if w.Queued() || v.waited { // else the run has its own deadline
+		t := time.NewTimer(v.route.Timeout - time.Since(v.start))
+		defer t.Stop()
+		timeout = t.C
+	}
+	v.waited = true
+	for found := f.Found(); ; {
+		select {
+		case <-f.Done():
+			return v.answer(f, how == flight.Joined)
+		case <-found:
+			found = nil
+			if v.showStale() {
+				return true
+			}
+		case st := <-streams:
+			return v.stream(f, st)
+		case <-patience:
+			if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "patience"}, nil) {
+				return true
+			}
+		case <-timeout:
+			if !f.HasStarted() {
+				v.busy()
+			} else {
+				v.failed(&flight.Outcome{Err: flight.ErrTimeout, Status: http.StatusGatewayTimeout}, v.forwardOf(f, how == flight.Joined))
+			}
+			return true
+		case <-ctx.Done():
+			// The visitor may still be there, if it was a middleware's deadline: an
+			// empty 200 would pass for a page.
+			v.fail(http.StatusServiceUnavailable, nil, "")
+			v.done(Miss, http.StatusServiceUnavailable, 0, ctx.Err())
+			return true
 		}
-		s.report(e, stack...)
-	case p.NotStored != (policy.Refusal{}):
-		s.warn(p.Route, p.NotStored, p.Key.Path)
+	}
+}
+
+// showStale answers with a page that the run has found in the Store, if it may be
+// shown while a new one is made.
+func (v *visit) showStale() bool {
+	p, effect := v.site.cache.Get(&v.key, nil)
+	if view := p.View(effect, time.Now()); view.State == page.Stale {
+		v.hit(p, view)
+		return true
+	}
+	return false
+}
+
+// stream passes on what is too large to be stored.
+func (v *visit) stream(f *flight.Flight, st flight.Stream) bool {
+	if f.WasInvalidatedSince(v.asked, f.Route.TagsOf(st.Header)) {
+		st.Close()
+		return false
+	}
+	if st.Pattern != "" {
+		v.r.Pattern = st.Pattern
+	}
+	err := st.Serve(v.w, v.r, f.Route.Rules.Vary(), "isr; fwd=uri-miss; detail=too-large")
+	v.done(Miss, st.Status, 0, err)
+	if err != nil {
+		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
+	}
+	return true
+}
+
+// busy answers where too many wait for a slot.
+func (v *visit) busy() {
+	if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "busy"}, errBusy) {
+		return
+	}
+	v.w.Header().Set("Retry-After", "1")
+	v.fail(http.StatusServiceUnavailable, nil, header.CacheStatus{Fwd: "uri-miss", Detail: "busy"}.String())
+	v.done(Miss, http.StatusServiceUnavailable, 0, errBusy)
+}
+
+// standIn answers with the stored page, if it may be shown where a new one could
+// not be had.
+func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
+	p, effect := v.site.cache.Get(&v.key, nil)
+	switch view := p.View(effect, time.Now()); {
+	case view.State == page.Fresh: // by another run, begun later
+		v.hit(p, view)
+	case view.IsShowable():
+		v.tags = p.Subject.Tags
+		p.ServeForwarded(v.w, v.r, view, fwd)
+		v.done(StaleHit, p.Status, view.Age, err)
 	default:
-		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
-		e.Changed = s.observe != nil && !p.IsSame(f.Old())
-		s.report(e)
+		return false
 	}
+	return true
 }
 
-// damaged tells that what the Store has of a page cannot be read.
-func (s *Site) damaged(f *flight.Flight, err error) {
-	e := s.event(StoreFailed, &f.Key, f.Route)
-	e.Err = err
-	s.report(e)
-}
-
-// tooLarge tells that a page cannot be shared.
-func (s *Site) tooLarge(f *flight.Flight) {
-	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Path)
-}
-
-// event returns an event about a page.
-func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
-	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}
-}
-
-// evicted tells which pages had to go for others.
-func (s *Site) evicted(pages []*page.Page) {
-	for _, p := range pages {
-		e := s.event(Evicted, &p.Key, p.Route)
-		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
-		s.report(e)
+// forwardOf says why a visitor had to wait for a run.
+func (v *visit) forwardOf(f *flight.Flight, joined bool) header.CacheStatus {
+	fwd := header.CacheStatus{Fwd: "uri-miss", Collapsed: joined}
+	if !f.Old().IsUnknown() {
+		fwd.Fwd = "stale"
 	}
+	return fwd
 }
 
-// Shutdown waits until the generations under way have ended, or ctx has, whose
-// error it then returns. One that has come to its Timeout has ended, whatever its
-// handler still does; what is being streamed is the server's to wait for. From the
-// call on no generation is started: pages are served as they are stored, requests
-// for others go to the handler untouched, and Revalidate and Prerender fail. What
-// is on its way to a Store is waited for, too; after that nothing is heard any
-// more of what other instances invalidate.
-func (s *Site) Shutdown(ctx context.Context) error {
-	if s.backing == nil {
-		return s.runs.Shutdown(ctx)
+// answer answers with the outcome of a run. It reports false where the visit has to
+// be decided anew.
+func (v *visit) answer(f *flight.Flight, joined bool) bool {
+	s, fwd, out := v.site, v.forwardOf(f, joined), f.Outcome()
+	switch out.Kind {
+	case flight.Again:
+		return false
+	case flight.Busy:
+		v.busy()
+		return true
+	case flight.Nothing:
+		v.notFound()
+		return true
+	case flight.Found:
+		return v.loaded(out.Page)
+	case flight.Failed:
+		v.failed(out, fwd)
+		return true
 	}
-	defer s.backing.Close()
-	return cmp.Or(s.runs.Shutdown(ctx), s.backing.Wait(ctx))
+	made := out.Page
+	effect := made.Effect(s.table)
+	switch {
+	case made.NotStored != (policy.Refusal{}):
+		v.passUncacheable()
+	case effect != store.None && made.Subject.Since.Clock < v.asked:
+		// Something that the page turned out to depend on was invalidated after
+		// the run began and, for all one knows, before the visitor asked. Any run
+		// that can be joined from now on has begun since.
+		return false
+	default:
+		fwd.Stored = out.Stored
+		view := made.View(effect, time.Now())
+		v.tags = made.Subject.Tags
+		made.ServeForwarded(v.w, v.r, view, fwd)
+		v.done(Miss, made.Status, view.Age, nil)
+	}
+	return true
+}
+
+// loaded answers with a page that the Store had. It reports false where the visit
+// has to be decided anew.
+func (v *visit) loaded(p *page.Page) bool {
+	s := v.site
+	switch view := p.View(p.Effect(s.table), v.start); view.State {
+	case page.Stale:
+		s.runs.Join(v.request(), p, nil)
+		fallthrough
+	case page.Fresh:
+		v.hit(p, view)
+		return true
+	}
+	return false
+}
+
+// finds waits until a run has looked into the Store, where there is one, and
+// reports whether there is a page now.
+func (v *visit) finds(f *flight.Flight) bool {
+	if f == nil || !f.WaitForStore(v.r.Context()) {
+		return false
+	}
+	p, _ := v.site.cache.Get(&v.key, nil)
+	return !p.IsUnknown()
+}
+
+// failed answers where the generation that the visitor has waited for failed:
+// with the last good page if that may still be shown, else with the failure.
+func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
+	fwd.FwdStatus = out.Status
+	old := fwd
+	old.Detail = "stale-if-error"
+	if v.standIn(old, out.Err) {
+		return
+	}
+	if out.Pattern != "" {
+		v.r.Pattern = out.Pattern
+	}
+	v.done(Miss, out.Status, 0, out.Err)
+	out.Repanic()
+	v.fail(out.Status, out.Answer, fwd.String())
 }
 
 // Why there is no page, where no run says so.
@@ -143,60 +294,24 @@ func (e *notStoredError) Error() string { return "not stored: it " + e.why.Strin
 // Origin, visitors get pages of their own, unless the wrapped handler is a ServeMux
 // itself, which sets its own pattern.
 func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
-	type result struct {
-		path string
-		err  error
-	}
-	return func(yield func(string, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		results := make(chan result, s.regenerations)
-		busy := 0
-		defer func() {
-			cancel()
-			for ; busy > 0; busy-- {
-				<-results
-			}
-		}()
-		next := func() bool {
-			r := <-results
-			busy--
-			return yield(r.path, r.err)
-		}
-		for path := range paths {
-			if busy == s.regenerations && !next() {
-				return
-			}
-			if ctx.Err() != nil {
-				break
-			}
-			req, err := s.toPrerender(path) // here, where a panic of Bypass or Normalize is the caller's
+	return parallel.Each(ctx, s.regenerations, paths, s.toPrerender,
+		func(ctx context.Context, path string, req flight.Request) error {
+			err := s.generate(ctx, req)
 			if err != nil {
-				if !yield(path, err) {
-					return
-				}
-				continue
+				err = fmt.Errorf("isr: prerender %s: %w", path, err)
 			}
-			busy++
-			go func() {
-				err := s.generate(ctx, req)
-				if err != nil {
-					err = fmt.Errorf("isr: prerender %s: %w", path, err)
-				}
-				results <- result{path, err}
-			}()
-		}
-		for busy > 0 && next() {
-		}
-	}
+			return err
+		})
 }
 
-// toPrerender returns the page that a path given to Prerender names.
+// toPrerender returns the page that a path given to Prerender names. It is called where
+// a panic of Bypass or Normalize is that of Prerender's caller.
 func (s *Site) toPrerender(path string) (req flight.Request, err error) {
-	t, err := s.parseTarget(path)
+	t, err := s.routes.Target(path)
 	if err != nil {
 		return req, err
 	}
-	req, ok := s.pageOf(t)
+	req, ok := s.pageOf(&t)
 	switch {
 	case !ok:
 		return req, fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
@@ -205,4 +320,26 @@ func (s *Site) toPrerender(path string) (req flight.Request, err error) {
 	}
 	s.admit(&t)
 	return req, nil
+}
+
+// admit makes a path known to its PrerenderedOnly route.
+func (s *Site) admit(t *routing.Target) {
+	if t.Route.PrerenderedOnly || s.routes.HasHosts() && t.Host == "" {
+		s.cache.Admit(t.Path)
+	}
+}
+
+// Shutdown waits until the generations under way have ended, or ctx has, whose
+// error it then returns. One that has come to its Timeout has ended, whatever its
+// handler still does; what is being streamed is the server's to wait for. From the
+// call on no generation is started: pages are served as they are stored, requests
+// for others go to the handler untouched, and Revalidate and Prerender fail. What
+// is on its way to a Store is waited for, too; after that nothing is heard any
+// more of what other instances invalidate.
+func (s *Site) Shutdown(ctx context.Context) error {
+	if s.backing == nil {
+		return s.runs.Shutdown(ctx)
+	}
+	defer s.backing.Close()
+	return cmp.Or(s.runs.Shutdown(ctx), s.backing.Wait(ctx))
 }

@@ -3,7 +3,6 @@ package isr
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,90 +17,10 @@ import (
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
+	"github.com/isr-go/isr/internal/routing"
 	"github.com/isr-go/isr/internal/webhook"
 	"github.com/isr-go/isr/store"
 )
-
-// A target is what a path given to Revalidate, Purge or Prerender means.
-type target struct {
-	pagekey.Scope
-	route *policy.Route
-}
-
-func (s *Site) parseTarget(name string) (t target, err error) {
-	var query string
-	if t.Scope, query, err = pagekey.ParseScope(name, s.origin); err != nil {
-		return t, fmt.Errorf("isr: path %q: %w", name, err)
-	}
-	if s.hosts && t.Host == "" && s.origin.Host == "" {
-		t.AllQueries = true // the hosts' routes may keep different ones
-	}
-	t.route = s.lookup(t.Host, pagekey.URL(t.Path, ""))
-	t.Query = t.route.Rules.Query(query)
-	return t, nil
-}
-
-func (s *Site) parseTargets(names []string) ([]target, error) {
-	targets := make([]target, 0, len(names))
-	var errs []error
-	for _, name := range names {
-		t, err := s.parseTarget(name)
-		targets, errs = append(targets, t), append(errs, err)
-	}
-	return targets, errors.Join(errs...)
-}
-
-// targetEvent returns an event about a target.
-func (s *Site) targetEvent(kind Kind, t *target) Event {
-	return Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.route.Pattern}
-}
-
-func tagsOfTargets(targets []target) []string {
-	tags := make([]string, len(targets))
-	for i := range targets {
-		tags[i] = targets[i].Tag()
-	}
-	return tags
-}
-
-// pages returns what is stored of the target.
-func (s *Site) pages(t *target) []*page.Page {
-	return s.cache.At(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
-		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
-	})
-}
-
-// pageOf returns the page that a visitor without any headers gets at the target,
-// where it is known for which host that is.
-func (s *Site) pageOf(t target) (req flight.Request, ok bool) {
-	if s.origin.Host == "" && t.Host == "" {
-		return req, false
-	}
-	varied := t.route.Rules.Variant(nil)
-	return flight.Request{Key: pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: varied}, Route: t.route}, true
-}
-
-// stored returns what is stored of the target, but for what is purged.
-func (s *Site) stored(t *target) []*page.Page {
-	return slices.DeleteFunc(s.pages(t), func(p *page.Page) bool { return p.Effect(s.table) == store.Gone })
-}
-
-// maxVariants is how many variants of a path, beside the plain page, Revalidate
-// generates: strangers can think of any number of queries and hosts.
-const maxVariants = 16
-
-// mostWanted returns the plain page of a target, if it is among some, and those of
-// the others that were asked for most within the last hour.
-func (s *Site) mostWanted(t *target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
-	counts := s.cache.RecentHits(pages, time.Now())
-	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
-	varied := t.route.Rules.Variant(nil)
-	if i := slices.IndexFunc(pages, func(p *page.Page) bool { return p.Key.Query == t.Query && p.Key.Variant == varied }); i >= 0 {
-		plain = pages[i]
-		pages = slices.Delete(pages, i, i+1)
-	}
-	return plain, pages[:min(len(pages), maxVariants)]
-}
 
 // Revalidate renews the pages at the given paths. It expires them, so that from
 // now on nobody gets the old ones as long as new ones can be had, and generates
@@ -123,26 +42,18 @@ func (s *Site) mostWanted(t *target, pages []*page.Page) (plain *page.Page, othe
 //
 // Next.js calls this revalidatePath.
 func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
-	targets, err := s.parseTargets(paths)
+	targets, err := s.routes.Targets(paths)
 	if err != nil {
 		return err
 	}
 	return s.revalidate(ctx, targets)
 }
 
-// A renewal is a page that Revalidate generates.
-type renewal struct {
-	flight.Request
-	target *target
-	stored bool // whether anything was, under the target
-	err    error
-}
-
 // revalidate is Revalidate of targets.
-func (s *Site) revalidate(ctx context.Context, targets []target) error {
+func (s *Site) revalidate(ctx context.Context, targets []routing.Target) error {
 	renewals, untold := s.expire(ctx, targets)
 	err := s.renew(ctx, renewals)
-	var moved []target
+	var moved []routing.Target
 	for _, r := range renewals {
 		if t, ok := s.movedTo(r); ok {
 			moved = append(moved, t)
@@ -155,10 +66,18 @@ func (s *Site) revalidate(ctx context.Context, targets []target) error {
 	return errors.Join(err, untold)
 }
 
+// A renewal is a page that Revalidate generates.
+type renewal struct {
+	flight.Request
+	target *routing.Target
+	stored bool // whether anything was, under the target
+	err    error
+}
+
 // expire expires what is stored at the targets, and returns what is to be generated
 // now: the plain pages first.
-func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewal, err error) {
-	err = s.invalidate(ctx, store.Expired, tagsOfTargets(targets)...)
+func (s *Site) expire(ctx context.Context, targets []routing.Target) (renewals []*renewal, err error) {
+	err = s.invalidate(ctx, store.Expired, routing.Tags(targets)...)
 	seen := make(map[pagekey.Key]bool)
 	var others []*renewal
 	for i := range targets {
@@ -172,7 +91,7 @@ func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewa
 			}
 		}
 		stored := s.stored(t)
-		if req, ok := s.pageOf(*t); ok && len(stored) == 0 && !s.bypasses(req) {
+		if req, ok := s.pageOf(t); ok && len(stored) == 0 && !s.bypasses(req) {
 			add(&renewals, req, false)
 		}
 		plain, more := s.mostWanted(t, stored)
@@ -184,6 +103,22 @@ func (s *Site) expire(ctx context.Context, targets []target) (renewals []*renewa
 		}
 	}
 	return append(renewals, others...), err
+}
+
+// maxVariants is how many variants of a path, beside the plain page, Revalidate
+// generates: strangers can think of any number of queries and hosts.
+const maxVariants = 16
+
+// mostWanted returns the plain page of a target, if it is among some, and those of
+// the others that were asked for most within the last hour.
+func (s *Site) mostWanted(t *routing.Target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
+	counts := s.cache.RecentHits(pages, time.Now())
+	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
+	if i := slices.IndexFunc(pages, func(p *page.Page) bool { return t.IsPlain(&p.Key) }); i >= 0 {
+		plain = pages[i]
+		pages = slices.Delete(pages, i, i+1)
+	}
+	return plain, pages[:min(len(pages), maxVariants)]
 }
 
 // renew generates pages, MaxRegenerations at a time, in this order.
@@ -208,7 +143,7 @@ func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
 // movedTo says at which path the page is that a renewal was meant for, where it has
 // come of it that this differs by the slash at the end. Who names a path that is not
 // stored and has no page learns so from the log.
-func (s *Site) movedTo(r *renewal) (t target, ok bool) {
+func (s *Site) movedTo(r *renewal) (t routing.Target, ok bool) {
 	status, location := 0, ""
 	if notStored := (*notStoredError)(nil); errors.As(r.err, &notStored) {
 		status, location = notStored.status, notStored.location
@@ -225,15 +160,37 @@ func (s *Site) movedTo(r *renewal) (t target, ok bool) {
 	if !redirects || !ok {
 		return t, false
 	}
-	t = *r.target
-	t.Scheme, t.Host, t.Path = r.Key.Scheme, r.Key.Host, path
-	t.route = s.lookup(t.Host, pagekey.URL(path, ""))
-	return t, true
+	scope := r.target.Scope
+	scope.Scheme, scope.Host, scope.Path = r.Key.Scheme, r.Key.Host, path
+	return s.routes.At(scope), true
 }
 
 // bypasses reports whether the page would never be stored because of its route.
 func (s *Site) bypasses(req flight.Request) bool {
 	return req.Route.Bypasses(req.Build(context.Background(), s.origin))
+}
+
+// Purge drops the pages at the given paths: they are never served again, not
+// even where a new one cannot be had. Paths are those of Revalidate. If one of
+// them is none, nothing is changed.
+func (s *Site) Purge(ctx context.Context, paths ...string) error {
+	targets, err := s.routes.Targets(paths)
+	if err != nil {
+		return err
+	}
+	return s.purge(ctx, targets)
+}
+
+// purge is Purge of targets.
+func (s *Site) purge(ctx context.Context, targets []routing.Target) error {
+	err := s.invalidate(ctx, store.Gone, routing.Tags(targets)...)
+	for i := range targets {
+		for _, p := range s.pages(&targets[i]) {
+			s.cache.Get(&p.Key, nil) // which forgets what is gone
+		}
+		s.report(s.targetEvent(Purged, &targets[i]))
+	}
+	return err
 }
 
 // RevalidateTag makes all pages with one of the tags stale: each is served once
@@ -273,29 +230,6 @@ func checkTags(tags []string) error {
 	return errors.Join(errs...)
 }
 
-// Purge drops the pages at the given paths: they are never served again, not
-// even where a new one cannot be had. Paths are those of Revalidate. If one of
-// them is none, nothing is changed.
-func (s *Site) Purge(ctx context.Context, paths ...string) error {
-	targets, err := s.parseTargets(paths)
-	if err != nil {
-		return err
-	}
-	return s.purge(ctx, targets)
-}
-
-// purge is Purge of targets.
-func (s *Site) purge(ctx context.Context, targets []target) error {
-	err := s.invalidate(ctx, store.Gone, tagsOfTargets(targets)...)
-	for i := range targets {
-		for _, p := range s.pages(&targets[i]) {
-			s.cache.Get(&p.Key, nil) // which forgets what is gone
-		}
-		s.report(s.targetEvent(Purged, &targets[i]))
-	}
-	return err
-}
-
 // invalidate has an effect on all pages with one of the tags, here and, where
 // there is a Store, in every instance. An error says that the Store does not know
 // of it; then it holds here, and the Store is told when it answers again.
@@ -305,6 +239,30 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 		return nil
 	}
 	return s.backing.Invalidate(ctx, effect, tags...)
+}
+
+// pages returns what is stored of the target.
+func (s *Site) pages(t *routing.Target) []*page.Page {
+	return s.cache.At(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
+		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
+	})
+}
+
+// stored returns what is stored of the target, but for what is purged.
+func (s *Site) stored(t *routing.Target) []*page.Page {
+	return slices.DeleteFunc(s.pages(t), func(p *page.Page) bool { return p.Effect(s.table) == store.Gone })
+}
+
+// pageOf returns the page that a visitor without any headers gets at the target,
+// where it is known for which host that is.
+func (s *Site) pageOf(t *routing.Target) (req flight.Request, ok bool) {
+	k, ok := t.Key(s.origin)
+	return flight.Request{Key: k, Route: t.Route}, ok
+}
+
+// targetEvent returns an event about a target.
+func (s *Site) targetEvent(kind Kind, t *routing.Target) Event {
+	return Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.Route.Pattern}
 }
 
 // change passes on a request that may change the page at its path, and expires
@@ -387,7 +345,7 @@ func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 		at = r.WithContext(r.Context())
 		at.URL = p.URL
 	}
-	rt := s.routeOf(at, p.Clean)
+	rt := s.routes.Of(at, p.Clean)
 	return rt.Bypass == nil || !s.bypasses(flight.Request{Key: s.key(at, p.Clean, rt), Route: rt})
 }
 
@@ -415,59 +373,26 @@ func RevalidateHandler(site *Site, secret string) http.Handler {
 	if secret == "" {
 		panic("isr: RevalidateHandler: empty secret; with one, only those who know it can renew pages")
 	}
-	return &revalidateHandler{site, sha256.Sum256([]byte(secret))}
+	return webhook.Handler(secret, site.handleWebhook)
 }
 
-type revalidateHandler struct {
-	site   *Site
-	secret [sha256.Size]byte // its hash
-}
-
-func (h *revalidateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch r.Method {
-	case http.MethodGet, http.MethodPost, http.MethodDelete:
-	default:
-		w.Header().Set("Allow", "DELETE, GET, POST")
-		webhook.Refuse(w, http.StatusMethodNotAllowed, "Method not allowed")
-		return
-	}
-	if !webhook.Authorized(r, h.secret) {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		webhook.Refuse(w, http.StatusUnauthorized, "Invalid token")
-		return
-	}
-	paths, tags, err := webhook.Names(w, r)
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		webhook.Refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("Body is larger than %d bytes", webhook.MaxBytes))
-		return
-	}
-	var targets []target
-	if err == nil {
-		targets, err = h.site.parseTargets(paths)
-		err = errors.Join(err, checkTags(tags))
-	}
-	if err != nil {
-		webhook.Refuse(w, http.StatusBadRequest, err.Error())
-		return
+// handleWebhook purges, or revalidates, what a request to a RevalidateHandler names.
+func (s *Site) handleWebhook(ctx context.Context, purge bool, paths, tags []string) (map[string]int, error) {
+	targets, err := s.routes.Targets(paths)
+	if err = errors.Join(err, checkTags(tags)); err != nil {
+		return nil, webhook.Invalid{Err: err}
 	}
 	pages := make(map[string]int, len(targets))
 	for i := range targets {
-		pages[paths[i]] = len(h.site.stored(&targets[i]))
+		pages[paths[i]] = len(s.stored(&targets[i]))
 	}
-	if r.Method == http.MethodDelete {
-		err = errors.Join(h.site.PurgeTag(r.Context(), tags...), h.site.purge(r.Context(), targets))
+	if purge {
+		err = errors.Join(s.PurgeTag(ctx, tags...), s.purge(ctx, targets))
 	} else {
-		err = errors.Join(h.site.RevalidateTag(r.Context(), tags...), h.site.revalidate(r.Context(), targets))
+		err = errors.Join(s.RevalidateTag(ctx, tags...), s.revalidate(ctx, targets))
 	}
-	if err != nil {
-		if h.site.log != nil {
-			h.site.log.Error("isr: revalidation failed", "error", err)
-		}
-		webhook.Refuse(w, http.StatusInternalServerError, "Error revalidating")
-		return
+	if err != nil && s.log != nil {
+		s.log.Error("isr: revalidation failed", "error", err)
 	}
-	webhook.Answer(w, http.StatusOK, struct {
-		Revalidated bool           `json:"revalidated"`
-		Pages       map[string]int `json:"pages,omitempty"`
-	}{true, pages})
+	return pages, err
 }

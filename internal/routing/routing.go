@@ -1,0 +1,136 @@
+// Package routing finds the route of a page by the patterns of [net/http.ServeMux], and
+// what an editor's path names there. The best match alone decides.
+package routing
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+)
+
+// A Table holds the routes of a Site. Once all were added it is safe for concurrent
+// use.
+type Table struct {
+	origin    pagekey.Origin
+	other     *policy.Route
+	byPattern map[string]*policy.Route
+	mux       *http.ServeMux // of the patterns; only matched with, never served
+	hosts     bool
+}
+
+// New returns a Table in which every page has the route other.
+func New(o pagekey.Origin, other *policy.Route) *Table {
+	return &Table{origin: o, other: other, byPattern: make(map[string]*policy.Route), mux: http.NewServeMux()}
+}
+
+// Add adds the route of a pattern. It fails where the pattern is none, has a method
+// without pages, or conflicts with another.
+func (t *Table) Add(rt *policy.Route) (err error) {
+	pattern := rt.Pattern
+	rest := pattern
+	if method, after, ok := strings.Cut(pattern, " "); ok {
+		if method != http.MethodGet {
+			return fmt.Errorf("method %s: only GET has pages (and HEAD with it); leave the method out", method)
+		}
+		rest = strings.TrimLeft(after, " \t")
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%v", v)
+		}
+	}()
+	t.mux.Handle(pattern, http.NotFoundHandler())
+	t.byPattern[pattern] = rt
+	t.hosts = t.hosts || !strings.HasPrefix(rest, "/")
+	return nil
+}
+
+// HasHosts reports whether one of the patterns names a host: then a path alone does
+// not say which route a page has.
+func (t *Table) HasHosts() bool { return t.hosts }
+
+// Of returns the route of the page that r asks for, whose path is path, by
+// pagekey.CleanPath. One that is not clean, as it is empty, has the route of the path
+// that a ServeMux would redirect it to.
+func (t *Table) Of(r *http.Request, path string) *policy.Route {
+	u := r.URL
+	if path != "" && path != u.EscapedPath() {
+		u = pagekey.URL(path, "")
+	}
+	return t.lookup(pagekey.CleanHost(pagekey.SchemeOf(r), r.Host), u)
+}
+
+// lookup returns the route of the pages at a URL, by the host that their keys have.
+func (t *Table) lookup(host string, u *url.URL) *policy.Route {
+	if len(t.byPattern) > 0 {
+		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(t.origin.Host, host), URL: u}
+		if _, pattern := t.mux.Handler(r); pattern != "" {
+			return t.byPattern[pattern]
+		}
+	}
+	return t.other
+}
+
+// A Target is what a path given to Revalidate, Purge or Prerender means.
+type Target struct {
+	pagekey.Scope
+	Route *policy.Route
+}
+
+// Target returns what a path, or a whole URL, means.
+func (t *Table) Target(name string) (target Target, err error) {
+	scope, query, err := pagekey.ParseScope(name, t.origin)
+	if err != nil {
+		return target, fmt.Errorf("isr: path %q: %w", name, err)
+	}
+	if t.hosts && scope.Host == "" && t.origin.Host == "" {
+		scope.AllQueries = true // the hosts' routes may keep different ones
+	}
+	target = t.At(scope)
+	target.Query = target.Route.Rules.Query(query)
+	return target, nil
+}
+
+// Targets returns what some paths mean, or what is wrong with each that means nothing.
+func (t *Table) Targets(names []string) ([]Target, error) {
+	targets := make([]Target, 0, len(names))
+	var errs []error
+	for _, name := range names {
+		target, err := t.Target(name)
+		targets, errs = append(targets, target), append(errs, err)
+	}
+	return targets, errors.Join(errs...)
+}
+
+// At returns the target of a scope.
+func (t *Table) At(s pagekey.Scope) Target {
+	return Target{s, t.lookup(s.Host, pagekey.URL(s.Path, ""))}
+}
+
+// Tags returns the tags of targets.
+func Tags(targets []Target) []string {
+	tags := make([]string, len(targets))
+	for i := range targets {
+		tags[i] = targets[i].Tag()
+	}
+	return tags
+}
+
+// IsPlain reports whether a key is that of the page that a visitor without any headers
+// gets at the target.
+func (t *Target) IsPlain(k *pagekey.Key) bool {
+	return k.Query == t.Query && k.Variant == t.Route.Rules.Variant(nil)
+}
+
+// Key returns the key of the page that a visitor without any headers gets at the
+// target, where it is known for which host that is.
+func (t *Target) Key(o pagekey.Origin) (k pagekey.Key, ok bool) {
+	k = pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: t.Route.Rules.Variant(nil)}
+	return k, o.Host != "" || t.Host != ""
+}

@@ -1,0 +1,64 @@
+package webhook
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// An Invalid is an error of what a request names.
+type Invalid struct{ Err error }
+
+func (e Invalid) Error() string { return e.Err.Error() }
+
+// Handler returns the handler of isr.RevalidateHandler, which says what it answers. Do
+// is asked to purge or to revalidate what is named. It returns how many pages were
+// stored under each path. An error that is an Invalid goes to the sender; of any
+// other they only hear that there is one.
+func Handler(secret string, do func(ctx context.Context, purge bool, paths, tags []string) (pages map[string]int, err error)) http.Handler {
+	return &handler{sha256.Sum256([]byte(secret)), do}
+}
+
+type handler struct {
+	secret [sha256.Size]byte // its hash
+	do     func(ctx context.Context, purge bool, paths, tags []string) (map[string]int, error)
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet, http.MethodPost, http.MethodDelete:
+	default:
+		w.Header().Set("Allow", "DELETE, GET, POST")
+		Refuse(w, http.StatusMethodNotAllowed, "Method not allowed")
+		return
+	}
+	if !Authorized(r, h.secret) {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		Refuse(w, http.StatusUnauthorized, "Invalid token")
+		return
+	}
+	paths, tags, err := Names(w, r)
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		Refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("Body is larger than %d bytes", MaxBytes))
+		return
+	}
+	if err != nil {
+		Refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	pages, err := h.do(r.Context(), r.Method == http.MethodDelete, paths, tags)
+	var invalid Invalid
+	switch {
+	case errors.As(err, &invalid):
+		Refuse(w, http.StatusBadRequest, invalid.Error())
+	case err != nil:
+		Refuse(w, http.StatusInternalServerError, "Error revalidating")
+	default:
+		Answer(w, http.StatusOK, struct {
+			Revalidated bool           `json:"revalidated"`
+			Pages       map[string]int `json:"pages,omitempty"`
+		}{true, pages})
+	}
+}
