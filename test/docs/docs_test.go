@@ -34,6 +34,7 @@ var imports = map[string]string{
 	"slices": "slices", "strings": "strings", "time": "time", "url": "net/url",
 	"isr":     "github.com/isr-go/isr",
 	"file":    "github.com/isr-go/isr/store/file",
+	"sitemap": "github.com/isr-go/isr/sitemap",
 	"webhook": "github.com/isr-go/isr/webhook",
 }
 
