@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/examples/internal/progress"
 	"github.com/isr-go/isr/inspect"
 )
 
@@ -216,15 +217,7 @@ func (b *blog) prerender(ctx context.Context, stdout io.Writer) {
 	for _, t := range tagsOf(posts) {
 		paths = append(paths, "/tag/"+t)
 	}
-	done := 0
-	for path, err := range b.site.Prerender(ctx, slices.Values(paths)) {
-		if err != nil {
-			fmt.Fprintln(stdout, err)
-			continue
-		}
-		done++
-		fmt.Fprintf(stdout, "prerendered %d/%d %s\n", done, len(paths), path)
-	}
+	progress.Show(stdout, "prerendered", len(paths), b.site.Prerender(ctx, slices.Values(paths)))
 }
 
 // localURL is where a browser on this machine finds the listener.
