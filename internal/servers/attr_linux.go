@@ -1,0 +1,5 @@
+package servers
+
+import "syscall"
+
+func init() { serverAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
