@@ -20,6 +20,15 @@ var rooms = []struct{ name, imports string }{
 	{"store", ""},
 	{"internal/header", ""},
 	{"internal/webhook", ""},
+	{"internal/servers", ""},
+	{"edge", "store"},
+	{"edge/internal/edgekit", "edge internal/header store"},
+	{"edge/edgetest", "edge store"},
+	{"edge/varnish", "edge edge/edgetest edge/internal/edgekit internal/servers store"},
+	{"edge/nginx", "edge edge/edgetest edge/internal/edgekit internal/servers store"},
+	{"edge/internal/fakecdn", ""},
+	{"edge/cloudflare", "edge edge/edgetest edge/internal/edgekit edge/internal/fakecdn store"},
+	{"edge/fastly", "edge edge/edgetest edge/internal/edgekit edge/internal/fakecdn store"},
 	{"internal/guard", "store"},
 	{"internal/pagekey", "internal/header"},
 	{"internal/changed", "internal/pagekey"},
@@ -47,14 +56,16 @@ func TestArrows(t *testing.T) {
 		}
 		above[room.name] = true
 	}
-	err := filepath.WalkDir("internal", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && path != "internal" && !above[filepath.ToSlash(path)] {
-			t.Errorf("%s is not among the rooms", path)
+	for _, folder := range []string{"internal", "edge"} {
+		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() && filepath.Base(path) != "internal" && !above[filepath.ToSlash(path)] {
+				t.Errorf("%s is not among the rooms", path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for name, imports := range allowed {
 		files, err := filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))
