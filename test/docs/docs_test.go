@@ -208,14 +208,16 @@ func TestREADME(t *testing.T) {
 	}
 }
 
-// The program in server.md is the one that is tested.
-func TestServer(t *testing.T) {
-	want, err := os.ReadFile("server/main.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if all := blocks(t, "docs/server.md"); len(all) == 0 || all[0].code != string(want) {
-		t.Error("the program in docs/server.md is not test/docs/server/main.go")
+// The programs in the documentation that have a test are as they are tested.
+func TestPrograms(t *testing.T) {
+	for program, doc := range map[string]string{"server/main.go": "docs/server.md", "draft/main.go": "docs/revalidation.md"} {
+		want, err := os.ReadFile(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(blocks(t, doc), func(b block) bool { return b.code == string(want) }) {
+			t.Errorf("no program in %s is test/docs/%s", doc, program)
+		}
 	}
 }
 
