@@ -20,3 +20,23 @@ func HoldLock(t *testing.T, dir string) (release func()) {
 	}
 	return func() { f.Close() }
 }
+
+// Settle waits until nothing goes on: no call that its caller has left, and no sweep.
+func (s *Store) Settle() {
+	for _, room := range []chan struct{}{s.reads, s.writes} {
+		for range cap(room) {
+			room <- struct{}{}
+		}
+		defer func() {
+			for range cap(room) {
+				<-room
+			}
+		}()
+	}
+	s.sweeper.mu.Lock()
+	done := s.sweeper.done
+	s.sweeper.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}

@@ -39,12 +39,14 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// open opens a store, which has settled before the test removes its directory.
 func open(t testing.TB, dir string, opts file.Options) *file.Store {
 	t.Helper()
 	s, err := file.Open(dir, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.Settle) // what goes on would write in a directory that the test removes
 	return s
 }
 
