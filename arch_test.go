@@ -2,6 +2,7 @@ package isr_test
 
 import (
 	"bytes"
+	"cmp"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 // rooms are the packages of the module's inside, and which of them each may import
 // beside the standard library: none imports the root, and none forms a circle, since
 // each names only those above it.
+// internal/isrtest is for tests alone, which TestOnlyTestsImportIsrtest checks.
 var rooms = []struct{ name, imports string }{
 	{"store", ""},
 	{"internal/header", ""},
@@ -29,6 +31,7 @@ var rooms = []struct{ name, imports string }{
 	{"edge/internal/fakecdn", ""},
 	{"edge/cloudflare", "edge edge/edgetest edge/internal/edgekit edge/internal/fakecdn store"},
 	{"edge/fastly", "edge edge/edgetest edge/internal/edgekit edge/internal/fakecdn store"},
+	{"internal/isrtest", ""},
 	{"internal/guard", "store"},
 	{"internal/pagekey", "internal/header"},
 	{"internal/changed", "internal/pagekey"},
@@ -87,6 +90,31 @@ func TestArrows(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What tests share is in no program: only tests, and the programs under test/, import it.
+func TestOnlyTestsImportIsrtest(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && (path == "test" || d.Name() == ".git") {
+			return cmp.Or(err, fs.SkipDir)
+		}
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range f.Imports {
+			if spec.Path.Value == `"github.com/isr-go/isr/internal/isrtest"` {
+				t.Errorf("%s imports internal/isrtest", path)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -19,18 +19,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 )
 
 // do sends a request with headers given as name, value, name, value.
 func do(h http.Handler, method, target string, header ...string) *http.Response {
-	r := httptest.NewRequest(method, target, nil)
-	for i := 0; i < len(header); i += 2 {
-		r.Header.Add(header[i], header[i+1])
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	return w.Result()
+	return isrtest.Do(h, method, target, header...).Result()
 }
 
 func get(h http.Handler, target string, header ...string) *http.Response {

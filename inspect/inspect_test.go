@@ -19,6 +19,7 @@ import (
 
 	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/inspect"
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 // An app is a handler to be inspected, with a page for each way in which a page
@@ -92,9 +93,7 @@ func request(method, target string) *http.Request {
 }
 
 func get(h http.Handler, target string) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, request("GET", target))
-	return w
+	return isrtest.Do(h, "GET", target)
 }
 
 // post submits a form, given as pairs.

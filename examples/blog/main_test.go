@@ -6,15 +6,15 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 // A visitor goes to a blog that runs inside of a synctest bubble, over HTTP.
@@ -26,12 +26,12 @@ type visitor struct {
 
 const ttl = 10 * time.Second
 
-// visit runs a test with a blog whose pages are prerendered. The network is one of
-// pipes, which a bubble can see through.
+// visit runs a test with a blog whose pages are prerendered. The network is one that
+// a bubble can see through.
 func visit(t *testing.T, test func(v *visitor)) {
 	synctest.Test(t, func(t *testing.T) {
-		network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-		transport := &http.Transport{DialContext: network.dial}
+		network := isrtest.NewNetwork()
+		transport := &http.Transport{DialContext: network.DialContext}
 		client := &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -60,39 +60,6 @@ func visit(t *testing.T, test func(v *visitor)) {
 	})
 }
 
-// pipes is a network without wires.
-type pipes struct {
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case p.conns <- there:
-		return here, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-p.conns:
-		return conn, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
 // A page is what a visitor gets.
 type page struct {
 	status      int
@@ -106,16 +73,8 @@ var generated = regexp.MustCompile(`id="generated" datetime="([^"]+)"`)
 
 func (v *visitor) do(req *http.Request) page {
 	v.Helper()
-	resp, err := v.client.Do(req)
-	if err != nil {
-		v.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		v.Fatal(err)
-	}
-	p := page{status: resp.StatusCode, header: resp.Header, body: string(body), cacheStatus: resp.Header.Get("Cache-Status")}
+	resp, body := isrtest.Fetch(v.T, v.client, req)
+	p := page{status: resp.StatusCode, header: resp.Header, body: body, cacheStatus: resp.Header.Get("Cache-Status")}
 	if m := generated.FindStringSubmatch(p.body); m != nil {
 		p.generated = m[1]
 	}

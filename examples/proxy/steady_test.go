@@ -2,58 +2,26 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
-// pipes is a network without wires, which a bubble can see through.
-type pipes struct {
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case p.conns <- there:
-		return here, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-p.conns:
-		return conn, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
 // behind runs a test in a bubble, with the proxy's server in front of a handler.
-func behind(t *testing.T, origin http.HandlerFunc, test func(t *testing.T, visitors *pipes)) {
+func behind(t *testing.T, origin http.HandlerFunc, test func(t *testing.T, visitors *isrtest.Network)) {
 	synctest.Test(t, func(t *testing.T) {
-		back, front := newPipes(), newPipes()
-		transport := &http.Transport{DialContext: back.dial}
+		back, front := isrtest.NewNetwork(), isrtest.NewNetwork()
+		transport := &http.Transport{DialContext: back.DialContext}
 		there := &url.URL{Scheme: "http", Host: "origin.example"}
 		site := newSite(config{origin: there, public: there, ttl: time.Hour, session: "session", log: slog.New(slog.DiscardHandler), transport: transport})
 		servers := []*http.Server{newServer(site), {Handler: origin}}
@@ -82,8 +50,8 @@ func TestStreamsOutlastTheTimeouts(t *testing.T) {
 			}
 		}
 	}
-	behind(t, origin, func(t *testing.T, visitors *pipes) {
-		conn, _ := visitors.dial(t.Context(), "", "")
+	behind(t, origin, func(t *testing.T, visitors *isrtest.Network) {
+		conn, _ := visitors.DialContext(t.Context(), "", "")
 		defer conn.Close()
 		io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: x\r\nCookie: session=1\r\nConnection: close\r\n\r\n")
 		begin := time.Now()
@@ -101,8 +69,8 @@ func TestUploadsOutlastTheTimeouts(t *testing.T) {
 		time.Sleep(5 * time.Minute) // it thinks it over
 		fmt.Fprint(w, "got ", n, " ", err)
 	}
-	behind(t, origin, func(t *testing.T, visitors *pipes) {
-		conn, _ := visitors.dial(t.Context(), "", "")
+	behind(t, origin, func(t *testing.T, visitors *isrtest.Network) {
+		conn, _ := visitors.DialContext(t.Context(), "", "")
 		defer conn.Close()
 		fmt.Fprintf(conn, "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", parts)
 		for range parts {
@@ -139,8 +107,8 @@ func TestStalledVisitorsAreCutOff(t *testing.T) {
 				}
 			}
 		}
-		behind(t, origin, func(t *testing.T, visitors *pipes) {
-			conn, _ := visitors.dial(t.Context(), "", "")
+		behind(t, origin, func(t *testing.T, visitors *isrtest.Network) {
+			conn, _ := visitors.DialContext(t.Context(), "", "")
 			defer conn.Close()
 			io.WriteString(conn, request)
 			time.Sleep(reading + time.Second)
@@ -156,9 +124,9 @@ func TestStalledVisitorsAreCutOff(t *testing.T) {
 
 // After an answer, an open connection is kept for a while, and no longer.
 func TestIdleConnectionsAreClosed(t *testing.T) {
-	behind(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") }, func(t *testing.T, visitors *pipes) {
+	behind(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") }, func(t *testing.T, visitors *isrtest.Network) {
 		for _, method := range []string{"GET", "POST"} {
-			conn, _ := visitors.dial(t.Context(), "", "")
+			conn, _ := visitors.DialContext(t.Context(), "", "")
 			defer conn.Close()
 			in := bufio.NewReader(conn)
 			for range 2 {

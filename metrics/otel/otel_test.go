@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -29,15 +27,9 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/internal/isrtest"
 	isrotel "github.com/isr-go/isr/metrics/otel"
 )
-
-// do sends a request to h.
-func do(h http.Handler, method, target string) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
-	return w
-}
 
 // A backend is where metrics and spans go.
 type backend struct {
@@ -146,17 +138,6 @@ func (b *backend) ended(since time.Time) []span {
 	return out
 }
 
-// A handler takes a second for a page, and fails while it is told to.
-type handler struct{ fails bool }
-
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	time.Sleep(time.Second)
-	if h.fails {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	io.WriteString(w, "page")
-}
-
 // A reader reads, after a bit of everything.
 func TestRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -164,7 +145,7 @@ func TestRead(t *testing.T) {
 		begin := time.Now()
 		b := newBackend(attribute.String("site", "news"))
 		tel := b.telemetry(t)
-		h := new(handler)
+		h := new(isrtest.SlowHandler)
 		site := isr.Wrap(h, isr.Options{
 			Routes: map[string]isr.Route{
 				"/blog/{id}": {TTL: 10 * time.Second, Tags: []string{"blog"}},
@@ -175,30 +156,30 @@ func TestRead(t *testing.T) {
 		})
 		register(t, tel, site)
 
-		do(site, "GET", "/blog/1?q=secret") // miss, at 0 s
-		do(site, "GET", "/blog/1?q=secret") // hit
-		do(site, "HEAD", "/blog/1?q=secret")
+		isrtest.Do(site, "GET", "/blog/1?q=secret") // miss, at 0 s
+		isrtest.Do(site, "GET", "/blog/1?q=secret") // hit
+		isrtest.Do(site, "HEAD", "/blog/1?q=secret")
 		time.Sleep(11 * time.Second)
-		do(site, "GET", "/blog/1?q=secret") // stale, and renewed, at 12 s
+		isrtest.Do(site, "GET", "/blog/1?q=secret") // stale, and renewed, at 12 s
 		synctest.Wait()
 		if got := b.series(t)[`isr.active_generations{site=news}`]; got != int64(1) {
 			t.Errorf("isr.active_generations is %v during a generation", got)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		do(site, "GET", "/blog/1?q=secret") // hit
+		isrtest.Do(site, "GET", "/blog/1?q=secret") // hit
 
-		h.fails = true
+		h.Fails.Store(true)
 		time.Sleep(11 * time.Second)
-		do(site, "GET", "/blog/1?q=secret") // stale, and not renewed, at 24 s
+		isrtest.Do(site, "GET", "/blog/1?q=secret") // stale, and not renewed, at 24 s
 		time.Sleep(time.Second)
 		synctest.Wait()
-		do(site, "GET", "/blog/2") // miss, and failed, at 25 s
-		h.fails = false
+		isrtest.Do(site, "GET", "/blog/2") // miss, and failed, at 25 s
+		h.Fails.Store(false)
 
-		do(site, "GET", "/account/")
-		do(site, "POST", "/comments") // passed, before its route is looked for
-		do(site, "GET", "/")          // miss, of the default route, at 28 s
+		isrtest.Do(site, "GET", "/account/")
+		isrtest.Do(site, "POST", "/comments") // passed, before its route is looked for
+		isrtest.Do(site, "GET", "/")          // miss, of the default route, at 28 s
 		site.RevalidateTag(ctx, "blog", "news")
 		site.Purge(ctx, "/blog/1")
 		site.Revalidate(ctx, "/") // generated, at 29 s
@@ -300,11 +281,11 @@ func TestSeriesAreBounded(t *testing.T) {
 	})
 	register(t, tel, site)
 	visit := func(i int) {
-		do(site, "GET", fmt.Sprint("/blog/", i))
-		do(site, "GET", fmt.Sprint("/blog/", i)) // hit
-		do(site, "GET", fmt.Sprint("/", i, "?q=", i))
-		do(site, "GET", fmt.Sprint("/", i, "?q=", i))
-		do(site, "POST", fmt.Sprint("/", i))
+		isrtest.Do(site, "GET", fmt.Sprint("/blog/", i))
+		isrtest.Do(site, "GET", fmt.Sprint("/blog/", i)) // hit
+		isrtest.Do(site, "GET", fmt.Sprint("/", i, "?q=", i))
+		isrtest.Do(site, "GET", fmt.Sprint("/", i, "?q=", i))
+		isrtest.Do(site, "POST", fmt.Sprint("/", i))
 		site.RevalidateTag(context.Background(), fmt.Sprint("tag", i))
 	}
 	visit(0)
@@ -377,12 +358,12 @@ func testGlobalProviders(t *testing.T) {
 	}
 	site := isr.Wrap(http.NotFoundHandler(), isr.Options{Observe: tel.Observe})
 	register(t, tel, site)
-	do(site, "GET", "/early")
+	isrtest.Do(site, "GET", "/early")
 
 	b := newBackend()
 	otel.SetMeterProvider(b.opts.MeterProvider)
 	otel.SetTracerProvider(b.opts.TracerProvider)
-	do(site, "GET", "/late")
+	isrtest.Do(site, "GET", "/late")
 	if got := b.series(t)["isr.requests{isr.outcome=miss}"]; got != int64(2) {
 		t.Errorf("isr.requests is %v", got)
 	}
@@ -405,7 +386,7 @@ func TestTwoSites(t *testing.T) {
 		site := isr.Wrap(http.NotFoundHandler(), isr.Options{Observe: tel.Observe})
 		last = register(t, tel, site)
 		for j := range i + 1 {
-			do(site, "GET", fmt.Sprint("/", j))
+			isrtest.Do(site, "GET", fmt.Sprint("/", j))
 		}
 	}
 	got := b.series(t)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/internal/isrtest"
 	isrprom "github.com/isr-go/isr/metrics/prometheus"
 )
 
@@ -40,7 +41,7 @@ func TestDashboard(t *testing.T) {
 	m := isrprom.New(isrprom.Options{})
 	m.Observe(isr.Event{Kind: isr.Generated})
 	m.Observe(isr.Event{Kind: isr.Hit})
-	exposition := do(register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{})), "GET", "/metrics").Body.String()
+	exposition := isrtest.Do(register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{})), "GET", "/metrics").Body.String()
 	labels := make(map[string]map[string]bool) // of each metric
 	for series := range samples(t, exposition) {
 		name, rest, _ := strings.Cut(series, "{")

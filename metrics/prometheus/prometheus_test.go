@@ -25,15 +25,9 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/internal/isrtest"
 	isrprom "github.com/isr-go/isr/metrics/prometheus"
 )
-
-// do sends a request to h.
-func do(h http.Handler, method, target string) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
-	return w
-}
 
 // register returns the handler that Prometheus asks.
 func register(t testing.TB, m *isrprom.Metrics, site *isr.Site) http.Handler {
@@ -89,17 +83,6 @@ func samples(t testing.TB, exposition string) map[string]float64 {
 	return out
 }
 
-// A handler takes a second for a page, and fails while it is told to.
-type handler struct{ fails bool }
-
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	time.Sleep(time.Second)
-	if h.fails {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	io.WriteString(w, "page")
-}
-
 // Prometheus asks, over the wire, after a bit of everything.
 func TestScrape(t *testing.T) {
 	var metrics http.Handler
@@ -107,7 +90,7 @@ func TestScrape(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
 		m := isrprom.New(isrprom.Options{Buckets: []float64{0.5, 1, 5}})
-		h := new(handler)
+		h := new(isrtest.SlowHandler)
 		site = isr.Wrap(h, isr.Options{
 			Routes: map[string]isr.Route{
 				"/blog/{id}": {TTL: 10 * time.Second, Tags: []string{"blog"}},
@@ -118,30 +101,30 @@ func TestScrape(t *testing.T) {
 		})
 		metrics = register(t, m, site)
 
-		do(site, "GET", "/blog/1") // miss
-		do(site, "GET", "/blog/1") // hit
-		do(site, "HEAD", "/blog/1")
+		isrtest.Do(site, "GET", "/blog/1") // miss
+		isrtest.Do(site, "GET", "/blog/1") // hit
+		isrtest.Do(site, "HEAD", "/blog/1")
 		time.Sleep(11 * time.Second)
-		do(site, "GET", "/blog/1") // stale, and renewed
+		isrtest.Do(site, "GET", "/blog/1") // stale, and renewed
 		synctest.Wait()
-		if got := samples(t, do(metrics, "GET", "/metrics").Body.String())["isr_generating"]; got != 1 {
+		if got := samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())["isr_generating"]; got != 1 {
 			t.Errorf("isr_generating is %v during a generation", got)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		do(site, "GET", "/blog/1") // hit
+		isrtest.Do(site, "GET", "/blog/1") // hit
 
-		h.fails = true
+		h.Fails.Store(true)
 		time.Sleep(11 * time.Second)
-		do(site, "GET", "/blog/1") // stale, and not renewed
+		isrtest.Do(site, "GET", "/blog/1") // stale, and not renewed
 		time.Sleep(time.Second)
 		synctest.Wait()
-		do(site, "GET", "/blog/2") // miss, and failed
-		h.fails = false
+		isrtest.Do(site, "GET", "/blog/2") // miss, and failed
+		h.Fails.Store(false)
 
-		do(site, "GET", "/account/")
-		do(site, "POST", "/comments") // passed, before its route is looked for
-		do(site, "GET", "/")          // miss, of the default route
+		isrtest.Do(site, "GET", "/account/")
+		isrtest.Do(site, "POST", "/comments") // passed, before its route is looked for
+		isrtest.Do(site, "GET", "/")          // miss, of the default route
 		site.RevalidateTag(ctx, "blog", "news")
 		site.Purge(ctx, "/blog/1")
 		site.Revalidate(ctx, "/") // generated
@@ -234,17 +217,17 @@ func TestSeriesAreBounded(t *testing.T) {
 	})
 	metrics := register(t, m, site)
 	visit := func(i int) {
-		do(site, "GET", fmt.Sprint("/blog/", i))
-		do(site, "GET", fmt.Sprint("/", i, "?q=", i))
-		do(site, "POST", fmt.Sprint("/", i))
+		isrtest.Do(site, "GET", fmt.Sprint("/blog/", i))
+		isrtest.Do(site, "GET", fmt.Sprint("/", i, "?q=", i))
+		isrtest.Do(site, "POST", fmt.Sprint("/", i))
 		site.RevalidateTag(context.Background(), fmt.Sprint("tag", i))
 	}
 	visit(0)
-	before := samples(t, do(metrics, "GET", "/metrics").Body.String())
+	before := samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())
 	for i := range 1000 {
 		visit(i)
 	}
-	after := samples(t, do(metrics, "GET", "/metrics").Body.String())
+	after := samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())
 	const want = 2*21 + 7 // as the README says, of two routes
 	if len(before) != want || len(after) != want {
 		t.Errorf("%d series have become %d, want %d", len(before), len(after), want)
@@ -271,13 +254,13 @@ func TestConcurrently(t *testing.T) {
 				m.Observe(isr.Event{Kind: isr.Hit, Route: route})
 				m.Observe(isr.Event{Kind: isr.Generated, Route: route, Duration: time.Second})
 				if i%100 == 0 {
-					do(metrics, "GET", "/metrics")
+					isrtest.Do(metrics, "GET", "/metrics")
 				}
 			}
 		})
 	}
 	all.Wait()
-	got := samples(t, do(metrics, "GET", "/metrics").Body.String())
+	got := samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())
 	for i := range 20 {
 		for _, series := range []string{
 			`isr_requests_total{outcome="hit",route="/%d/"}`,
@@ -299,9 +282,9 @@ func TestTwoSites(t *testing.T) {
 		m := isrprom.New(isrprom.Options{})
 		site := isr.Wrap(http.NotFoundHandler(), isr.Options{Observe: m.Observe})
 		prometheus.WrapRegistererWith(prometheus.Labels{"site": name}, reg).MustRegister(m.Collector(site))
-		do(site, "GET", "/"+name)
+		isrtest.Do(site, "GET", "/"+name)
 	}
-	got := samples(t, do(promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), "GET", "/metrics").Body.String())
+	got := samples(t, isrtest.Do(promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), "GET", "/metrics").Body.String())
 	for _, name := range []string{"blog", "shop"} {
 		if series := fmt.Sprintf(`isr_requests_total{outcome="miss",route="other",site=%q}`, name); got[series] != 1 {
 			t.Errorf("%s is %v", series, got[series])
@@ -313,16 +296,16 @@ func TestTwoSites(t *testing.T) {
 func TestOddEvents(t *testing.T) {
 	m := isrprom.New(isrprom.Options{Buckets: []float64{}})
 	metrics := register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{}))
-	before := samples(t, do(metrics, "GET", "/metrics").Body.String())
+	before := samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())
 	m.Observe(isr.Event{Kind: -1})
 	m.Observe(isr.Event{Kind: math.MaxInt})
 	m.Observe(isr.Event{Kind: isr.Evicted, Route: "/"})
 	m.Observe(isr.Event{Kind: isr.StoreFailed, Route: "/"})
-	if diff := cmp.Diff(before, samples(t, do(metrics, "GET", "/metrics").Body.String())); diff != "" {
+	if diff := cmp.Diff(before, samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())); diff != "" {
 		t.Errorf("events that are not counted here (-before +after):\n%s", diff)
 	}
 	m.Observe(isr.Event{Kind: isr.Hit, Route: "/caf\xe9/\"\n"})
-	got := samples(t, do(metrics, "GET", "/metrics").Body.String())
+	got := samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())
 	if series := `isr_requests_total{outcome="hit",route="/caf�/\"\n"}`; got[series] != 1 {
 		t.Errorf("%s is not among %v", series, got)
 	}
@@ -365,7 +348,7 @@ func TestREADME(t *testing.T) {
 	m := isrprom.New(isrprom.Options{})
 	m.Observe(isr.Event{Kind: isr.Generated})
 	known := make(map[string]bool)
-	exposition := do(register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{})), "GET", "/metrics").Body.String()
+	exposition := isrtest.Do(register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{})), "GET", "/metrics").Body.String()
 	for _, line := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(exposition, -1) {
 		known[line[1]] = true
 		if !strings.Contains(readme, "| `"+line[1]) {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
 )
@@ -245,7 +246,12 @@ func TestDeletedWhileRunning(t *testing.T) {
 	}
 	for range 50 {
 		n := rounds.Load()
-		eventually(t, "work", func() bool { return rounds.Load() > n+20 })
+		isrtest.Eventually(t, "20 rounds", func() error {
+			if rounds.Load() <= n+20 {
+				return errors.New("too few")
+			}
+			return nil
+		})
 		os.RemoveAll(dir) // or as much of it as it can, when there is always more
 	}
 	stop.Store(true)

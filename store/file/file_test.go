@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
 	"github.com/isr-go/isr/store/storetest"
@@ -53,7 +54,7 @@ func open(t testing.TB, dir string, opts file.Options) *file.Store {
 // wipe deletes a directory, while others may be writing in it.
 func wipe(t testing.TB, dir string) {
 	t.Helper()
-	eventually(t, "deletion", func() bool { return os.RemoveAll(dir) == nil })
+	isrtest.Eventually(t, "deletion", func() error { return os.RemoveAll(dir) })
 }
 
 // pagePath is where the README says that a page is.
@@ -72,19 +73,6 @@ func edit(t testing.TB, path string, f func([]byte) []byte) {
 	}
 	if err := os.WriteFile(path, f(b), 0o600); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually waits until a condition comes true.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for pause := time.Millisecond; !condition(); pause = min(2*pause, 100*time.Millisecond) {
-		select {
-		case <-time.After(pause):
-		case <-deadline:
-			t.Fatalf("%s: not within 30 s", what)
-		}
 	}
 }
 

@@ -106,7 +106,7 @@ func TestSweepOrder(t *testing.T) {
 		}
 	}
 	is(t, s, key(3), "data", store.None) // it is used
-	for n := range 3 { // the third is more than there is room for without a sweep
+	for n := range 3 {                   // the third is more than there is room for without a sweep
 		put(t, s, fmt.Sprint("new ", n), "data")
 	}
 	s.Settle()

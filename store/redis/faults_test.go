@@ -17,6 +17,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/rueidis"
 
+	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/redis"
 )
@@ -66,7 +67,7 @@ func TestDown(t *testing.T) {
 					t.Skip("somebody else has the port")
 				}
 				// Each of the client's connections may have to find out for itself.
-				eventually(t, "server", func() error {
+				isrtest.Eventually(t, "server", func() error {
 					for name, err := range calls(t.Context(), s) {
 						if errors.Is(err, store.ErrUnavailable) {
 							return fmt.Errorf("%s: %w", name, err)
@@ -348,7 +349,7 @@ func TestReplica(t *testing.T) {
 	s := redis.New(primary.client(), redis.Options{})
 	mustPut(t, s, "key", "tag")
 	reader := replica.client()
-	eventually(t, "replication", func() error {
+	isrtest.Eventually(t, "replication", func() error {
 		if n, err := do(t, reader, "EXISTS", s.RecordKey("key")).AsInt64(); n != 1 {
 			return fmt.Errorf("%d, %v", n, err)
 		}
@@ -389,7 +390,7 @@ func TestReplicas(t *testing.T) {
 	host, port, _ := net.SplitHostPort(primary.addr)
 	replica := newServer(t, "--replicaof", host, port)
 	s := redis.New(primary.client(), redis.Options{Replicas: 1})
-	eventually(t, "replication", func() error {
+	isrtest.Eventually(t, "replication", func() error {
 		_, err := s.Invalidate(t.Context(), store.Stale, "tag")
 		return err
 	})
@@ -421,7 +422,7 @@ func TestReplicasFailover(t *testing.T) {
 	admin := primary.client()
 	client := &failingOver{Client: primary.client()}
 	s := redis.New(client, redis.Options{Replicas: 1})
-	eventually(t, "replication", func() error {
+	isrtest.Eventually(t, "replication", func() error {
 		_, err := s.Invalidate(t.Context(), store.Stale, "another")
 		return err
 	})
@@ -506,7 +507,7 @@ func TestAbandonedLease(t *testing.T) {
 		t.Fatalf("Begin on a hung server: %v", err)
 	}
 	resume()
-	eventually(t, "lease", func() error {
+	isrtest.Eventually(t, "lease", func() error {
 		ticket, err := s.Begin(t.Context(), "key", time.Hour)
 		if err == nil && !ticket.Leader {
 			err = errors.New("is somebody's")
@@ -627,7 +628,7 @@ func TestConnectHangs(t *testing.T) {
 		t.Errorf("%d goroutines are left behind, more than %d", n, redis.MaxCalls)
 	}
 	close(release)
-	eventually(t, "call", func() error {
+	isrtest.Eventually(t, "call", func() error {
 		_, _, err := s.Get(t.Context(), "key")
 		if !errors.Is(err, store.ErrUnavailable) {
 			t.Fatalf("Get: %v, want %v", err, store.ErrUnavailable)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/rueidis"
 
+	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/redis"
 )
@@ -304,7 +305,7 @@ func TestUnsubscribe(t *testing.T) {
 	s := redis.New(server.client(), redis.Options{})
 	subscribers := func(want int64) {
 		t.Helper()
-		eventually(t, "subscribers", func() error {
+		isrtest.Eventually(t, "subscribers", func() error {
 			list, err := do(t, admin, "PUBSUB", "NUMSUB", s.Table()).AsIntMap()
 			if list[s.Table()] != want {
 				return fmt.Errorf("%v, %v, want %d", list, err, want)

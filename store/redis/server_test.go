@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 // What there is on some systems only.
@@ -118,7 +120,7 @@ func (s *server) client() rueidis.Client {
 func newClient(tb testing.TB, option rueidis.ClientOption) rueidis.Client {
 	tb.Helper()
 	var client rueidis.Client
-	eventually(tb, "client", func() (err error) {
+	isrtest.Eventually(tb, "client", func() (err error) {
 		client, err = rueidis.NewClient(option)
 		return err
 	})
@@ -146,32 +148,14 @@ func try(client rueidis.Client, command ...string) (rueidis.RedisMessage, error)
 	return m, err
 }
 
-// eventually waits until there is no error.
-func eventually(tb testing.TB, what string, f func() error) {
-	tb.Helper()
-	deadline := time.After(30 * time.Second)
-	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		err := f()
-		if err == nil {
-			return
-		}
-		select {
-		case <-time.After(pause):
-		case <-deadline:
-			tb.Fatalf("%s: %v", what, err)
-		}
-	}
-}
-
-// freeAddr returns an address that nobody listens on.
+// freeAddr returns an address on which nothing listens.
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := isrtest.FreeAddr()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // newCluster starts three servers that share the slots.
@@ -191,7 +175,7 @@ func newCluster(tb testing.TB) []*server {
 	}
 	for _, n := range nodes {
 		single := newClient(tb, rueidis.ClientOption{InitAddress: []string{n.addr}, ForceSingleClient: true})
-		eventually(tb, "cluster", func() error {
+		isrtest.Eventually(tb, "cluster", func() error {
 			shards, err := try(single, "CLUSTER", "SHARDS")
 			list, _ := shards.ToArray()
 			info, _ := try(single, "CLUSTER", "INFO")

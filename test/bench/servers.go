@@ -14,6 +14,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/test/bench/internal/trial"
 )
 
@@ -26,14 +27,13 @@ func findServer(name string) (string, error) {
 	return exec.LookPath("/usr/sbin/" + name)
 }
 
-// freePort returns a port that nobody listens on. That may change.
+// freePort returns a port on which nothing listens. That may change.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := isrtest.FreeAddr()
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(addr)
 	return port, err
 }
 

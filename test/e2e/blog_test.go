@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 // patience bounds every single wait: for the browser, for the blog, for a
@@ -168,14 +169,6 @@ func (b *blog) get(path string) []byte {
 	if err != nil {
 		b.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return body
+	_, body := isrtest.Fetch(b.T, http.DefaultClient, req)
+	return []byte(body)
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 const fleetSize = 5
@@ -58,7 +60,7 @@ func newFleet(ctx context.Context, withRedis, logging bool) (_ *fleet, err error
 			return nil, err
 		}
 		f.addr = f.redis.addr
-	} else if f.addr, err = freeAddr(); err != nil {
+	} else if f.addr, err = isrtest.FreeAddr(); err != nil {
 		return nil, err
 	}
 	for i := range fleetSize {

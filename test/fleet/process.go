@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 // A process is a child. It does not outlive this one, as far as the system helps.
@@ -100,7 +102,7 @@ func startRedis(ctx context.Context, addr string) (*redisServer, error) {
 		return nil, errNoRedis
 	}
 	if addr == "" {
-		if addr, err = freeAddr(); err != nil {
+		if addr, err = isrtest.FreeAddr(); err != nil {
 			return nil, err
 		}
 	}
@@ -129,16 +131,6 @@ func startRedis(ctx context.Context, addr string) (*redisServer, error) {
 			return s, nil
 		}
 	}
-}
-
-// freeAddr returns an address where nobody listens.
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }
 
 // do sends commands, as an administrator would type them.
