@@ -17,18 +17,17 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// State says where in its life a page is.
+// State is the freshness of a page.
 type State int
 
 const (
 	Fresh       State = iota // served from memory
-	Stale                    // served at once, and renewed behind it
+	Stale                    // served at once, and renewed in the background
 	Expired                  // visitors wait for a new one; shown only where that fails
 	Uncacheable              // not stored: requests go straight to the handler for a while
-
 )
 
-// A State is a page's, by the same numbers.
+// The states of package page have the same numbers.
 var _ = [1]struct{}{}[State(page.Uncacheable)-Uncacheable+State(page.Expired)-Expired+State(page.Stale)-Stale+State(page.Fresh)-Fresh]
 
 // String returns the state in lower case.
@@ -47,7 +46,7 @@ func (s State) String() string {
 }
 
 // Page is a snapshot of a stored page, for people and tools. Headers and tags
-// are shared with the cache: read them only.
+// are shared with the cache: do not change them.
 type Page struct {
 	Scheme, Host, Path, Query, Route string        // Path escaped; Route the pattern, empty for the default
 	Varied, Header                   http.Header   // what the key covers beside the URL; the headers as stored
@@ -65,7 +64,7 @@ type Page struct {
 }
 
 // Pages returns a snapshot of the stored pages and hits-for-pass, for people and
-// tools, beginning with those that are asked for again and again.
+// tools, beginning with those that were asked for more than once.
 func (s *Site) Pages() iter.Seq[Page] {
 	return func(yield func(Page) bool) {
 		now := time.Now()
@@ -98,13 +97,13 @@ func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
 	return out
 }
 
-// Stats are counts since [Wrap], and the state of affairs.
+// Stats are counts since [Wrap], and what is held and under way now.
 type Stats struct {
 	Hits, Stale, Misses, Passed uint64 // visits, by what came of them; see Kind
 	Generated, Failed           uint64 // generations
-	Evicted                     uint64 // pages that had to go for others
-	StoreErrors                 uint64 // of a second level
-	Pages                       int    // in memory, hits-for-pass and what is gone but not yet forgotten included
+	Evicted                     uint64 // pages that were evicted to make room
+	StoreErrors                 uint64 // failures of the Store
+	Pages                       int    // in memory, hits-for-pass and what is purged but not yet freed included
 	Generating                  int    // generations under way
 	Bytes                       int64  // of Options.MaxBytes
 }
@@ -133,8 +132,8 @@ const (
 	Failed                  // a generation failed
 	Revalidated             // a path or tag was revalidated
 	Purged                  // a path or tag was purged
-	Evicted                 // a page had to go for others
-	StoreFailed             // a second level did not do what it should
+	Evicted                 // a page was evicted to make room
+	StoreFailed             // a call to the Store failed, or what it holds cannot be read
 )
 
 // String returns the kind in lower case.
@@ -146,19 +145,19 @@ func (k Kind) String() string {
 	return names[k]
 }
 
-// An Event is one outcome, for Options.Observe. What visitors choose (Host, Path,
-// Query) must not label metrics: there is no end to it.
+// An Event is one outcome, for Options.Observe. Do not label metrics with what
+// visitors choose (Host, Path, Query): its values are unbounded.
 type Event struct {
 	Kind     Kind
 	Host     string        // that of Origin, or of the page's key; empty for a path that was named without one
 	Path     string        // escaped, without query, as the page's key has it, if there is one; of Revalidated and Purged the path, unless Tag is set
 	Query    string        // of the page's key, or that was named; what is not for the cache has none
 	Tag      string        // of Revalidated and Purged: the tag, instead of a path
-	Route    string        // the pattern, which metrics may be labelled with; empty for the default route, and where none was looked for
-	Tags     []string      // of the page, as in Page: read them only; of Failed those of the page that stays
+	Route    string        // the pattern, which metrics may be labelled with; empty for the default route, and where none was looked up
+	Tags     []string      // of the page, as in Page: do not change them; of Failed those of the page that is kept
 	Status   int           // of the page, or of the failure; zero where that is not known
 	Duration time.Duration // of a visit, or of a generation; else zero
-	Changed  bool          // of Generated: whether status or body differ from the page that was replaced, if one was
+	Changed  bool          // of Generated: whether status or body differ from those of the page that was replaced, if one was
 	Err      error         // why it failed
 }
 
@@ -186,7 +185,7 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 	s.tell(e, age)
 }
 
-// ended tells what has come of a run.
+// ended reports the outcome of a run.
 func (s *Site) ended(f *flight.Flight, took time.Duration) {
 	out := f.Outcome()
 	e := s.event(Generated, &f.Key, f.Route)
@@ -208,19 +207,19 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 	}
 }
 
-// damaged tells that what the Store has of a page cannot be read.
+// damaged reports that the Store's record of a page cannot be read.
 func (s *Site) damaged(f *flight.Flight, err error) {
 	e := s.event(StoreFailed, &f.Key, f.Route)
 	e.Err = err
 	s.report(e)
 }
 
-// tooLarge tells that a page cannot be shared.
+// tooLarge warns that a page is too large for the Store.
 func (s *Site) tooLarge(f *flight.Flight) {
 	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Path)
 }
 
-// evicted tells which pages had to go for others.
+// evicted reports which pages were evicted to make room.
 func (s *Site) evicted(pages []*page.Page) {
 	for _, p := range pages {
 		e := s.event(Evicted, &p.Key, p.Route)
@@ -234,7 +233,7 @@ func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
 	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}
 }
 
-// report counts an event and tells it.
+// report counts an event, and tells it to Observe and the Logger.
 func (s *Site) report(e Event, more ...slog.Attr) {
 	s.counts[e.Kind].Add(1)
 	s.tell(e, 0, more...)
@@ -275,8 +274,8 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	s.log.LogAttrs(context.Background(), level, "isr", append(attrs, more...)...)
 }
 
-// maxWarnings is how many warnings are given: a site behind a proxy may think of any
-// number of reasons.
+// maxWarnings is how many warnings are given: the handler may be a proxy, and its
+// origin may give any number of reasons.
 const maxWarnings = 1000
 
 // A warning is one that is given once.
@@ -304,7 +303,7 @@ func (s *Site) warn(rt *policy.Route, why policy.Refusal, path string) {
 		"path", path, "route", rt.Pattern, "remedy", why.Remedy)
 }
 
-// warnOverflow says that a table was full of what could not be forgotten.
+// warnOverflow warns that the table of invalidations was full of what it had to keep.
 func (s *Site) warnOverflow() {
 	if s.log != nil {
 		s.log.Warn("isr: more was invalidated during one generation than can be remembered: pages that take so long count as invalidated",
@@ -316,7 +315,7 @@ func (s *Site) warnOverflow() {
 func (s *Site) open(st store.Store, version string) {
 	build, distinct := backing.BuildName(version)
 	if !distinct && s.log != nil {
-		s.log.Warn("isr: nothing tells the pages of this build from those of others in the Store",
+		s.log.Warn("isr: the Store cannot distinguish the pages of this build from those of other builds",
 			"remedy", "set Options.Version, or build where the Go command finds the VCS")
 	}
 	s.backing = backing.Open(backing.Config{

@@ -35,7 +35,7 @@ type Route struct {
 	TTL time.Duration
 
 	// StaleWhileRevalidate is how long after its TTL a page is still served at
-	// once while a new one is generated behind it (RFC 5861, section 3). Zero
+	// once, while a new one is generated in the background (RFC 5861, section 3). Zero
 	// means without bound; less than zero means that stale pages are not served.
 	StaleWhileRevalidate time.Duration
 
@@ -45,8 +45,8 @@ type Route struct {
 	StaleIfError time.Duration
 
 	// NotFoundTTL is how long a 404 or 410 is fresh. After it visitors wait for a
-	// new one, unless the handler itself says stale-while-revalidate: what was
-	// published meanwhile must be seen. Zero means the TTL, at most 10 seconds; less
+	// new one, unless the handler itself says stale-while-revalidate, so that what was
+	// published meanwhile is seen. Zero means the TTL, at most 10 seconds; less
 	// than zero means that they are not stored.
 	NotFoundTTL time.Duration
 
@@ -72,7 +72,7 @@ type Route struct {
 
 	// Normalize, if not nil, narrows the declared headers (the cookies of
 	// VaryCookies among them, as Cookie) before the page's key is built from
-	// them: "de-AT,de;q=0.9" to "de". Whatever it adds that is not declared is
+	// them: "de-AT,de;q=0.9" to "de". What it adds that is not declared is
 	// dropped. It is called concurrently, for every request of a route that
 	// declares any, with those that the request has.
 	Normalize func(http.Header)
@@ -80,16 +80,16 @@ type Route struct {
 	// Tags are names for RevalidateTag and PurgeTag. The handler adds more with
 	// a Cache-Tag response header. A tag has at most 256 bytes, and does not begin
 	// with "/". Of a page with more than 128 the first 64 count as they are; the
-	// others share 64 buckets, so that it is also invalidated with tags that it has
-	// not.
+	// others share 64 buckets, so that it is also invalidated with tags that it does
+	// not have.
 	Tags []string
 
 	// Bypass, if not nil, reports whether a visitor's request is not for the
 	// cache; such a request reaches the handler untouched. A CDN in front does
 	// not know of it. It is called concurrently: for GET and HEAD, and with a page
 	// request, as the handler would see it, by Revalidate and Prerender, and where
-	// there is a Store, before a request with an unsafe method (POST, and whatever is
-	// not GET, HEAD, OPTIONS or TRACE). Requests with a body, Upgrade or an
+	// there is a Store, before a request with an unsafe method (any but GET, HEAD,
+	// OPTIONS and TRACE). Requests with a body, Upgrade or an
 	// Authorization that is not declared pass anyway; where Bypass is true of them,
 	// too, the answer goes out as the handler made it, else marked private.
 	Bypass func(*http.Request) bool
@@ -108,7 +108,8 @@ type Route struct {
 	// PrerenderedOnly makes every path that neither Prerender nor Revalidate was
 	// asked for a 404 that does not reach the handler. What a Store has of the route
 	// is known, too; but a path whose page was purged since is known only where this
-	// Site was asked for it. So prerender at each start: what is stored costs a look.
+	// Site was asked for it. So prerender at each start: what is stored costs only a
+	// look-up.
 	PrerenderedOnly bool
 
 	// Failure, if not nil, reports whether an answer of the handler is a failure,
@@ -118,25 +119,24 @@ type Route struct {
 	Failure func(status int, h http.Header) bool
 
 	// Patience is how long a visitor waits for a new page where there is an old one
-	// that errors would show: after it they get that, and the generation goes on.
-	// Zero means that they wait for its end.
+	// that errors would show. After it they get the old one, and the generation goes
+	// on. Zero means that they wait for its end.
 	Patience time.Duration
 
 	// Timeout is the deadline of one generation: the handler's context ends
-	// there, those who wait get a 504, and what comes later is dropped. It is the
-	// longest that anyone waits, too, in whatever queue they are. A handler
-	// that ignores its context goes on running; nothing in Go can stop it. Where a
-	// response turns out to be too large to be stored, and is streamed on, it may
-	// take longer, as long as it never stands still for this time. Zero means 30
-	// seconds.
+	// there, those who wait get a 504, and what comes later is dropped. It is also the
+	// longest that a visitor waits, time in the queue included. A handler that ignores
+	// its context goes on running; nothing in Go can stop it. A response that is too
+	// large to be stored, and is streamed on, may take longer, as long as it never
+	// stalls for this time. Zero means 30 seconds.
 	Timeout time.Duration
 }
 
-// TrackingParameters are the query parameters by which campaigns, newsletters and
-// networks tell who has sent a visitor, in the spelling of [Route].IgnoreQuery: what
-// a page is ignored by where its route has neither Query nor IgnoreQuery. To ignore
-// more, use append(slices.Clone(isr.TrackingParameters), "ref"). It is read by Wrap;
-// do not change it.
+// TrackingParameters are the query parameters with which campaigns, newsletters and
+// networks track where a visitor comes from, in the spelling of [Route].IgnoreQuery.
+// They are ignored where a route has neither Query nor IgnoreQuery. To ignore more,
+// use append(slices.Clone(isr.TrackingParameters), "ref"). Wrap reads it; do not
+// change it.
 var TrackingParameters = []string{
 	"utm_*", "mtm_*", // Google Analytics and many others, Matomo
 	"gclid", "gclsrc", "dclid", "gbraid", "wbraid", "gad_source", "gad_campaignid", "srsltid", "_ga", "_gl", // Google
@@ -146,8 +146,7 @@ var TrackingParameters = []string{
 	"mc_cid", "mc_eid", "_hsenc", "_hsmi", "_kx", "mkt_tok", // Mailchimp, HubSpot, Klaviyo, Marketo
 }
 
-// newRoutes returns the routes of a Site. It panics where one holds what no request
-// could put right.
+// newRoutes returns the routes of a Site. It panics where one is invalid.
 func newRoutes(o pagekey.Origin, opts *Options) *routing.Table {
 	sharedMaxAge := cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge)
 	route := func(where, pattern string, r Route) *policy.Route {
@@ -191,8 +190,9 @@ const (
 // pass hands the visitor's own request to the wrapped handler.
 func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatus: status}) }
 
-// passPrivate is pass for a request that the route did not send past the cache: what
-// the handler says of its page, such as public, is not said of this answer.
+// passPrivate is pass for a request that passes the cache though its route does not ask
+// for that: what the handler says of its page, such as public, does not hold for this
+// answer.
 func (v *visit) passPrivate(status string) {
 	v.forward(respwriter.PassConfig{CacheStatus: status, Private: v.route != nil || !v.site.asksToPass(v.r)})
 }
@@ -206,8 +206,8 @@ func (v *visit) passUnkeyed(status string) {
 	v.passPrivate(status)
 }
 
-// asksToPass reports whether the Bypass of the request's route wants it past the
-// cache, where it passes anyway.
+// asksToPass reports whether the Bypass of a request's route asks for it to pass, where
+// it passes anyway.
 func (s *Site) asksToPass(r *http.Request) bool {
 	return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") && s.routes.Of(r, "").AsksToPass(r)
 }
@@ -228,8 +228,8 @@ func (v *visit) forward(c respwriter.PassConfig) {
 	panicked = false
 }
 
-// passUncacheable is pass for a page that may not be stored. Where the last good one
-// stands by, it is shown where the handler fails.
+// passUncacheable is pass for a page that may not be stored. Where the last good one is
+// kept for errors, it is shown if the handler fails.
 func (v *visit) passUncacheable() {
 	p, effect := v.site.cache.Get(&v.key, nil)
 	if p.IsUnknown() || !p.View(effect, v.start).OnError {
@@ -271,8 +271,8 @@ func (v *visit) placeholder() {
 	v.done(Miss, w.Finish(), 0, nil)
 }
 
-// fail answers with the handler's own error, or for want of one with a bare
-// status. Neither is for keeping, by anyone.
+// fail answers with the handler's own error, or where there is none with a bare
+// status. No cache may keep either.
 func (v *visit) fail(status int, answer *flight.Answer, cacheStatus string) {
 	h := v.w.Header()
 	if answer != nil {

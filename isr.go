@@ -1,6 +1,6 @@
 // Package isr brings Incremental Static Regeneration to any [net/http] handler:
-// its pages are generated once, then served from memory, and renewed behind the
-// visitors' backs when they have grown old.
+// its pages are generated once, then served from memory, and renewed in the
+// background when they are stale.
 //
 // # The idea
 //
@@ -11,7 +11,7 @@
 // cannot see, so no visitor's data can be baked into the page that everybody
 // gets.
 //
-// # Rules for the neighbours in the chain
+// # Rules for the middleware around a Site
 //
 // Wrap the router, not a handler inside it. Routers that keep their state in
 // the request's context (chi, gorilla) cannot be entered with a fresh one.
@@ -84,8 +84,9 @@ type Options struct {
 	// With it, host and scheme are constant and no part of a page's key, and
 	// Prerender and Revalidate take bare paths. If empty, they are the request's:
 	// its Host, in lower case and without the scheme's own port or a dot at the end,
-	// and https where the request came over TLS or with X-Forwarded-Proto: https. Set it wherever visitors can reach the server
-	// under host names that are not yours.
+	// and https where the request came over TLS or with X-Forwarded-Proto: https.
+	// Set it wherever visitors can reach the server under host names that are not
+	// yours.
 	Origin string
 
 	// MaxBytes is how much memory the pages may take, overhead included.
@@ -97,23 +98,23 @@ type Options struct {
 	MaxPageBytes int64
 
 	// MaxRegenerations is how many generations run at a time that no visitor waits
-	// for: renewals of stale pages, and what Revalidate and Prerender ask for, of all
+	// for: renewals of stale pages, and what Revalidate and Prerender ask for, in all
 	// calls together. The others queue. Zero means 4 × GOMAXPROCS. Visitors who wait
 	// are never queued behind them. Pages behind a Placeholder have as many again, so
 	// that they delay no renewal, and so have pages whose visitors have left.
 	MaxRegenerations int
 
 	// MaxGenerations is how many generations run at a time that visitors wait for.
-	// Sixteen times as many queue, those of pages that are stored first; who finds
-	// no place, or has waited for Route.Timeout, gets the old page where errors would
-	// show it, else a 503 with Retry-After. Zero means 32 × GOMAXPROCS. A generation
-	// that asks the Site for another page, with its own request's context, needs no
-	// place for that. Over HTTP that cannot be told: a site that fetches its own
-	// pages over loopback should bypass what it fetches.
+	// Sixteen times as many queue, those of pages that are stored first. A visitor who
+	// finds the queue full, or has waited for Route.Timeout, gets the old page where
+	// errors would show it, else a 503 with Retry-After. Zero means 32 × GOMAXPROCS. A
+	// generation that asks the Site for another page, with its own request's context,
+	// needs no second slot. Over HTTP it does, since it cannot be recognized there: a
+	// site that fetches its own pages over loopback should bypass what it fetches.
 	MaxGenerations int
 
-	// SharedMaxAge is the longest s-maxage that is derived from a route's TTL: for
-	// so long shared caches in front, which do not hear of it, may show a page after
+	// SharedMaxAge is the longest s-maxage that is derived from a route's TTL. Shared
+	// caches in front do not learn of a purge: for so long they may show a page after
 	// it was revalidated or purged. What the handler or Route.CacheControl says
 	// instead is not bounded by it. Zero means 1 minute; less than zero means that
 	// no s-maxage is derived, so that they ask each time.
@@ -121,15 +122,15 @@ type Options struct {
 
 	// Store, if not nil, is a second level, behind the memory: one that makes pages
 	// outlive a restart, or that the instances of a fleet share, so that each page
-	// is generated once for all of them and a purge reaches them all. Trouble with
-	// it costs time, but never a visitor's error, and never old data after a
-	// purge that was acknowledged. Shutdown is then due at the end of the Site. Nil
-	// means memory only.
+	// is generated once for all of them and a purge reaches them all. Its failures
+	// cost time, but never a visitor's error, and never old data after a purge that
+	// was acknowledged. With a Store, call Shutdown at the end of the Site. Nil means
+	// memory only.
 	Store store.Store
 
 	// Version names this build's pages in the Store, so that one build is never
 	// served what another has made. Tags and paths are the same for all. Empty
-	// means the VCS revision that the Go command has noted in the binary, if any;
+	// means the VCS revision that the Go command has recorded in the binary, if any;
 	// builds of files that were not committed share that of the last commit. Programs
 	// with different main packages share no page, whatever their Version.
 	Version string
@@ -137,12 +138,12 @@ type Options struct {
 	// Logger receives one line for each outcome: hits, stale hits, misses and
 	// bypasses at Debug, regenerations and revalidations at Info, failures at
 	// Error, and at Warn, once for each route and reason, what a developer can
-	// mend. Paths are logged without their query. Nil means silence.
+	// fix. Paths are logged without their query. Nil means silence.
 	Logger *slog.Logger
 
-	// Observe, if not nil, is called after each outcome, on the goroutine that
-	// brought it about and concurrently with itself. It must not block: visitors
-	// may be waiting for that goroutine.
+	// Observe, if not nil, is called after each outcome, on the goroutine that had
+	// it, and concurrently with itself. It must not block: visitors may be waiting
+	// for that goroutine.
 	Observe func(Event)
 }
 
@@ -175,8 +176,8 @@ type Site struct {
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
-// where opts hold what no request could put right: a malformed pattern, a
-// negative size or Timeout, an Origin that is none, a Vary or tag that is none.
+// where opts are invalid for every request: a malformed pattern, a negative size
+// or Timeout, an Origin, Vary or tag that is invalid.
 func Wrap(h http.Handler, opts Options) *Site {
 	if h == nil {
 		panic("isr: Wrap: nil handler")
@@ -229,7 +230,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := r.URL.EscapedPath()
-	at := s.cache.Path(path) // what is known there, so that a hit need not look for its route
+	at := s.cache.Path(path) // what is stored there, so that a hit need not look up its route
 	var unclean error
 	if at == nil {
 		sent := path
@@ -260,8 +261,8 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // answered answers with the page: from memory, or from the run that the visitor waits
-// for. It reports false where what is stored has changed meanwhile, so that it is to be
-// decided anew.
+// for. It reports false where what is stored has changed meanwhile: then the visit is
+// decided again.
 func (v *visit) answered(path string, at *cache.Path) bool {
 	p, effect := v.site.cache.Get(&v.key, at)
 	view := p.View(effect, v.start)
@@ -287,20 +288,20 @@ func (v *visit) answered(path string, at *cache.Path) bool {
 	return true
 }
 
-// cannotRenew reports whether nobody is to wait for another attempt to renew a page
-// that may be shown on errors: it comes behind this visit, if at all.
+// cannotRenew reports whether a visitor need not wait for another attempt to renew a
+// page that may be shown on errors: the last one has failed, or none is begun any more.
 func (v *visit) cannotRenew(p *page.Page) bool {
 	return p.IsFailing(v.site.table) || v.site.runs.IsClosed()
 }
 
-// isForbidden reports whether an unknown page is one that nobody has prerendered. With
-// a Store the run asks that.
+// isForbidden reports whether an unknown page was never prerendered, where its route
+// demands that. With a Store the run decides it, after a look there.
 func (v *visit) isForbidden(path string) bool {
 	return v.route.PrerenderedOnly && !v.site.cache.Admits(path) && (v.site.backing == nil || v.site.runs.IsClosed())
 }
 
 // getsPlaceholder reports whether the visitor of an unknown page need not wait for it.
-// Crawlers do, and everybody when the last attempt has failed, since an error is
+// Crawlers wait, and everybody does when the last attempt has failed: an error is
 // better than a placeholder for ever.
 func (v *visit) getsPlaceholder(p *page.Page, path string) bool {
 	return v.route.Placeholder != nil && (!v.route.PrerenderedOnly || v.site.cache.Admits(path)) &&
@@ -329,8 +330,8 @@ type visit struct {
 	waited bool // whether they have waited for a run already
 }
 
-// setKey says which page the visitor is after. It reports false where its key is too
-// long to be remembered.
+// setKey sets the key of the page that the visitor asks for. It reports false where it
+// is too long to be stored.
 func (v *visit) setKey(path string) bool {
 	v.route.Rules.Fill(&v.key, v.r, path, v.site.origin)
 	if v.r.Pattern != "" {
@@ -339,7 +340,7 @@ func (v *visit) setKey(path string) bool {
 	return v.key.Length() <= pagekey.MaxBytes
 }
 
-// request says which page the visitor is after.
+// request returns what to generate for the visitor.
 func (v *visit) request() flight.Request {
 	return flight.Request{Key: v.key, Route: v.route, Pattern: v.r.Pattern}
 }

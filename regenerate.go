@@ -18,9 +18,9 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// wait answers with the outcome of a generation, which p, if anything, is too old
-// to stand in for. It reports false where the visit has to be decided anew,
-// because what is stored has changed meanwhile.
+// wait answers with the outcome of a generation, since p, if there is one, is too old
+// to be shown. It reports false where what is stored has changed meanwhile: then the
+// visit is decided again.
 func (v *visit) wait(p *page.Page) bool {
 	s, ctx := v.site, v.r.Context()
 	w := flight.Waiter{Streams: v.r.Method == http.MethodGet, Inside: flight.IsInside(ctx)}
@@ -46,7 +46,7 @@ func (v *visit) wait(p *page.Page) bool {
 		defer t.Stop()
 		patience = t.C
 	}
-	if w.Queued() || v.waited { // else the run has its own deadline
+	if w.Queued() || v.waited { // else the run's own deadline suffices
 		t := time.NewTimer(v.route.Timeout - time.Since(v.start))
 		defer t.Stop()
 		timeout = t.C
@@ -107,7 +107,7 @@ func (v *visit) stream(f *flight.Flight, st flight.Stream) bool {
 	err := st.Serve(v.w, v.r, f.Route.Rules.Vary(), "isr; fwd=uri-miss; detail=too-large")
 	v.done(Miss, st.Status, 0, err)
 	if err != nil {
-		panic(http.ErrAbortHandler) // so that nobody takes the part for the whole
+		panic(http.ErrAbortHandler) // so that no client or cache takes the part for the whole
 	}
 	return true
 }
@@ -149,7 +149,7 @@ func (v *visit) forwardOf(f *flight.Flight, joined bool) header.CacheStatus {
 }
 
 // answer answers with the outcome of a run. It reports false where the visit has to
-// be decided anew.
+// be decided again.
 func (v *visit) answer(f *flight.Flight, joined bool) bool {
 	s, fwd, out := v.site, v.forwardOf(f, joined), f.Outcome()
 	switch out.Kind {
@@ -174,8 +174,8 @@ func (v *visit) answer(f *flight.Flight, joined bool) bool {
 		v.passUncacheable()
 	case effect != store.None && made.Subject.Since.Clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
-		// the run began and, for all one knows, before the visitor asked. Any run
-		// that can be joined from now on has begun since.
+		// the run began and, as far as is known here, before the visitor asked. Any
+		// run that can be joined from now on has begun since.
 		return false
 	default:
 		fwd.Stored = out.Stored
@@ -188,7 +188,7 @@ func (v *visit) answer(f *flight.Flight, joined bool) bool {
 }
 
 // loaded answers with a page that the Store had. It reports false where the visit
-// has to be decided anew.
+// has to be decided again.
 func (v *visit) loaded(p *page.Page) bool {
 	s := v.site
 	switch view := p.View(p.Effect(s.table), v.start); view.State {
@@ -229,7 +229,7 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 	v.fail(out.Status, out.Answer, fwd.String())
 }
 
-// Why there is no page, where no run says so.
+// Why there is no page, where no run was begun.
 var (
 	errClosed = errors.New("the site is shut down")
 	errBusy   = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
@@ -272,10 +272,10 @@ func (s *Site) generate(ctx context.Context, req flight.Request) error {
 	return ctx.Err()
 }
 
-// A notStoredError says that a page is generated for each visitor anew.
+// A notStoredError says that the response may not be stored.
 type notStoredError struct {
 	why      policy.Refusal
-	status   int    // of the response; zero where it has not come to that
+	status   int    // of the response; zero where there was none
 	location string // its Location
 }
 
@@ -284,8 +284,8 @@ func (e *notStoredError) Error() string { return "not stored: it " + e.why.Strin
 // Prerender generates the pages at the given paths, a few at a time, so that the
 // first visitors find them; pages that are stored and fresh are left alone. It
 // works while its result is ranged over, and yields each path with its error as
-// soon as it is done: a failure, a page that may not be stored, a path that is
-// none. The loop may be left early. When ctx is done it ends, with ctx's error
+// soon as it is done: a failure, a page that may not be stored, an invalid path.
+// The loop may be left early. When ctx is done it ends, with ctx's error
 // for the paths under way.
 //
 // Paths are those of Revalidate. A bare path needs Options.Origin, since it does
@@ -329,13 +329,13 @@ func (s *Site) admit(t *routing.Target) {
 	}
 }
 
-// Shutdown waits until the generations under way have ended, or ctx has, whose
-// error it then returns. One that has come to its Timeout has ended, whatever its
-// handler still does; what is being streamed is the server's to wait for. From the
-// call on no generation is started: pages are served as they are stored, requests
-// for others go to the handler untouched, and Revalidate and Prerender fail. What
-// is on its way to a Store is waited for, too; after that nothing is heard any
-// more of what other instances invalidate.
+// Shutdown waits until the generations under way have ended, or ctx is done, whose
+// error it then returns. One that has reached its Timeout has ended, even if its
+// handler still runs; a response that is streamed is waited for by the server. From
+// the call on no generation is started: pages are served as they are stored, requests
+// for others go to the handler untouched, and Revalidate and Prerender fail. Writes
+// to a Store that are under way are waited for, too; after that this Site does not
+// follow what other instances invalidate.
 func (s *Site) Shutdown(ctx context.Context) error {
 	if s.backing == nil {
 		return s.runs.Shutdown(ctx)

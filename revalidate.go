@@ -23,7 +23,7 @@ import (
 )
 
 // Revalidate renews the pages at the given paths. It expires them, so that from
-// now on nobody gets the old ones as long as new ones can be had, and generates
+// now on no visitor gets the old ones as long as new ones can be had. It generates
 // at once those that are stored, and the one that is not where its host is
 // known, MaxRegenerations at a time. Of a path that is stored in many variants these
 // are the one without query and headers, and the 16 others that were asked for most
@@ -32,9 +32,10 @@ import (
 // end, that path is renewed, too.
 //
 // Revalidate waits for the pages that it generates, at most until ctx is done;
-// what has begun goes on without it, and what has not is made when it is next asked
-// for. A nil error means that every visitor gets a page whose data was read after
-// the call. Otherwise the last good page stays up, and the error says what failed.
+// what has begun goes on after that, and what has not is generated when it is next
+// asked for. A nil error means that every visitor gets a page whose data was read
+// after the call. Otherwise the last good page is kept, and the error says what
+// failed.
 //
 // A path begins with "/" and is matched as the page's key is. Without a query it
 // stands for every stored variant: host, query, headers. A whole URL names the
@@ -51,7 +52,7 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 
 // revalidate is Revalidate of targets.
 func (s *Site) revalidate(ctx context.Context, targets []routing.Target) error {
-	renewals, untold := s.expire(ctx, targets)
+	renewals, undelivered := s.expire(ctx, targets)
 	err := s.renew(ctx, renewals)
 	var moved []routing.Target
 	for _, r := range renewals {
@@ -60,10 +61,10 @@ func (s *Site) revalidate(ctx context.Context, targets []routing.Target) error {
 		}
 	}
 	if len(moved) > 0 {
-		more, stillUntold := s.expire(ctx, moved)
-		err = errors.Join(err, s.renew(ctx, more), stillUntold)
+		more, alsoUndelivered := s.expire(ctx, moved)
+		err = errors.Join(err, s.renew(ctx, more), alsoUndelivered)
 	}
-	return errors.Join(err, untold)
+	return errors.Join(err, undelivered)
 }
 
 // A renewal is a page that Revalidate generates.
@@ -75,7 +76,7 @@ type renewal struct {
 }
 
 // expire expires what is stored at the targets, and returns what is to be generated
-// now: the plain pages first.
+// now: the plain pages first. Its error says that the Store has not taken it.
 func (s *Site) expire(ctx context.Context, targets []routing.Target) (renewals []*renewal, err error) {
 	err = s.invalidate(ctx, store.Expired, routing.Tags(targets)...)
 	seen := make(map[pagekey.Key]bool)
@@ -94,7 +95,7 @@ func (s *Site) expire(ctx context.Context, targets []routing.Target) (renewals [
 		if req, ok := s.pageOf(t); ok && len(stored) == 0 && !s.bypasses(req) {
 			add(&renewals, req, false)
 		}
-		plain, more := s.mostWanted(t, stored)
+		plain, more := s.mostAsked(t, stored)
 		if plain != nil {
 			add(&renewals, flight.Request{Key: plain.Key, Route: plain.Route, Pattern: plain.Pattern}, true)
 		}
@@ -106,12 +107,12 @@ func (s *Site) expire(ctx context.Context, targets []routing.Target) (renewals [
 }
 
 // maxVariants is how many variants of a path, beside the plain page, Revalidate
-// generates: strangers can think of any number of queries and hosts.
+// generates: visitors can ask for any number of queries and hosts.
 const maxVariants = 16
 
-// mostWanted returns the plain page of a target, if it is among some, and those of
+// mostAsked returns the plain page of a target, if it is among pages, and those of
 // the others that were asked for most within the last hour.
-func (s *Site) mostWanted(t *routing.Target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
+func (s *Site) mostAsked(t *routing.Target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
 	counts := s.cache.RecentHits(pages, time.Now())
 	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
 	if i := slices.IndexFunc(pages, func(p *page.Page) bool { return t.IsPlain(&p.Key) }); i >= 0 {
@@ -140,9 +141,9 @@ func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
 	return errors.Join(errs...)
 }
 
-// movedTo says at which path the page is that a renewal was meant for, where it has
-// come of it that this differs by the slash at the end. Who names a path that is not
-// stored and has no page learns so from the log.
+// movedTo returns the path to which a renewal has turned out to redirect, where it
+// differs only by the slash at the end. A path that was not stored and has no page is
+// logged: the editor may have named the wrong one.
 func (s *Site) movedTo(r *renewal) (t routing.Target, ok bool) {
 	status, location := 0, ""
 	if notStored := (*notStoredError)(nil); errors.As(r.err, &notStored) {
@@ -171,8 +172,8 @@ func (s *Site) bypasses(req flight.Request) bool {
 }
 
 // Purge drops the pages at the given paths: they are never served again, not
-// even where a new one cannot be had. Paths are those of Revalidate. If one of
-// them is none, nothing is changed.
+// even where a new one cannot be had. Paths are those of Revalidate. If any path
+// is invalid, nothing changes.
 func (s *Site) Purge(ctx context.Context, paths ...string) error {
 	targets, err := s.routes.Targets(paths)
 	if err != nil {
@@ -186,7 +187,7 @@ func (s *Site) purge(ctx context.Context, targets []routing.Target) error {
 	err := s.invalidate(ctx, store.Gone, routing.Tags(targets)...)
 	for i := range targets {
 		for _, p := range s.pages(&targets[i]) {
-			s.cache.Get(&p.Key, nil) // which forgets what is gone
+			s.cache.Get(&p.Key, nil) // which drops what is gone
 		}
 		s.report(s.targetEvent(Purged, &targets[i]))
 	}
@@ -194,8 +195,8 @@ func (s *Site) purge(ctx context.Context, targets []routing.Target) error {
 }
 
 // RevalidateTag makes all pages with one of the tags stale: each is served once
-// more and renewed behind it. It takes the same time however many pages that
-// are. If one of the tags is none, nothing is changed. ctx bounds the work on a
+// more, and renewed in the background. It takes the same time however many pages
+// have the tag. If any tag is invalid, nothing changes. ctx bounds the work on a
 // Store; without one there is nothing to wait for.
 func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
 	return s.invalidateTags(ctx, store.Stale, Revalidated, tags)
@@ -203,8 +204,8 @@ func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
 
 // PurgeTag drops all pages with one of the tags: they are never served again,
 // not even where a new one cannot be had. It takes the same time however many
-// pages that are; their memory is freed as they are asked for or pushed out. If
-// one of the tags is none, nothing is changed.
+// pages have the tag; their memory is freed when they are asked for or evicted. If
+// any tag is invalid, nothing changes.
 func (s *Site) PurgeTag(ctx context.Context, tags ...string) error {
 	return s.invalidateTags(ctx, store.Gone, Purged, tags)
 }
@@ -231,8 +232,8 @@ func checkTags(tags []string) error {
 }
 
 // invalidate has an effect on all pages with one of the tags, here and, where
-// there is a Store, in every instance. An error says that the Store does not know
-// of it; then it holds here, and the Store is told when it answers again.
+// there is a Store, in every instance. An error says that the Store has not taken
+// it; then it holds here, and is delivered when the Store answers again.
 func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
 	if s.backing == nil || len(tags) == 0 {
 		s.table.Invalidate(effect, invalidation.Delivered, tags...)
@@ -248,13 +249,13 @@ func (s *Site) pages(t *routing.Target) []*page.Page {
 	})
 }
 
-// stored returns what is stored of the target, but for what is purged.
+// stored returns what is stored of the target, less what is purged.
 func (s *Site) stored(t *routing.Target) []*page.Page {
 	return slices.DeleteFunc(s.pages(t), func(p *page.Page) bool { return p.Effect(s.table) == store.Gone })
 }
 
 // pageOf returns the page that a visitor without any headers gets at the target,
-// where it is known for which host that is.
+// where its host is known.
 func (s *Site) pageOf(t *routing.Target) (req flight.Request, ok bool) {
 	k, ok := t.Key(s.origin)
 	return flight.Request{Key: k, Route: t.Route}, ok
@@ -303,14 +304,14 @@ type change struct {
 	reported  bool
 }
 
-// maxAnnounceTime is how long a visitor's POST waits for the Store to hear of it.
+// maxAnnounceTime is how long a visitor's POST waits for the Store.
 const maxAnnounceTime = 100 * time.Millisecond
 
 // expireChanged expires the pages at a path that a visitor has changed, and reports
-// whether there may be any. Where nothing is stored and nothing on its way, there is
-// nothing to remember, however many paths a stranger may think of; but a Store may hold
-// what this instance does not. That is told when the answer is committed: when the
-// visitor may know that they succeeded.
+// whether there may be any. Where no page is stored and no run under way, nothing is
+// remembered, however many paths unauthenticated requests may name; but a Store may
+// hold what this instance does not. It learns of the change when the answer is
+// committed: when the visitor may know that they succeeded.
 func (s *Site) expireChanged(c *change, committed bool) bool {
 	here := s.runs.Concerns(c.Canonical) || s.cache.Holds(c.Canonical) // in this order: a run ends by storing
 	tag := pagekey.PathTag("", "", c.Canonical)
@@ -356,16 +357,16 @@ func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 // purges. What is concerned is named by path and tag, each repeatable, in the
 // query or in a form, or as JSON: {"paths": ["/blog/1"], "tags": ["blog"]}, at
 // most 1 MiB. Where the query names something, a body of another shape is ignored:
-// a CMS may send what it likes. The secret comes as "Authorization: Bearer …" or as
-// ?secret=…; the former does not end up in access logs. Of each there may be one.
+// a CMS may send one of its own. The secret comes as "Authorization: Bearer …" or as
+// ?secret=…; the former does not appear in access logs. With several it is refused.
 //
 // The answers are JSON and no-store: 200 {"revalidated":true,"pages":{"/blog/1":1}}
 // when every page is renewed (those with a tag when they are next asked for), with
 // how many were stored here under each path that was named; 401 for a wrong secret,
-// 400 where nothing or nonsense is named, 405, 413, and 500 where a page could
-// not be generated; then the last good one stays up, and the Logger knows why. It
-// also knows, at Warn, of a path that was not stored and has no page, but a redirect
-// or a 404.
+// 400 where nothing is named, or an invalid path or tag, 405, 413, and 500 where a
+// page could not be generated: then the last good one is kept, and the reason is
+// logged. A path that was not stored and turns out to be a redirect or a 404 is logged
+// at Warn.
 func RevalidateHandler(site *Site, secret string) http.Handler {
 	if site == nil {
 		panic("isr: RevalidateHandler: nil site")
