@@ -8,15 +8,15 @@ import (
 )
 
 // A deadlineContext has a deadline, at which its run is to cancel it. Unlike that
-// of context.WithDeadline it can be put off.
+// of context.WithDeadline it can be lifted.
 type deadlineContext struct {
 	deadline time.Time
-	open     atomic.Bool // whether it was put off for good
+	open     atomic.Bool // whether the deadline was lifted
 	done     chan struct{}
 
-	mu    sync.Mutex
+	mu    sync.Mutex           // held alone
 	err   error                // guarded by mu, and constant once done is closed
-	after map[*func()]struct{} // guarded by mu: what is to be called then
+	after map[*func()]struct{} // guarded by mu: what is to be called when done is closed
 }
 
 func newDeadlineContext(deadline time.Time) *deadlineContext {
@@ -39,9 +39,9 @@ func (c *deadlineContext) cancel(err error) {
 	}
 }
 
-// AfterFunc has f called when the context is done, which must not block. The
-// context package asks for it: what is derived from this context then needs no
-// goroutine that waits for it. It asks with a mutex held that f takes, so f is never
+// AfterFunc has f called when the context is done; f must not block. The context
+// package calls AfterFunc where it is there, instead of starting a goroutine that
+// waits for this context. It holds a mutex meanwhile that f takes, so f is never
 // called before AfterFunc has returned.
 func (c *deadlineContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()

@@ -21,17 +21,17 @@ type Flight struct {
 	g *Group
 
 	// Guarded by Group.mu.
-	visitors  int           // who wait
-	editors   int           // who wait, having asked for the page by its name
-	kept      bool          // whether it goes on when nobody waits any more
+	visitors  int           // how many wait
+	editors   int           // how many wait who asked for the page by its name
+	kept      bool          // whether it goes on when none of them waits any more
 	renews    bool          // whether a page that is stale will not do
-	byName    bool          // whether somebody has asked for the page by its name
+	byName    bool          // whether an editor has asked for the page by its name
 	inside    bool          // whether another run waits for it
 	successor *Flight       // the run behind it
 	queue     *list.List    // where it waits for a slot, if it does
 	place     *list.Element // in queue
 	counted   bool          // in Group.active
-	looking   bool          // whether it asks the Store before it needs a slot
+	looking   bool          // whether it asks the Store before it has a slot
 	slot      slot
 	waiting   bool             // whether it has given its slot back, to wait for another instance
 	ctx       *deadlineContext // the handler's; nil before it is called
@@ -40,12 +40,12 @@ type Flight struct {
 	// it may find in the Store what it is to replace, and the lease for it.
 	started bool // whether began holds
 	old     *page.Page
-	began   invalidation.Snapshot // in the orders of invalidations
+	began   invalidation.Snapshot // of the orders of invalidations, when it began
 	seq     uint64                // which run of the Site it is
 	hold    invalidation.Hold     // of what was invalidated since it began
 	lease   store.Ticket          // the Store's; zero where it could not be had
 
-	first  *look         // what came of asking the Store before there was a slot
+	first  *look         // what the Store answered before there was a slot
 	looked func()        // closes found, once
 	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
 
@@ -54,26 +54,26 @@ type Flight struct {
 
 	takers atomic.Int64  // those who would take a stream
 	offer  chan Stream   // to one of them: a response that is too large to be stored
-	left   chan struct{} // one of them has left
+	left   chan struct{} // has a value when one of them has left
 
 	ended   atomic.Bool   // whether the outcome is decided
 	done    chan struct{} // closed when outcome is set
 	outcome Outcome
 }
 
-// A Kind says what has come of a run.
+// A Kind is the kind of an Outcome.
 type Kind int
 
 const (
 	Generated Kind = iota // Page: stored or not, or a hit-for-pass
 	Failed                // Err
 	Found                 // Page, as it came from the Store
-	Nothing               // another instance is at it, or nobody may be
-	Again                 // those who wait are to decide anew: the run was not begun
+	Nothing               // another instance generates the page and nobody waits here, or its route does not allow it
+	Again                 // the run was not begun: visits are decided again
 	Busy                  // too many others wait for a slot
 )
 
-// An Outcome is what has come of a run.
+// An Outcome is what a run has ended with.
 type Outcome struct {
 	Kind   Kind
 	Page   *page.Page
@@ -86,7 +86,7 @@ type Outcome struct {
 	Pattern    string        // of a failure: what the handler has matched, where it is its own
 	Answer     *Answer       // of a failure: the handler's own response, if it gave one
 	Stack      []byte        // where the handler panicked, for the log
-	retryAfter time.Duration // how long the handler wants to be left alone
+	retryAfter time.Duration // the handler's Retry-After
 	panic      any           // what the handler panicked with
 	goexit     bool          // whether it called runtime.Goexit
 }
@@ -113,9 +113,9 @@ var (
 	errGoexit  = errors.New("the handler called runtime.Goexit")
 )
 
-// Leave notes that somebody does not wait any longer. What nobody waits for, and
-// nobody has seen yet, need not be made: else a client that sends requests and
-// takes them back would have more runs than the server has requests.
+// Leave notes that the waiter does not wait any longer. A run of an unknown page that
+// nobody waits for may be cancelled: else a client that sends requests and cancels them
+// would have more runs than the server has requests.
 func (w *Waiter) Leave() {
 	if w.f == nil || w.left {
 		return
@@ -138,7 +138,7 @@ func (w *Waiter) Leave() {
 	}
 }
 
-// unattended decides what becomes of a run when one who waited has left. It
+// unattended decides what becomes of a run when a waiter has left. It
 // returns the context that is to be cancelled, if any. It is called under Group.mu.
 func (f *Flight) unattended() (cancel *deadlineContext) {
 	g := f.g
@@ -227,7 +227,7 @@ func (g *Group) advance(f *Flight) {
 // Done is closed when the run has an Outcome.
 func (f *Flight) Done() <-chan struct{} { return f.done }
 
-// Outcome returns what has come of the run. It is called once Done is closed.
+// Outcome returns what the run has ended with. It is called once Done is closed.
 func (f *Flight) Outcome() *Outcome { return &f.outcome }
 
 // Found is closed when the Store was asked for the page. It is nil without a Store.
@@ -267,14 +267,14 @@ func (f *Flight) Old() *page.Page {
 	return f.old
 }
 
-// isByName reports whether somebody has asked for the page by its name.
+// isByName reports whether an editor has asked for the page by its name.
 func (f *Flight) isByName() bool {
 	f.g.mu.Lock()
 	defer f.g.mu.Unlock()
 	return f.byName
 }
 
-// Tags returns the tags that the page will have, as far as one can know.
+// Tags returns the tags that the page will have, as far as is known.
 func (f *Flight) Tags() []string {
 	if old := f.old; !old.IsUnknown() {
 		return old.Subject.Tags
@@ -288,14 +288,14 @@ func (f *Flight) WasInvalidatedSince(asked uint64, tags []string) bool {
 	return f.began.Clock < asked && f.g.c.Table.Since(&f.began, &f.Key, tags)
 }
 
-// isSuperseded reports whether what the run is about to say was invalidated since it
-// began, as far as one can know. It is called under Group.mu.
+// isSuperseded reports whether the page that the run is to make was invalidated since
+// it began, as far as is known. It is called under Group.mu.
 func (f *Flight) isSuperseded() bool {
 	return f.started && f.g.c.Table.Since(&f.began, &f.Key, f.Tags())
 }
 
-// meta says which page the run is about to make, less the pattern that the handler has
-// matched: the run's goroutine alone knows that.
+// meta returns what the run gives its page, less the pattern that the handler has
+// matched: that is for the run's goroutine alone.
 func (f *Flight) meta() page.Meta {
 	return page.Meta{
 		Key: f.Key, Route: f.Route, Pattern: f.Pattern,

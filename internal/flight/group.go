@@ -1,10 +1,11 @@
-// Package flight generates pages: of each at most one run that newcomers may join and
-// one behind it, no more of them at a time than the machine can bear, and those who
-// wait get what comes of it, or leave early. What was invalidated after a run began is
-// never stored as fresh by it, and who asks after that gets a run that has begun since.
+// Package flight generates pages. Of each page there is at most one run that visitors
+// may join, and one successor that begins when that has ended; a bounded number run at a
+// time, and the others queue. Those who wait get the outcome, or leave early. A run never
+// stores as fresh what was invalidated after it began, and a visitor who asks after that
+// gets a run that has begun since.
 //
-// A run asks the Store first, where there is one; see package backing. The model for
-// what may happen to a handler is golang.org/x/sync/singleflight.
+// A run asks the Store first, where there is one; see package backing. Panics and
+// runtime.Goexit of a handler are treated as in golang.org/x/sync/singleflight.
 package flight
 
 import (
@@ -24,7 +25,7 @@ import (
 	"github.com/isr-go/isr/internal/respwriter"
 )
 
-// A Config is what the runs of a Group need. All but Backing and Log has to be there.
+// A Config is what the runs of a Group need. All but Backing and Log is required.
 type Config struct {
 	Handler   http.Handler
 	Origin    pagekey.Origin
@@ -34,15 +35,15 @@ type Config struct {
 	Streaming *respwriter.Budget // of the bytes that streams may hold
 
 	MaxPageBytes  int64
-	Generations   int // how many runs at a time visitors wait for
+	Generations   int // how many runs for visitors who wait, at a time
 	Regenerations int // how many others, of each kind
 
-	// What comes of it. They are called with no lock held, concurrently.
-	Ended    func(f *Flight, took time.Duration) // the handler was called; before those who wait have the Outcome
+	// What is reported. They are called with no lock held, concurrently.
+	Ended    func(f *Flight, took time.Duration) // a run has ended that has called the handler; before those who wait have the Outcome
 	Evicted  func([]*page.Page)
-	Damaged  func(f *Flight, err error) // what the Store has of the page cannot be read
-	TooLarge func(*Flight)              // the Store does not take the page
-	Log      *slog.Logger               // of what a handler does that nobody waits for; nil: silence
+	Damaged  func(f *Flight, err error) // the Store's record of the page cannot be read
+	TooLarge func(*Flight)              // the page is too large for the Store
+	Log      *slog.Logger               // of panics that reach no visitor; nil: silence
 }
 
 // A Request says what to generate.
@@ -58,13 +59,13 @@ func (r *Request) Build(ctx context.Context, o pagekey.Origin) *http.Request {
 }
 
 // A Group is the runs under way and those that wait for a slot: of each page at most
-// one that newcomers may join, and one behind it. It is safe for concurrent use.
+// one that visitors may join, and its successor. It is safe for concurrent use.
 type Group struct {
 	c      Config
 	limits [slots]int // how many of each slot there are
 
-	// mu guards what follows, and what is said to be so in Flight. It is taken before
-	// the mutexes of cache and table.
+	// mu guards what follows, and the fields of Flight that say so. It is an outermost
+	// lock: those of the cache, the table and the Store's pending writes are taken under it.
 	mu      sync.Mutex
 	flights map[pagekey.Key]*Flight
 	queues  [queues]list.List // of *Flight
@@ -110,9 +111,9 @@ func (g *Group) Concerns(path string) bool {
 	return g.paths[path] > 0
 }
 
-// Shutdown waits until the runs under way have ended, or ctx has, whose error it then
-// returns. From the call on none is begun. A run that has come to its Timeout has
-// ended, whatever its handler still does.
+// Shutdown waits until the runs under way have ended, or ctx is done, whose error it
+// then returns. From the call on none is begun. A run that has reached its Timeout has
+// ended, even if its handler still runs.
 func (g *Group) Shutdown(ctx context.Context) error {
 	g.mu.Lock()
 	if !g.closed {
@@ -133,8 +134,8 @@ func (g *Group) Shutdown(ctx context.Context) error {
 	}
 }
 
-// maybeIdle says so where the Group is shut down and nothing is under way. It is called
-// under Group.mu.
+// maybeIdle closes idle where the Group is shut down and nothing is under way. It is
+// called under Group.mu.
 func (g *Group) maybeIdle() {
 	if !g.closed || g.active > 0 {
 		return
@@ -146,22 +147,21 @@ func (g *Group) maybeIdle() {
 	}
 }
 
-// A Waiter is someone who waits for a run, and what they need of it. Each waits for
-// one run, and is done with it when Leave was called.
+// A Waiter waits for one run, until Leave is called.
 type Waiter struct {
-	Streams bool // whether they would take a response that is too large to be stored
-	ByName  bool // whether they asked for the page by its name: a stale one will not do
-	Inside  bool // whether they are a run themselves, which has a slot already
+	Streams bool // whether it would take a response that is too large to be stored
+	ByName  bool // whether it asked for the page by its name: a stale one will not do
+	Inside  bool // whether it is a run itself, which has a slot already
 
 	f      *Flight
-	queued bool // whether the run had not begun to call the handler when they came
+	queued bool // what Queued returns
 	left   bool
 }
 
-// Queued reports whether the run had not begun to call the handler when they came.
+// Queued reports whether the run had not begun to call the handler when it was joined.
 func (w *Waiter) Queued() bool { return w.queued }
 
-// Peeker is a visitor who waits for what the Store has, and no longer.
+// Peeker waits for what the Store has, and no longer.
 var Peeker = new(Waiter)
 
 // A Joining says what Join has done.
@@ -176,9 +176,9 @@ const (
 	Closed          // nothing: the Group is shut down
 )
 
-// Join finds a run of the page for someone who found seen in the cache, or begins
-// one. A nil waiter does not wait: their run is background work. The flight is nil
-// where there is none.
+// Join finds a run of the page for a visit that found seen in the cache, or begins one.
+// A nil waiter does not wait: the run is background work. The flight is nil where there
+// is none.
 func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -197,15 +197,15 @@ func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining)
 		}
 		f, how = g.newFlight(req, seen), Began
 	}
-	if !g.board(f, w, how == Began) {
+	if !g.addWaiter(f, w, how == Began) {
 		return nil, Full
 	}
 	return f, how
 }
 
-// board adds a waiter to a run, and sees to it that the run begins or has a place
-// in a queue. It reports false where there is none left. It is called under Group.mu.
-func (g *Group) board(f *Flight, w *Waiter, isNew bool) bool {
+// addWaiter adds a waiter to a run, which begins, or gets a place in a queue. It reports
+// false where no place is left. It is called under Group.mu.
+func (g *Group) addWaiter(f *Flight, w *Waiter, isNew bool) bool {
 	visits := w != nil && w != Peeker && !w.ByName
 	if w == nil || w == Peeker {
 		f.kept = true
@@ -259,8 +259,8 @@ func (f *Flight) count(w *Waiter, n int) {
 // isAwaited reports whether anybody waits. It is called under Group.mu.
 func (f *Flight) isAwaited() bool { return f.visitors+f.editors > 0 }
 
-// newFlight puts a run behind that of the same page, or in its place. It is called
-// under Group.mu.
+// newFlight adds a run of a page, as the successor where there is one already. It is
+// called under Group.mu.
 func (g *Group) newFlight(req Request, old *page.Page) *Flight {
 	req.Key = req.Key.Clone()
 	if req.Pattern == "" && old != nil {

@@ -10,12 +10,12 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// lookFirst asks the Store for the page before the run needs a slot: what is stored
-// is not to wait behind what is not. It is called under Group.mu.
+// lookFirst asks the Store for the page before the run needs a slot: a page that is
+// stored there does not queue behind pages that are not. It is called under Group.mu.
 func (g *Group) lookFirst(f *Flight) {
 	g.looking++
 	f.looking = true
-	g.stamp(f)
+	g.setBegan(f)
 	go func() {
 		g.c.Backing.Ready()
 		first := look{reconnects: g.c.Table.Reconnects()}
@@ -38,19 +38,19 @@ func (g *Group) lookFirst(f *Flight) {
 	}()
 }
 
-// A look is what has come of the first question to the Store.
+// A look is the Store's first answer.
 type look struct {
 	err        error
-	reconnects uint64 // how often the Store had come back before
+	reconnects uint64 // how often the Store had recovered before
 }
 
-// look asks the Store for the page. It reports whether the run has ended with that:
-// what another instance has made is as good as one's own.
+// look asks the Store for the page. It reports whether the run has ended with that: a
+// page that another instance has made need not be made here.
 func (f *Flight) look(key string) (ended bool, err error) {
 	g := f.g
-	judged := g.c.Table.Now()
+	before := g.c.Table.Now()
 	rec, effect, err := g.c.Backing.Get(key)
-	if err == nil && f.adopt(key, rec, effect, judged) {
+	if err == nil && f.adopt(key, rec, effect, before) {
 		return true, nil
 	}
 	if f.Route.PrerenderedOnly && !g.c.Cache.Admits(f.Key.Path) {
@@ -67,18 +67,18 @@ func (f *Flight) look(key string) (ended bool, err error) {
 // generating, before it is generated for them.
 const maxLeaderWait = 2 * time.Second
 
-// fetch asks the Store for the page, and then for the permission to generate it.
-// It reports whether the run has ended with that. The trouble of the Store costs
-// time, and nothing else.
+// fetch asks the Store for the page, and then for the lease to generate it. It reports
+// whether the run has ended with that. Failures of the Store cost time, and nothing
+// else.
 func (f *Flight) fetch() (ended bool) {
 	g, key := f.g, f.g.c.Backing.Key(&f.Key)
 	defer f.looked()
 	g.c.Backing.Ready()
-	begin, returns := time.Now(), g.c.Table.Reconnects()
+	begin, reconnects := time.Now(), g.c.Table.Reconnects()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		var err error
 		if f.first != nil {
-			err, returns, f.first = f.first.err, f.first.reconnects, nil
+			err, reconnects, f.first = f.first.err, f.first.reconnects, nil
 		} else if ended, err = f.look(key); ended {
 			return true
 		}
@@ -87,22 +87,22 @@ func (f *Flight) fetch() (ended bool) {
 		case f.ended.Load(): // nobody waits any more
 			g.c.Backing.Release(key, f.lease)
 			return true
-		case f.lease.Leader: // and has looked again since: the last leader might have ended in between
+		case f.lease.Leader: // and has looked again since: the last leader may have ended in between
 			return f.waiting && f.abandon() // it has no slot to generate in
 		case err != nil:
-			f.markOffline(returns)
+			f.markOffline(reconnects)
 			return false
 		}
 		clock := g.c.Table.Clock()
 		t, err := g.c.Backing.Lease(key, f.leaseTTL())
 		if err != nil {
-			f.markOffline(returns)
+			f.markOffline(reconnects)
 			return false
 		}
 		f.setLease(t, clock)
 		switch {
 		case t.Leader:
-		case time.Since(begin) > maxLeaderWait, !f.lendSlot():
+		case time.Since(begin) > maxLeaderWait, !f.freeSlot():
 			return f.abandon()
 		default:
 			time.Sleep(pause)
@@ -111,7 +111,7 @@ func (f *Flight) fetch() (ended bool) {
 }
 
 // leaseTTL returns how long others shall wait for the run at most: not for long, if
-// this process is killed, and yet long enough for a page that is known to be slow.
+// this process is killed, yet long enough for a page that is known to be slow.
 func (f *Flight) leaseTTL() time.Duration {
 	ttl := maxLeaderWait
 	if !f.old.IsUnknown() {
@@ -122,7 +122,7 @@ func (f *Flight) leaseTTL() time.Duration {
 
 // adopt stores what the Store has returned, if it is newer than what is stored
 // here. It reports whether the run has ended with that.
-func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, judged invalidation.Snapshot) bool {
+func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, before invalidation.Snapshot) bool {
 	g := f.g
 	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route})
 	if err != nil {
@@ -131,14 +131,14 @@ func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, judge
 	}
 	effect = max(effect, g.c.Table.UndeliveredEffect(&p.Key, p.Subject.Tags))
 	p.Order, p.Seq, p.Subject.StoreEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
-	p.Subject.Since = invalidation.Snapshot{Clock: judged.Clock, Version: max(judged.Version, rec.Version)}
-	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of ours
+	p.Subject.Since = invalidation.Snapshot{Clock: before.Clock, Version: max(before.Version, rec.Version)}
+	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of this instance's
 		p.Generated = now
 	}
 	p.Subject.NotBefore = p.Began()
 	also := store.None // on what is stored here
 	switch old := g.c.Cache.Peek(&f.Key); {
-	case old != nil && !p.IsNewerThan(old): // another run of this instance has been here
+	case old != nil && !p.IsNewerThan(old): // another run of this instance has stored it meanwhile
 		if !old.IsNewerThan(p) {
 			also = effect
 		}
@@ -156,7 +156,7 @@ func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, judge
 		}
 	}
 	if f.Route.PrerenderedOnly {
-		g.c.Cache.Admit(f.Key.Path) // or it would not be in the Store
+		g.c.Cache.Admit(f.Key.Path) // else it would not be in the Store
 	}
 	g.mu.Lock()
 	f.old = p
@@ -195,7 +195,7 @@ func (f *Flight) setLease(t store.Ticket, clock uint64) {
 }
 
 // markOffline notes that the Store has given no ticket, unless it has before.
-func (f *Flight) markOffline(returns uint64) {
+func (f *Flight) markOffline(reconnects uint64) {
 	if f.lease != (store.Ticket{}) {
 		return
 	}
@@ -203,12 +203,12 @@ func (f *Flight) markOffline(returns uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.c.Table.GeneratedOffline()
-	f.began.Offline = returns + 1
+	f.began.Offline = reconnects + 1
 }
 
-// lendSlot gives the slot of a run that waits for another instance to one that has
-// something to do. It reports false where enough of them are waiting.
-func (f *Flight) lendSlot() bool {
+// freeSlot frees the slot of a run in the background that waits for another instance.
+// It reports false where as many wait so as may.
+func (f *Flight) freeSlot() bool {
 	g := f.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -228,8 +228,8 @@ func (f *Flight) lendSlot() bool {
 // leaderHeadStart is how long a page that another instance is renewing is left alone.
 const leaderHeadStart = 100 * time.Millisecond
 
-// abandon ends a run that nobody waits for, since another instance is at it. It
-// reports false where somebody waits.
+// abandon ends a run that nobody waits for, since another instance generates the page.
+// It reports false where somebody waits.
 func (f *Flight) abandon() bool {
 	g := f.g
 	g.mu.Lock()
@@ -244,8 +244,8 @@ func (f *Flight) abandon() bool {
 	return true
 }
 
-// writeBehind gives the Store what has come of the run, after the visitors have it,
-// or else gives back the permission.
+// writeBehind saves the run's page in the Store, after the visitors have it, or else
+// gives the lease back.
 func (f *Flight) writeBehind() {
 	g := f.g
 	<-f.done
@@ -261,6 +261,6 @@ func (f *Flight) writeBehind() {
 	}
 	g.c.Backing.Release(key, lease)
 	if p := out.Page; p != nil && p.Private && !f.old.IsUnknown() {
-		g.c.Backing.Announce(store.Gone, f.Key.NarrowestTag()) // it is not for everybody any more
+		g.c.Backing.Announce(store.Gone, f.Key.NarrowestTag()) // it is not public any more
 	}
 }

@@ -2,16 +2,15 @@ package flight
 
 import "container/list"
 
-// A slot is what a run needs to call the handler, so that no more of them do at a
-// time than the machine can bear.
+// A slot is what a run needs to call the handler: there is a bounded number of each.
 type slot int
 
 const (
 	noSlot      slot = iota // of a run that has given its slot back
-	forInside               // of a run inside another one: without bound, as that one has a slot
+	forInside               // of a run that another one waits for: without bound, since that one has a slot
 	forVisitors             // of a run that visitors wait for: MaxGenerations
-	forRenewal              // of a run behind a stored page, or of one asked for by name: MaxRegenerations
-	forUnknown              // of a run behind a Placeholder: as many again, so that they delay no renewal
+	forRenewal              // of a renewal in the background, or of a page asked for by name: MaxRegenerations
+	forUnknown              // of an unknown page, behind a Placeholder: as many again, so that they delay no renewal
 	forNobody               // of a run whose visitors have left: as many again
 
 	slots
@@ -20,7 +19,7 @@ const (
 // The queues of the runs that wait for a slot, in the order in which they get one.
 const (
 	queueOfStored  = iota // visitors wait, and may be shown an old page if all else fails
-	queueOfUnknown        // visitors wait, for a page that nobody has seen
+	queueOfUnknown        // visitors wait, for a page that is not stored
 	queueOfRenewals
 	queueOfPlaceholders
 
@@ -30,11 +29,11 @@ const (
 // slotOf says which slot a queue is for.
 var slotOf = [queues]slot{forVisitors, forVisitors, forRenewal, forUnknown}
 
-// maxQueued is how many runs may wait for each slot of their kind, where strangers
-// can think of any number of them.
+// maxQueued is how many runs may wait for each slot of their kind, where visitors can
+// ask for any number of them.
 const maxQueued = 16
 
-// queueIndex says where a run waits for a slot. It is called under Group.mu.
+// queueIndex returns in which queue a run waits for a slot. It is called under Group.mu.
 func (f *Flight) queueIndex() int {
 	switch unknown := f.old.IsUnknown(); {
 	case f.visitors > 0 && unknown:
@@ -47,8 +46,8 @@ func (f *Flight) queueIndex() int {
 	return queueOfRenewals
 }
 
-// dispatch begins a run, or lets it wait for a slot. It reports false where too many
-// do. It is called under Group.mu.
+// dispatch begins a run, or puts it into its queue. It reports false where that is
+// full. It is called under Group.mu.
 func (g *Group) dispatch(f *Flight) bool {
 	i := f.queueIndex()
 	switch slot, free := g.slotFor(f, slotOf[i]); {
@@ -62,8 +61,8 @@ func (g *Group) dispatch(f *Flight) bool {
 	return true
 }
 
-// requeue is dispatch for a run that waits already, when somebody has joined or left:
-// it keeps its place unless it gets a slot, or another queue that has room. It is called
+// requeue is dispatch for a run that waits already, when a waiter has joined or left: it
+// keeps its place unless it gets a slot, or belongs into another queue. It is called
 // under Group.mu.
 func (g *Group) requeue(f *Flight) bool {
 	i := f.queueIndex()
@@ -79,8 +78,8 @@ func (g *Group) requeue(f *Flight) bool {
 }
 
 // slotFor returns the slot that a run can have at once, if there is one: its own, or
-// that of a renewal where somebody has asked for it by its name, who is not to wait
-// where strangers do. It is called under Group.mu.
+// that of a renewal where an editor has asked for it by its name, so that they do not
+// queue among visitors. It is called under Group.mu.
 func (g *Group) slotFor(f *Flight, own slot) (slot, bool) {
 	switch {
 	case g.taken[own] < g.limits[own]:
@@ -111,8 +110,8 @@ func (f *Flight) leaveQueue() {
 	}
 }
 
-// stamp notes that a run begins at this moment. It is called under Group.mu.
-func (g *Group) stamp(f *Flight) {
+// setBegan notes that a run begins at this moment. It is called under Group.mu.
+func (g *Group) setBegan(f *Flight) {
 	g.seq++
 	if f.counted {
 		f.began = g.c.Table.Now()
@@ -126,14 +125,14 @@ func (g *Group) stamp(f *Flight) {
 
 // start begins a run. It is called under Group.mu.
 func (g *Group) start(f *Flight, slot slot) {
-	g.stamp(f)
+	g.setBegan(f)
 	f.started, f.slot = true, slot
 	g.taken[slot]++
 	go f.run()
 }
 
-// next starts what has waited longest for the slots that are free. It is called
-// under Group.mu.
+// next starts the runs that have waited longest for the slots that are free. It is
+// called under Group.mu.
 func (g *Group) next() {
 	for i := range g.queues {
 		for q, slot := &g.queues[i], slotOf[i]; q.Len() > 0 && g.taken[slot] < g.limits[slot]; {
@@ -144,8 +143,8 @@ func (g *Group) next() {
 	}
 }
 
-// releaseSlot gives the slot of a run to the next: when the handler has returned, and not
-// before, unless it does not keep its deadline.
+// releaseSlot gives the slot of a run to the next: when the handler has returned, when
+// its Timeout has passed, or when a visitor has taken its Stream.
 func (f *Flight) releaseSlot() {
 	g := f.g
 	g.mu.Lock()

@@ -16,9 +16,8 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// run looks into the Store, where there is one, and calls the handler. Whatever
-// that does, the run ends: with its response, its panic, its Goexit, or at its
-// deadline.
+// run looks into the Store, where there is one, and calls the handler. In every case
+// the run ends: with the handler's response, its panic, its Goexit, or at the deadline.
 func (f *Flight) run() {
 	g, free := f.g, sync.OnceFunc(f.releaseSlot)
 	defer free()
@@ -43,7 +42,7 @@ func (f *Flight) run() {
 		Done:      f.recorded,
 	})
 	timer = time.AfterFunc(f.Route.Timeout, func() {
-		f.finish(Outcome{Kind: Failed, Err: ErrTimeout, Status: http.StatusGatewayTimeout}) // before the handler can end in a hurry
+		f.finish(Outcome{Kind: Failed, Err: ErrTimeout, Status: http.StatusGatewayTimeout}) // before the handler sees that its context is done
 		f.ctx.cancel(context.DeadlineExceeded)
 		rec.Abort(ErrTimeout)
 		free()
@@ -65,13 +64,13 @@ func (f *Flight) run() {
 			}
 		}
 		rec.Abort(out.Err)
-		if !f.finish(out) && out.Stack != nil && g.c.Log != nil { // nobody else will say so
+		if !f.finish(out) && out.Stack != nil && g.c.Log != nil { // it reaches no visitor and no report
 			g.c.Log.Error("isr: a handler panicked whose response was not waited for any more",
 				"path", f.Key.Path, "route", f.Route.Pattern, "error", out.Err, "stack", string(out.Stack))
 		}
 	}()
-	// What the handler derives hangs on a context of the context package itself,
-	// which finds it through any number of WithValue.
+	// The handler gets a context of the context package itself: what it derives from
+	// that needs no goroutine, through any number of WithValue.
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	r = f.Build(ctx, g.c.Origin)
@@ -89,8 +88,8 @@ func (f *Flight) run() {
 	returned = true
 }
 
-// call notes that the handler is about to be called, and reports false where nobody
-// waits for that any more.
+// call notes that the handler is about to be called, and reports false where the run
+// has been dropped meanwhile.
 func (f *Flight) call() bool {
 	g := f.g
 	g.mu.Lock()
@@ -100,7 +99,7 @@ func (f *Flight) call() bool {
 	return !f.ended.Load()
 }
 
-// renewal returns what a 304 makes of the stored page, or nil where there is none.
+// renewal returns what updates the stored page by a 304, or nil where there is none.
 func (f *Flight) renewal() func(h http.Header) (status int, updated http.Header, ok bool) {
 	old := f.old
 	if old.IsUnknown() {
@@ -114,7 +113,7 @@ func (f *Flight) renewal() func(h http.Header) (status int, updated http.Header,
 	}
 }
 
-// recorded ends the run with what has become of the response.
+// recorded ends the run with the recorder's Result.
 func (f *Flight) recorded(res respwriter.Result) {
 	switch res.Kind {
 	case respwriter.Page:
@@ -138,15 +137,14 @@ func (f *Flight) recorded(res respwriter.Result) {
 	}
 }
 
-// A Stream is a response that is too large to be stored, on its way to one of
-// those who wait.
+// A Stream is a response that is too large to be stored, for one of those who wait.
 type Stream struct {
 	*respwriter.Stream
-	Pattern string // that the handler has matched, where it is its own
+	Pattern string // that the handler has matched, where it differs from the request's
 }
 
 // handOff hands a stream to one of those who wait, if there is one. The run's slot
-// goes to the next: from now on it is that visitor who keeps the handler busy.
+// goes to the next run: from now on the handler runs at the pace of that visitor.
 func (f *Flight) handOff(o Stream, free func()) bool {
 	for f.takers.Load() > 0 {
 		select {
@@ -163,9 +161,9 @@ func (f *Flight) handOff(o Stream, free func()) bool {
 	return false
 }
 
-// finish decides the outcome, and reports whether nothing else has before. The page
-// is stored before those who wait are told, and before anyone can start the next
-// run. The Store gets it afterwards.
+// finish sets the outcome, and reports false where it was set before. The page is
+// stored before those who wait get it, and before the next run can begin. The Store
+// gets it afterwards.
 func (f *Flight) finish(out Outcome) bool {
 	if f.ended.Swap(true) {
 		return false
@@ -185,7 +183,7 @@ func (f *Flight) finish(out Outcome) bool {
 	var evicted []*page.Page
 	old := g.c.Cache.Peek(&f.Key)
 	if p := out.Page; p != nil && p.NotStored != (policy.Refusal{}) && !p.Private && old.SetAside(g.c.Table, p) {
-		p.Took = took // and old stands by
+		p.Took = took // and old is kept for errors
 	} else if p != nil {
 		p.Took = took
 		p.Subject.NotBefore = p.Began()
@@ -195,7 +193,7 @@ func (f *Flight) finish(out Outcome) bool {
 	} else if old == nil && f.Route.Placeholder != nil {
 		p = page.HitForPass(f.meta(), policy.Refusal{Why: "could not be generated"})
 		p.Fail(out.Err, f.began, f.seq, 0)
-		evicted, _ = g.c.Cache.Put(p, false) // or nobody would ever see the error
+		evicted, _ = g.c.Cache.Put(p, false) // else the placeholder would hide every error
 	}
 	f.outcome = out
 	if len(evicted) > 0 {
