@@ -15,6 +15,9 @@
 // that of -public, such as https://example.com, for sites that make absolute links
 // or tell their hosts apart by name.
 //
+// With -sitemap, the pages that the origin's sitemap names are asked for at the start,
+// so that nobody waits for them.
+//
 // Pages are the same for everyone: the origin sees no cookies when it is asked for
 // one. If people can log in, name their cookie with -session, and a visitor who has it
 // goes past the cache. Pages that set a cookie, or say that they are private, are
@@ -40,10 +43,14 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/examples/internal/progress"
+	"github.com/isr-go/isr/sitemap"
 )
 
 func main() {
@@ -62,6 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	origin := flags.String("origin", "", "`URL` of the site, such as http://localhost:9000")
 	public := flags.String("public", "", "`URL` under which visitors know the site (default: the origin's)")
 	session := flags.String("session", "", "`name` of a cookie whose owners go past the cache")
+	names := flags.String("sitemap", "", "`path` of the origin's sitemap, such as /sitemap.xml: its pages are prerendered")
 	ttl := flags.Duration("ttl", 30*time.Second, "how long a page is fresh, unless the origin says so itself; 0 is for good")
 	var level slog.Level
 	flags.TextVar(&level, "log", slog.LevelDebug, "`level` of the log: debug has every visit, info what is generated, error the failures")
@@ -78,6 +86,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if cfg.public.Path != "" && cfg.public.Path != "/" {
 		return fmt.Errorf("-public %q: want no path", *public)
 	}
+	if *names != "" && !strings.HasPrefix(*names, "/") {
+		return fmt.Errorf("-sitemap %q: want a path, such as /sitemap.xml", *names)
+	}
 	site := newSite(cfg)
 
 	ln, err := net.Listen("tcp", *addr)
@@ -88,6 +99,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ln) }()
 	fmt.Fprintf(stdout, "%s is at http://%s\n", cfg.origin, ln.Addr())
+	if *names != "" {
+		var background sync.WaitGroup
+		serving, stop := context.WithCancel(ctx)
+		defer func() {
+			stop()
+			background.Wait()
+		}()
+		background.Go(func() { prerender(serving, site, cfg.public.Scheme+"://"+cfg.public.Host+*names, stdout) })
+	}
 	select {
 	case err := <-ended:
 		return err
@@ -98,6 +118,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return errors.Join(server.Shutdown(ctx), site.Shutdown(ctx))
+}
+
+// prerender asks for the pages that a sitemap of the site names.
+func prerender(ctx context.Context, site *isr.Site, names string, stdout io.Writer) {
+	urls := sitemap.Good(sitemap.Read(ctx, names, sitemap.Options{Handler: site}), func(what string, err error) {
+		fmt.Fprintf(stdout, "%q: %v\n", what, err)
+	})
+	progress.Show(stdout, "prerendered", 0, site.Prerender(ctx, urls))
 }
 
 // A visitor who says nothing, or takes nothing, keeps a connection for so long. What

@@ -356,6 +356,43 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// The pages of the origin's sitemap are there before anyone asks.
+func TestSitemapIsPrerendered(t *testing.T) {
+	origin := newOrigin(t)
+	origin.write(t, "about.html", "About")
+	origin.write(t, "sitemap.xml", "<urlset><url><loc>"+origin.URL+"/</loc></url><url><loc>"+origin.URL+"/about.html</loc></url>"+
+		"<url><loc>"+origin.URL+"/missing</loc></url><url><loc>https://elsewhere.example/</loc></url></urlset>")
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	out, stdout := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"-origin", origin.URL, "-addr", "localhost:0", "-sitemap", "/sitemap.xml"}, stdout, io.Discard)
+		stdout.Close()
+	}()
+	lines := bufio.NewScanner(out)
+	site, said := "", ""
+	for !strings.Contains(said, "prerendered ") && lines.Scan() {
+		said += lines.Text() + "\n"
+		if _, at, ok := strings.Cut(lines.Text(), " is at "); ok && site == "" {
+			site = at
+		}
+	}
+	go io.Copy(io.Discard, out)
+	for _, want := range []string{`"https://elsewhere.example/": sitemap: is not at ` + origin.URL, "prerendered 3, "} {
+		if !strings.Contains(said, want) {
+			t.Errorf("says\n%s, without %s", said, want)
+		}
+	}
+	if a := mustGet(t, site+"/about.html"); !strings.HasPrefix(a.cacheStatus, "isr; hit") {
+		t.Errorf("a page of the sitemap: %s", a.cacheStatus)
+	}
+	interrupt()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRunRefuses(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"", `-origin "": is missing; want something like http://localhost:9000`},
@@ -365,6 +402,7 @@ func TestRunRefuses(t *testing.T) {
 		{"-origin http://localhost:port", `-origin "http://localhost:port": invalid port ":port" after host; want something like http://localhost:9000`},
 		{"-origin http://me@localhost", `-origin "http://me@localhost": has more than a scheme, a host and a path; want something like http://localhost:9000`},
 		{"-origin http://localhost -public https://example.com/blog", `-public "https://example.com/blog": want no path`},
+		{"-origin http://localhost -sitemap https://example.com/sitemap.xml", `-sitemap "https://example.com/sitemap.xml": want a path, such as /sitemap.xml`},
 	} {
 		err := run(t.Context(), strings.Fields(test.args), io.Discard, io.Discard)
 		if err == nil || err.Error() != test.want {
