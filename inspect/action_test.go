@@ -184,8 +184,8 @@ func TestActionWithOrigin(t *testing.T) {
 	}
 }
 
-// A host that is none would lead to a URL of something else.
-func TestActionOnStrangeHost(t *testing.T) {
+// A malformed host would make the URL of another page.
+func TestActionOnMalformedHost(t *testing.T) {
 	a := newApp(isr.Options{})
 	for _, host := range []string{"example.com?", "user@example.com", "a b", "[::1"} {
 		r := request("GET", "/forever")

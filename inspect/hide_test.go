@@ -101,7 +101,7 @@ func TestSecretWildcardsAreHidden(t *testing.T) {
 	}
 }
 
-// Nobody finds out what is hidden by asking for it, letter by letter.
+// A search finds nothing in what is hidden, not letter by letter either.
 func TestSecretsAreNotSearched(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), isr.Options{})
 	site.ServeHTTP(httptest.NewRecorder(), request("GET", "/x?q=hay&token=s3cret"))

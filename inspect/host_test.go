@@ -15,8 +15,8 @@ import (
 	"github.com/isr-go/isr/inspect"
 )
 
-// A page whose name leads to the inspector has the same origin as the inspector, and
-// all that Origin and Sec-Fetch-Site can say is in its favour.
+// A page of another site whose name resolves to the inspector has the same origin as
+// the inspector, and passes Origin and Sec-Fetch-Site (DNS rebinding).
 func TestHosts(t *testing.T) {
 	loopback, public := net.IPv4(127, 0, 0, 1), net.IPv4(203, 0, 113, 7)
 	own := []string{"admin.example.com"}

@@ -353,7 +353,7 @@ func TestMountedAnywhere(t *testing.T) {
 	}
 }
 
-func TestNil(t *testing.T) {
+func TestNilSitePanics(t *testing.T) {
 	defer func() {
 		if got := fmt.Sprint(recover()); got != "inspect: Handler: nil site" {
 			t.Errorf("got %s", got)

@@ -223,7 +223,8 @@ func TestDetail(t *testing.T) {
 	})
 }
 
-func TestDetailOfTrouble(t *testing.T) {
+// The detail of a page that failed, or is not stored, says why.
+func TestDetailOfFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(isr.Options{})
 		a.inEveryState()
@@ -247,7 +248,7 @@ func TestDetailOfTrouble(t *testing.T) {
 	})
 }
 
-// What its handler calls stale from the start has no lifetime, and none to wait for.
+// A page that its handler calls stale from the start has no lifetime left.
 func TestDetailOfNeverFresh(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=0")
@@ -295,7 +296,7 @@ func TestAges(t *testing.T) {
 	}
 }
 
-// What visitors and handlers may send to whoever looks at the page.
+// evil is what visitors and handlers may send to a person who looks at the page.
 const evil = `<script>alert(1)</script>"'><img src=x onerror=alert(1)>`
 
 func TestEscaping(t *testing.T) {
@@ -355,7 +356,7 @@ func TestEscaping(t *testing.T) {
 	}
 }
 
-// A key may hold what only its visitor should know.
+// A key may hold secrets of its visitor.
 func TestCredentialsAreHidden(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), isr.Options{
 		Default: isr.Route{Vary: []string{"Authorization", "Accept-Language"}},

@@ -89,8 +89,8 @@ func TestRecordAppends(t *testing.T) {
 	}
 }
 
-// These bytes are in files and servers: who changes them changes the number of the
-// format, which is the 01.
+// These bytes are in files and servers: whatever changes them must change the number of
+// the format, which is the 01.
 func TestRecordGolden(t *testing.T) {
 	const golden = "69737201" + // isr, the format
 		"03147f87" + // the CRC-32C of all that follows, from its low end
@@ -178,8 +178,8 @@ func TestRecordMalformed(t *testing.T) {
 	}
 }
 
-// The parser never panics, reads nothing from what it does not know, and what it
-// reads is written and read again as the same.
+// The parser never panics, reads nothing from an unknown format, and what it reads is
+// written and read again as the same.
 func FuzzRecord(f *testing.F) {
 	for _, r := range records {
 		b := encode(f, &r)

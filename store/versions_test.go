@@ -17,7 +17,7 @@ import (
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// second returns a time that is told from the others.
+// second returns a time that differs from the others.
 func second(n int) time.Time { return epoch.Add(time.Duration(n) * time.Second) }
 
 // judge fails the test if the effect on what is newer than a version and has the
@@ -30,7 +30,7 @@ func judge(t *testing.T, v *store.Versions, after store.Version, tags []string, 
 	}
 }
 
-// remembered returns how many tags the table has not forgotten.
+// remembered returns how many tags the table still has.
 func remembered(v *store.Versions) int {
 	tags := make(map[string]bool)
 	for _, c := range v.Changes(0).List {
@@ -138,10 +138,10 @@ func TestVersionsFloor(t *testing.T) {
 		}
 	}
 
-	// It is the tag whose last invalidation is the oldest that goes.
+	// The tag whose last invalidation is the oldest is trimmed.
 	v.Apply(second(7), store.Change{Tag: "4", Version: 7, Effect: store.Gone})
 	v.Apply(second(8), store.Change{Tag: "8", Version: 8, Effect: store.Gone})
-	judge(t, v, 5, []string{"5"}, store.None, time.Time{}) // forgotten, but not counted to 6
+	judge(t, v, 5, []string{"5"}, store.None, time.Time{}) // trimmed, but not counted to 6
 	judge(t, v, 4, []string{"8"}, store.Gone, second(8))
 	judge(t, v, 4, []string{"x"}, store.Stale, second(5))
 	judge(t, v, 5, []string{"4"}, store.Gone, second(7))
@@ -151,12 +151,12 @@ func TestVersionsFloor(t *testing.T) {
 	judge(t, v, 5, []string{"x"}, store.None, time.Time{})
 }
 
-// What a table has never been told it counts as stale.
+// A table counts as stale what is older than its history.
 func TestVersionsForget(t *testing.T) {
 	v := store.NewVersions(10)
 	v.Apply(second(1), store.Change{Tag: "a", Version: 10, Effect: store.Gone})
 	v.Forget(second(2), 20)
-	v.Forget(second(3), 15) // is known to be unknown
+	v.Forget(second(3), 15) // is already unknown
 	if v.Upto() != 20 {
 		t.Errorf("upto %d, want 20", v.Upto())
 	}
@@ -175,8 +175,8 @@ func TestVersionsForget(t *testing.T) {
 	judge(t, v, 10, []string{"a"}, store.Expired, second(4))
 }
 
-// Changes are those after the cursor, by version, and a cursor from elsewhere is
-// told so.
+// Changes are those after the cursor, by version, and a cursor of another history gets
+// a Reset.
 func TestVersionsChanges(t *testing.T) {
 	v := store.NewVersions(100)
 	if c := v.Changes(0); c.Reset || c.Upto != 0 || len(c.List) > 0 {
@@ -267,7 +267,7 @@ func TestVersionsOracle(t *testing.T) {
 	}
 }
 
-// compare compares the table with all that it was told.
+// compare compares the table with all changes that were applied.
 func compare(t *testing.T, v *store.Versions, limit, tags int, all []store.Change, at map[store.Version]time.Time, rng *rand.Rand) {
 	t.Helper()
 	newest := make(map[string]store.Version)
@@ -276,7 +276,7 @@ func compare(t *testing.T, v *store.Versions, limit, tags int, all []store.Chang
 		newest[c.Tag] = max(newest[c.Tag], c.Version)
 		upto = max(upto, c.Version)
 	}
-	// No tag was forgotten that is newer than this one.
+	// No tag was trimmed that is newer than this one.
 	var floor store.Version
 	if order := slices.Sorted(maps.Values(newest)); len(order) > limit {
 		floor = order[len(order)-limit-1]
@@ -316,7 +316,7 @@ func compare(t *testing.T, v *store.Versions, limit, tags int, all []store.Chang
 			t.Fatalf("Changes after %d are not in order: %v", after, c.List)
 		}
 		for _, change := range c.List {
-			// A tag that was forgotten may come again, with what comes late.
+			// A trimmed tag may come again with a late change.
 			k := tagEffect{change.Tag, change.Effect}
 			if want[k] != change && (after >= floor || !slices.Contains(all, change)) {
 				t.Fatalf("Changes after %d (floor %d): %v, want %v, of\n%v", after, floor, change, want[k], all)
@@ -332,8 +332,8 @@ func compare(t *testing.T, v *store.Versions, limit, tags int, all []store.Chang
 	}
 }
 
-// The methods may be called at the same time, and who sees a version sees it on
-// all of its tags.
+// The methods may be called at the same time, and a version that is seen is seen on all
+// of its tags.
 func TestVersionsConcurrent(t *testing.T) {
 	v := store.NewVersions(10)
 	tags := []string{"a", "b", "c"}

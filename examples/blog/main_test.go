@@ -203,7 +203,7 @@ func TestEditShowsOnTheNextReload(t *testing.T) {
 		v.contains(v.get("/"), "It &lt;has&gt;", true)
 		v.contains(v.get("/tag/good-news"), "It &lt;has&gt;", true)
 
-		// Its neighbours show its title. They are renewed behind whoever comes first.
+		// Its neighbours show its title. They are renewed behind their first visitor.
 		neighbour := v.get("/post/two-clocks-for-one-page")
 		v.want(neighbour, 200, "isr; hit; ttl=0; detail=stale")
 		synctest.Wait()
@@ -213,7 +213,8 @@ func TestEditShowsOnTheNextReload(t *testing.T) {
 	})
 }
 
-func TestPost26(t *testing.T) {
+// A new post shows in the list, and at its own path, at once.
+func TestNewPostShowsAtOnce(t *testing.T) {
 	visit(t, func(v *visitor) {
 		v.want(v.get("/post/something-new"), 404, "isr; fwd=uri-miss; stored")
 		v.send("/admin/post", "title", "Something new", "tags", "caching", "text", "Under the sun.")
@@ -227,7 +228,7 @@ func TestPost26(t *testing.T) {
 		synctest.Wait()
 		v.contains(v.get("/tag/caching"), "Something new", true)
 
-		v.contains(v.get("/about"), "25 posts", true) // nobody has told it
+		v.contains(v.get("/about"), "25 posts", true) // it was not invalidated
 		v.send("/admin/revalidate", "path", "/about")
 		v.contains(v.get("/about"), "26 posts", true)
 		v.send("/admin/revalidate", "path", "", "tag", "posts, post-26")
@@ -251,7 +252,8 @@ func TestDeletedPostIsGoneEvenIfTheCMSFails(t *testing.T) {
 	})
 }
 
-func TestOldPagesStayUp(t *testing.T) {
+// Pages stay up while the CMS fails or hangs.
+func TestPagesStayUpWhileTheCMSFails(t *testing.T) {
 	for mode, wait := range map[string]time.Duration{"failing": 0, "hanging": 2 * patience} {
 		t.Run(mode, func(t *testing.T) {
 			visit(t, func(v *visitor) {
@@ -339,8 +341,8 @@ func TestAdminRefuses(t *testing.T) {
 	})
 }
 
-// A page elsewhere whose name leads to this machine has the same origin as the blog to
-// the browser.
+// A page of another site whose name resolves to this machine has the same origin as the
+// blog, as far as the browser can see (DNS rebinding).
 func TestAnswersForItsOwnHostsAlone(t *testing.T) {
 	visit(t, func(v *visitor) {
 		for host, want := range map[string]int{

@@ -107,9 +107,9 @@ func TestRedisIsDown(t *testing.T) {
 	}
 }
 
-// Everybody who asks may edit, so a page elsewhere whose name leads here must not, nor may
-// anybody fill the memory.
-func TestStrangersAreBounded(t *testing.T) {
+// Every visitor may edit, so a page of another site whose name resolves to this machine
+// must not (DNS rebinding), and no number of edits fills the memory.
+func TestEditsAreBounded(t *testing.T) {
 	posts := newPosts()
 	in := newInstance(1, posts, "127.0.0.1:1", "s3cret")
 	defer in.stop()

@@ -58,7 +58,7 @@ func (o *origin) exchanges() []exchange {
 	return slices.Clone(o.seen)
 }
 
-// A notingWriter notes an exchange before anyone can know of its answer.
+// A notingWriter records an exchange before the client has its response.
 type notingWriter struct {
 	http.ResponseWriter
 	o *origin
@@ -198,16 +198,16 @@ func TestChangedPageIsReplaced(t *testing.T) {
 	}
 }
 
-// An unsteady origin breaks its answers off while it is ill.
+// An unsteady origin breaks its responses off while it is broken.
 type unsteady struct {
-	mu  sync.Mutex
-	ill bool // guarded by mu
+	mu     sync.Mutex
+	broken bool // guarded by mu
 }
 
-func (u *unsteady) set(ill bool) {
+func (u *unsteady) set(broken bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.ill = ill
+	u.broken = broken
 }
 
 func (u *unsteady) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -215,7 +215,7 @@ func (u *unsteady) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer u.mu.Unlock()
 	io.WriteString(w, "The first half")
 	http.NewResponseController(w).Flush() // so that it is sent in chunks, without its length
-	if u.ill {
+	if u.broken {
 		panic(http.ErrAbortHandler)
 	}
 	io.WriteString(w, " and the second.")
@@ -223,12 +223,12 @@ func (u *unsteady) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestHalfAPageIsNeverKept(t *testing.T) {
 	const whole = "The first half and the second."
-	state := &unsteady{ill: true}
+	state := &unsteady{broken: true}
 	origin := httptest.NewServer(state)
 	t.Cleanup(origin.Close)
 	site, server := front(t, origin.URL, time.Hour)
 
-	// There is no page yet: the visitor is told that something is wrong.
+	// There is no page yet: the visitor gets an error.
 	if a, err := get(server.URL + "/"); err == nil && a.status < 500 {
 		t.Errorf("got %d %q, want an error", a.status, a.body)
 	}

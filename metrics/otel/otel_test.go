@@ -81,7 +81,7 @@ func (b *backend) collect(t testing.TB) []metricdata.Metrics {
 	return out
 }
 
-// A histogram is what one knows of a histogram's series.
+// A histogram is what the tests compare of a histogram's series.
 type histogram struct {
 	Count  uint64
 	Sum    float64
@@ -118,7 +118,7 @@ func (b *backend) series(t testing.TB) map[string]any {
 	return out
 }
 
-// A span is what one wants to know of a span.
+// A span is what the tests compare of a span.
 type span struct {
 	Name       string
 	Start, End time.Duration // since the beginning
@@ -138,8 +138,8 @@ func (b *backend) ended(since time.Time) []span {
 	return out
 }
 
-// A reader reads, after a bit of everything.
-func TestRead(t *testing.T) {
+// A reader gets the series, and a backend the spans, of each kind of outcome.
+func TestSeriesAndSpans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
 		begin := time.Now()
@@ -306,7 +306,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
-// No event is lost, whoever comes first.
+// No event is lost where observers and readers overlap.
 func TestConcurrently(t *testing.T) {
 	const events, observers = 1000, 8
 	b := newBackend()
@@ -375,8 +375,8 @@ func testGlobalProviders(t *testing.T) {
 	}
 }
 
-// Several sites are told apart by their attributes, and one that is gone is not
-// asked any more.
+// Several sites are distinguished by their attributes, and a site that is unregistered
+// is not read any more.
 func TestTwoSites(t *testing.T) {
 	b := newBackend()
 	var last metric.Registration
@@ -407,8 +407,8 @@ func TestTwoSites(t *testing.T) {
 	}
 }
 
-// Nothing that a pattern or an event may hold spoils an export.
-func TestOddEvents(t *testing.T) {
+// No pattern, and no kind of event, spoils an export.
+func TestUnusualEvents(t *testing.T) {
 	b := newBackend()
 	tel := b.telemetry(t)
 	register(t, tel, isr.Wrap(http.NotFoundHandler(), isr.Options{}))

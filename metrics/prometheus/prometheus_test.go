@@ -241,7 +241,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
-// No event is lost, whoever comes first.
+// No event is lost where observers and scrapes overlap.
 func TestConcurrently(t *testing.T) {
 	const events, observers = 1000, 8
 	m := isrprom.New(isrprom.Options{})
@@ -275,7 +275,7 @@ func TestConcurrently(t *testing.T) {
 	}
 }
 
-// Several sites are told apart as everything else is.
+// Several sites are distinguished by their labels.
 func TestTwoSites(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	for _, name := range []string{"blog", "shop"} {
@@ -293,7 +293,7 @@ func TestTwoSites(t *testing.T) {
 }
 
 // Nothing that a pattern or an event may hold reaches a visitor as a panic.
-func TestOddEvents(t *testing.T) {
+func TestUnusualEvents(t *testing.T) {
 	m := isrprom.New(isrprom.Options{Buckets: []float64{}})
 	metrics := register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{}))
 	before := samples(t, isrtest.Do(metrics, "GET", "/metrics").Body.String())

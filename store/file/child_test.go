@@ -25,7 +25,7 @@ const (
 	dirEnv   = "ISR_STORE_FILE_DIR"
 )
 
-// children are what a process can be told to do, with a directory, until it is over
+// children are what a child process does, with a directory, until it has finished
 // or killed. What it returns fails the test.
 var children = map[string]func(dir string) error{"load": load}
 
@@ -111,7 +111,7 @@ func load(dir string) error {
 	return <-failed
 }
 
-// store1 stores a page that can tell whether it is whole.
+// store1 stores a page with a checksum.
 func store1(s store.Store, key, tag string) error {
 	ticket, err := s.Begin(background, key, time.Minute)
 	if err != nil {
@@ -134,10 +134,9 @@ func isWhole(key string, b []byte) bool {
 	return n > 0 && bytes.HasPrefix(b, []byte(key+" ")) && fmt.Sprintf("%x", sha256.Sum256(b[:n])) == string(b[n:])
 }
 
-// Children put and purge in one directory, and are killed in the midst of it: what
-// they had been told was purged stays purged, at once and for everybody, and no page
-// is less than whole.
-func TestKilled(t *testing.T) {
+// Children put and purge in one directory, and are killed meanwhile: every purge that
+// was acknowledged holds, at once and in every process, and every page is complete.
+func TestProcessesKilled(t *testing.T) {
 	dir := t.TempDir()
 	const kills, processes = 20, 3
 	s := open(t, dir, file.Options{MaxBytes: -1})
@@ -182,7 +181,7 @@ func TestKilled(t *testing.T) {
 		c.Wait()
 	}
 
-	// A process that knows nothing finds the same, and so does one that followed.
+	// A process that has just started finds the same, and so does one that followed.
 	fresh := open(t, dir, file.Options{MaxBytes: -1})
 	seen := make(map[string]bool)
 	for after := cursor.Upto; ; {
@@ -206,7 +205,7 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	for n := range shared {
-		if key := fmt.Sprint("shared ", n); stored(dir, key) { // nobody may have got so far
+		if key := fmt.Sprint("shared ", n); stored(dir, key) { // no child may have got so far
 			checkWhole(t, fresh, key)
 		}
 	}

@@ -91,7 +91,7 @@ func limited(dir string) error {
 		if err := limitFiles(unlimited); err != nil {
 			return err
 		}
-		// What is acknowledged now counts, for those who know nothing, too.
+		// What is acknowledged now counts for a process that has just started, too.
 		name := fmt.Sprint("after ", room)
 		if err := store1(s, name, name); err != nil {
 			return err
@@ -178,7 +178,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 // On a file system that hangs, calls end with their contexts, and what they leave
-// behind does not grow with their number. A log that nobody writes to is such a one.
+// behind does not grow with their number. A FIFO without a writer hangs like that.
 func TestHungFileSystem(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, file.Options{})
@@ -220,7 +220,8 @@ func TestHungFileSystem(t *testing.T) {
 	is(t, s, "key", "new", store.None)
 }
 
-// Who may read their directory and not write it is served, and told what they cannot do.
+// A process that may only read its directory is served, and gets errors for what it
+// cannot do.
 func TestReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // for another user
@@ -237,7 +238,7 @@ func TestReadOnly(t *testing.T) {
 	run(t, "readonly", dir)
 	give(t, dir, os.Geteuid())
 
-	// As long as another process of theirs writes it, it is no different from others.
+	// As long as another process of that user writes it, it works like any other.
 	modes(t, dir, 0o755, 0o644)
 	c := start(t, "reader", dir)
 	for i, effect := range []store.Effect{store.None, store.Stale, store.Expired, store.Gone} {
@@ -284,7 +285,7 @@ func modes(t *testing.T, dir string, folder, file os.FileMode) {
 	})
 }
 
-// dropRights makes of root somebody else, for whom modes count.
+// dropRights makes a root process one of another user, whom modes bind.
 func dropRights() error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -335,7 +336,7 @@ func readOnly(dir string) error {
 	if _, effect, err = s.Get(background, "key"); err != nil || effect != store.None {
 		return fmt.Errorf("Get: %v, %v", effect, err)
 	}
-	// There is none, and none can be made.
+	// There is no directory, and none can be made.
 	if _, err := file.Open(filepath.Join(dir, "below"), file.Options{}); !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("Open of what cannot be made: %v", err)
 	}

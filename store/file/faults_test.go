@@ -116,7 +116,7 @@ func TestLostLog(t *testing.T) {
 				invalidate(t, s, store.Expired, "tag")
 				is(t, s, "key", "new", store.Expired)
 				// Damage to what a process need not read again is noticed by the next one,
-				// who has lost what came then, too.
+				// so that what came then is lost, too.
 				fresh := open(t, dir, file.Options{})
 				if rec, effect, err := fresh.Get(t.Context(), "key"); err == nil && effect != store.Expired {
 					t.Errorf("Get: %q, %v", rec.Data, effect)
@@ -261,8 +261,8 @@ func TestDeletedWhileRunning(t *testing.T) {
 	is(t, s, "key", "data", store.None)
 }
 
-// A process that was stopped while it held the lock holds up nobody beyond his
-// deadline, and readers not at all.
+// A process that is stopped while it holds the lock delays no call beyond its deadline,
+// and no reader at all.
 func TestLockHeld(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, file.Options{})

@@ -95,8 +95,8 @@ func TestLockLost(t *testing.T) {
 	}
 }
 
-// Who still has the view of before a damage does not go on to what is behind it
-// without being told of the damage.
+// A process that has read the log before it was damaged does not go on behind the
+// damage, and reports it.
 func TestGapIsNotPassed(t *testing.T) {
 	stores := mustOpen(t, t.TempDir(), 2)
 	a, b := stores[0], stores[1]
@@ -144,8 +144,8 @@ func TestPanic(t *testing.T) {
 	mustInvalidate(t, s, "tag")
 }
 
-// A lease is for as long as a page may take, whatever is asked for, and what says that
-// it is for longer is none.
+// A lease lasts no longer than a page may take, whatever is asked for, and one that
+// says otherwise does not count.
 func TestLongLease(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), 1)[0]
 	l, err := s.lock(t.Context(), os.O_CREATE)

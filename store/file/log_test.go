@@ -129,7 +129,8 @@ func FuzzLog(f *testing.F) {
 	})
 }
 
-// What is forgotten is the oldest, and the floors are as new as the newest of it.
+// The oldest invalidations are trimmed, and the floors are as new as the newest of
+// those.
 func TestTrim(t *testing.T) {
 	change := func(tag string, v store.Version, e store.Effect) store.Change {
 		return store.Change{Tag: tag, Version: v, Effect: e}
@@ -159,8 +160,8 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-// A rewritten log says the same to whoever reads it for the first time, and to whoever
-// has read the old one.
+// A rewritten log says the same to a process that reads it for the first time, and to
+// one that has read the old one.
 func TestRewrite(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir, Options{})
@@ -321,8 +322,8 @@ func mustFollow(t *testing.T, s *Store) *view {
 	return v
 }
 
-// Who finds that others may have another lock than his, or another log, does not
-// acknowledge what he wrote.
+// A process whose lock or log may have been replaced does not acknowledge what it
+// wrote.
 func TestReplacedWhileAppending(t *testing.T) {
 	s, err := Open(t.TempDir(), Options{})
 	if err != nil {
@@ -369,8 +370,8 @@ func TestReplacedWhileAppending(t *testing.T) {
 	}
 }
 
-// Where the clock was set back, and the log is lost, versions go on from what a
-// process remembers.
+// Where the clock was set back, and the log is lost, versions go on from the highest
+// that a process has seen.
 func TestClockSetBack(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir, Options{})

@@ -43,7 +43,7 @@ func TestOpenRefusesWhatOthersMayWrite(t *testing.T) {
 	}
 }
 
-// What Open makes is for nobody else, whatever is above it: in /tmp, nobody but the owner
+// What Open makes is private to its user, whatever is above it: in /tmp, only the owner
 // can move it away.
 func TestOpenMakesAPrivateDirectory(t *testing.T) {
 	parent := t.TempDir()

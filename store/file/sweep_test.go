@@ -53,7 +53,7 @@ func age(t *testing.T, path string, d time.Duration) {
 	}
 }
 
-// The pages never take more than they may, whoever puts them.
+// The pages never take more than MaxBytes, whichever process puts them.
 func TestLimit(t *testing.T) {
 	dir := t.TempDir()
 	const limit = 512 << 10
@@ -84,8 +84,8 @@ func TestLimit(t *testing.T) {
 	t.Logf("up to %d bytes of %d were taken, %d of 400 pages not", most, limit, dropped)
 }
 
-// Those go that were not used for the longest time, and those before that nobody could
-// get.
+// Expired pages are removed first, and then those that were not used for the longest
+// time.
 func TestSweepOrder(t *testing.T) {
 	dir := t.TempDir()
 	const limit = 40 * 4096
@@ -140,8 +140,8 @@ func TestSweepOrder(t *testing.T) {
 	}
 }
 
-// What was left by those who were killed is removed, and what is being written is not.
-// A process that starts counts what there is.
+// What killed processes have left is removed, and what is being written is not. A
+// process that starts counts what there is.
 func TestSweepAtStart(t *testing.T) {
 	dir := t.TempDir()
 	const limit = 20 * 4096

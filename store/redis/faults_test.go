@@ -82,7 +82,7 @@ func TestDown(t *testing.T) {
 	}
 }
 
-// No error says a password, whoever it comes from.
+// No error holds a password, wherever it comes from.
 func TestSecrets(t *testing.T) {
 	const secret, wrong = "hunter2-right", "hunter2-wrong%zz"
 	server := newServer(t, "--requirepass", secret)
@@ -115,7 +115,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// Whoever gets no push sees each purge all the same.
+// An instance that gets no push sees each purge all the same.
 func TestNoPush(t *testing.T) {
 	follow := func(t *testing.T, reader, writer *redis.Store) {
 		t.Helper()
@@ -200,8 +200,8 @@ func TestTableLost(t *testing.T) {
 	}
 }
 
-// A server that comes back with less than it had acknowledged, as a replica does that
-// was behind, is found out by who has seen more.
+// A server that comes back with less than it had acknowledged, like a replica that was
+// behind, is noticed by instances that have seen more.
 func TestTableOld(t *testing.T) {
 	server := newServer(t)
 	admin := server.client()
@@ -240,7 +240,7 @@ func TestClock(t *testing.T) {
 	}
 	is(t, s, "key", store.None)
 
-	// A process that was not there knows at least that this is none of its history.
+	// A process that was not there sees at least that this is another history.
 	do(t, admin, "ZADD", s.Table(), fmt.Sprint(2*ahead), "0top")
 	ticket := mustPut(t, s, "key", "tag")
 	do(t, admin, "DEL", s.Table())
@@ -450,7 +450,7 @@ func (c *failingOver) Dedicated(f func(rueidis.DedicatedClient) error) error {
 	return c.Client.Dedicated(f)
 }
 
-// Scripts that the server has forgotten are sent again.
+// Scripts that the server has lost are sent again.
 func TestScriptFlush(t *testing.T) {
 	server := newServer(t)
 	admin := server.client()
@@ -464,7 +464,7 @@ func TestScriptFlush(t *testing.T) {
 	}
 }
 
-// Who gives up waiting takes nobody with him.
+// A caller who gives up waiting ends no other caller's wait.
 func TestDeadlineOfOthers(t *testing.T) {
 	server := newServer(t)
 	s := redis.New(server.client(), redis.Options{})
@@ -494,7 +494,7 @@ func TestDeadlineOfOthers(t *testing.T) {
 	}
 }
 
-// A lease that nobody waits for any more is given back.
+// A lease whose caller has given up is given back.
 func TestAbandonedLease(t *testing.T) {
 	server := newServer(t)
 	s := redis.New(server.client(), redis.Options{})
@@ -577,8 +577,8 @@ func TestResharding(t *testing.T) {
 	is(t, s, "key", store.None)
 }
 
-// A connect that panics fails like one that returns an error: those who wait for it
-// are told, and later calls try again.
+// A connect that panics fails like one that returns an error: callers who wait for it
+// get the error, and later calls try again.
 func TestConnectPanics(t *testing.T) {
 	server := miniredis.RunT(t)
 	client := newClient(t, rueidis.ClientOption{InitAddress: []string{server.Addr()}, DisableCache: true})
@@ -609,7 +609,7 @@ func TestConnectPanics(t *testing.T) {
 	}
 }
 
-// Where connect hangs, those who have given up do not pile up without end.
+// Where connect hangs, abandoned calls are bounded.
 func TestConnectHangs(t *testing.T) {
 	release := make(chan struct{})
 	s := redis.Lazy(func() (rueidis.Client, error) {

@@ -78,8 +78,8 @@ func TestPrefix(t *testing.T) {
 	}
 }
 
-// What is forgotten counts as invalidated, by the effect that it had; and the newest
-// invalidation is never forgotten.
+// Trimmed invalidations count with the effect that they had; the newest invalidation is
+// never trimmed.
 func TestTrim(t *testing.T) {
 	server := newServer(t)
 	admin := server.client()
@@ -99,7 +99,7 @@ func TestTrim(t *testing.T) {
 		}
 	}
 	put("last", "tag 59 b")
-	// 122 there were: gone, expired, and 20 stale ones are forgotten.
+	// Of 122 the gone, the expired and 20 stale ones are trimmed.
 	is(t, s, "before all", store.Gone)
 	is(t, s, "after gone", store.Expired)
 	is(t, s, "after expired", store.Stale)
@@ -125,7 +125,7 @@ func TestTrim(t *testing.T) {
 	}
 	v := mustInvalidate(t, s, store.Stale, many...)
 	put("new", "x")
-	is(t, s, "page", store.Stale) // older than what was forgotten
+	is(t, s, "page", store.Stale) // older than what was trimmed
 	is(t, s, "new", store.None)
 	c, err = s.Changes(t.Context(), v-1)
 	if err != nil || len(c.List) != len(many) || c.Upto != v {
@@ -183,8 +183,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// Fences grow, whatever is forgotten, and wherever the clock of the server is.
-func TestFence(t *testing.T) {
+// Fences grow, whatever is trimmed, and whatever the clock of the server says.
+func TestFencesGrow(t *testing.T) {
 	admin := newServer(t).client()
 	s := redis.New(admin, redis.Options{})
 	last := uint64(0)
@@ -298,7 +298,7 @@ func rights(tb testing.TB) []string {
 	return append([]string{"ACL", "SETUSER", "isr", "on", ">pw"}, strings.Fields(line)...)
 }
 
-// The subscription ends soon after the last who needs it has left.
+// The subscription ends soon after its last user has left.
 func TestUnsubscribe(t *testing.T) {
 	server := newServer(t)
 	admin := server.client()

@@ -48,7 +48,7 @@ func newServer(tb testing.TB, args ...string) *server {
 	tb.Helper()
 	needServer(tb)
 	s := &server{dir: tb.TempDir(), args: args, tb: tb}
-	for range 10 { // somebody else may be faster to use the port
+	for range 10 { // another process may take the port first
 		s.addr = freeAddr(tb)
 		if s.run() {
 			return s

@@ -13,14 +13,14 @@ import (
 	"github.com/isr-go/isr/store/storetest"
 )
 
-// child is the variable that makes TestBroken the one that fails.
+// child is the variable that makes TestSuiteFindsEachFault the one that fails.
 const child = "STORETEST_BROKEN"
 
-var failed = regexp.MustCompile(`(?m)^ *--- FAIL: TestBroken/[^/\s]+/(\w+)`)
+var failed = regexp.MustCompile(`(?m)^ *--- FAIL: TestSuiteFindsEachFault/[^/\s]+/(\w+)`)
 
-// The suite can fail: it finds what is wrong with each of the broken stores. As
-// what fails in a test fails the test, that is in another process.
-func TestBroken(t *testing.T) {
+// The suite can fail: it finds the fault of each broken store. As a test that fails
+// would fail this one, that is in another process.
+func TestSuiteFindsEachFault(t *testing.T) {
 	if name := os.Getenv(child); name != "" {
 		for _, b := range broken {
 			if b.name != name {
@@ -40,7 +40,7 @@ func TestBroken(t *testing.T) {
 	for _, b := range broken {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
-			run := "^TestBroken$/^store$/^(" + strings.Join(b.caught, "|") + ")$"
+			run := "^TestSuiteFindsEachFault$/^store$/^(" + strings.Join(b.caught, "|") + ")$"
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+run, "-test.timeout=1m")
 			cmd.Env = append(os.Environ(), child+"="+b.name)
 			out, err := cmd.CombinedOutput()

@@ -202,8 +202,8 @@ func (f *faulty) Changes(ctx context.Context, after store.Version) (store.Change
 	return f.engine.Changes(ctx, after)
 }
 
-// A store that keeps the contract passes, and is tried in everything.
-func TestSound(t *testing.T) {
+// A store that keeps the contract passes every test.
+func TestSuitePassesASoundStore(t *testing.T) {
 	storetest.RunInBubbles(t, func(*testing.T) storetest.Config {
 		e := newEngine()
 		return e.config([2]store.Store{e, e})

@@ -94,7 +94,7 @@ func weaker(effect store.Effect) func(*faulty, *storetest.Config) {
 	}
 }
 
-// deleteByKey forgets what is gone, and judges nothing that comes afterwards.
+// deleteByKey drops what is gone, and judges nothing that comes afterwards.
 func deleteByKey(f *faulty, _ *storetest.Config) {
 	var mu sync.Mutex
 	put := make(map[string]store.Version) // what had been invalidated when the record came

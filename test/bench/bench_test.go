@@ -65,7 +65,7 @@ func TestFaultsAreSeen(t *testing.T) {
 	naive := testTarget(t, naivePeer)
 	for _, f := range faults {
 		if slices.Contains([]string{"panic in the background", "the first visitor leaves"}, f.title) {
-			continue // it has no background, and nobody waits for another
+			continue // it renews nothing in the background, and shares no run
 		}
 		t.Run(f.title, func(t *testing.T) {
 			t.Parallel()

@@ -46,8 +46,8 @@ func TestCharged(t *testing.T) {
 	}
 }
 
-// A server that stands still is charged with all who come meanwhile, not with the
-// few that have a connection.
+// A server that stalls is charged with all requests that come meanwhile, not only with
+// those of open connections.
 func TestNoCoordinatedOmission(t *testing.T) {
 	const stall = 200 * time.Millisecond
 	var seen atomic.Int64

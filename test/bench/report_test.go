@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// fixed are results that nobody has measured.
+// fixed are made-up results.
 func fixed() *Results {
 	r := &Results{
 		Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Go: "go1.26.0", System: "linux/amd64", Cores: 2,

@@ -57,7 +57,7 @@ type blog struct {
 var orphan *syscall.SysProcAttr
 
 // startBlog starts the blog on a free port. When the test ends, the blog is
-// interrupted, and must then end well.
+// interrupted, and must then end without an error.
 func startBlog(t *testing.T, args ...string) *blog {
 	t.Helper()
 	needBrowser(t) // there is no reason to build anything otherwise
@@ -108,7 +108,7 @@ func startBlog(t *testing.T, args ...string) *blog {
 			t.Errorf("the blog had to be killed, %v after it was interrupted", patience)
 		}
 		if err != nil {
-			t.Errorf("the blog did not end well: %v", err)
+			t.Errorf("the blog ended with an error: %v", err)
 		}
 		if t.Failed() {
 			t.Logf("the log of the blog:\n%s", log.Bytes())
@@ -125,7 +125,7 @@ func startBlog(t *testing.T, args ...string) *blog {
 	return b
 }
 
-// A state is what the blog's inspector tells programs.
+// A state is the blog's inspector as JSON.
 type state struct {
 	Summary struct{ Generated, Failed, Misses uint64 }
 	Table   struct{ Pages []row }

@@ -73,7 +73,7 @@ var startBrowser = sync.OnceValues(func() (context.Context, error) {
 		chromedp.Flag("disable-background-timer-throttling", true),
 		chromedp.Flag("disable-backgrounding-occluded-windows", true),
 		chromedp.Flag("disable-renderer-backgrounding", true),
-		// A form that is sent again must not wait for an answer from nobody.
+		// A form that is sent again must not wait for a dialog that no person answers.
 		chromedp.Flag("disable-prompt-on-repost", true),
 		// The same colours on all machines.
 		chromedp.Flag("force-color-profile", "srgb"),
@@ -119,8 +119,7 @@ func needBrowser(t *testing.T) context.Context {
 	return browser
 }
 
-// A tab is a person in front of a browser of his own: nobody else's cache, and a
-// history that begins here.
+// A tab is one person's browser: a cache of its own, and a history that begins here.
 type tab struct {
 	*testing.T
 	blog *blog
@@ -128,25 +127,25 @@ type tab struct {
 	record
 }
 
-// newTab opens a tab. When the test ends, there must have been no trouble in it:
+// newTab opens a tab. When the test ends, there must have been no error in it:
 // nothing on the console, no exception, no violation of a policy.
 func newTab(b *blog) *tab {
 	b.Helper()
 	t := openTab(b)
 	b.Cleanup(func() {
 		b.Helper()
-		for _, trouble := range t.troubles() {
-			b.Errorf("trouble in the browser: %s", trouble)
+		for _, err := range t.errors() {
+			b.Errorf("an error in the browser: %s", err)
 		}
 	})
 	return t
 }
 
-// openTab opens a tab in which there may be trouble.
+// openTab opens a tab in which there may be errors.
 func openTab(b *blog) *tab {
 	b.Helper()
 	t := &tab{T: b.T, blog: b}
-	ctx, cancel := chromedp.NewContext(needBrowser(b.T), chromedp.WithNewBrowserContext(), chromedp.WithListener(t.hear))
+	ctx, cancel := chromedp.NewContext(needBrowser(b.T), chromedp.WithNewBrowserContext(), chromedp.WithListener(t.handle))
 	t.ctx = ctx
 	late := time.AfterFunc(patience, cancel) // since this context is the tab's life, it has no deadline
 	err := chromedp.Do(ctx)
@@ -222,7 +221,7 @@ func script(format string, args ...any) string {
 	return fmt.Sprintf(format, literals...)
 }
 
-// text returns what an element says; nothing if there is none.
+// text returns the text of an element; empty if there is no element.
 func (t *tab) text(selector string) string {
 	t.Helper()
 	return eval[string](t, "document.querySelector(%s)?.innerText ?? ''", selector)

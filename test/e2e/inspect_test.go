@@ -167,7 +167,7 @@ func TestInspectorTicks(t *testing.T) {
 	}
 }
 
-func TestInspectorShowsThatTimeIsOver(t *testing.T) {
+func TestInspectorShowsThatALifetimeIsOver(t *testing.T) {
 	t.Parallel()
 	b := startBlog(t, "-ttl", "3s")
 	dev := newTab(b)
@@ -302,9 +302,8 @@ func TestInspectorEscapesPaths(t *testing.T) {
 	}
 }
 
-// The outcome must not push the buttons away, least of all Purge to where
-// Revalidate was.
-func TestButtonsStayUnderTheHand(t *testing.T) {
+// The outcome must not move the buttons, least of all Purge to where Revalidate was.
+func TestButtonsDoNotMove(t *testing.T) {
 	t.Parallel()
 	b := startBlog(t, "-ttl", "1h")
 	dev := newTab(b)

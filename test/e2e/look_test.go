@@ -19,8 +19,8 @@ import (
 // are taken.
 var screenshots = os.Getenv("E2E_SCREENSHOTS")
 
-// TestLooks looks at all kinds of pages in several ways.
-func TestLooks(t *testing.T) {
+// Every kind of page has a sound layout at several sizes and colours.
+func TestLayout(t *testing.T) {
 	t.Parallel()
 	if screenshots != "" {
 		if err := os.MkdirAll(screenshots, 0o755); err != nil {

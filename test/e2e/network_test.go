@@ -46,19 +46,18 @@ func (x exchange) String() string {
 	return fmt.Sprintf("%s: %d, Cache-Status %q", s, x.status, x.response.Get("Cache-Status"))
 }
 
-// A record is what a tab tells of its work: what is asked for, where it goes,
-// and what is wrong.
+// A record is what a tab reports: requests, navigations and errors.
 type record struct {
 	mu          sync.Mutex // guards all below
 	began       []hop      // in this order
 	requests    map[network.RequestID]*request
 	navigations []navigation
 	loaded      map[cdp.LoaderID]bool
-	trouble     []string
+	errs        []string
 }
 
 // A request is one in the browser's sense: redirects make several exchanges of
-// it. What went over the wire is told apart from the rest, earlier or later, but
+// it. The browser reports what went over the wire apart from the rest, earlier or later, but
 // in the same order.
 type request struct {
 	hops     []*exchange
@@ -77,7 +76,7 @@ type hop struct {
 	at      int
 }
 
-// exchange returns all that is known, and whether that is all there is to know.
+// exchange returns what is known, and whether it is complete.
 func (h hop) exchange() (x exchange, ok bool) {
 	x = *h.request.hops[h.at]
 	if x.local || x.failure != "" || !x.ended {
@@ -98,9 +97,9 @@ type navigation struct {
 	complete bool // whether there is nothing to be loaded
 }
 
-// hear takes what the browser says. chromedp calls it with one event after the
+// handle takes the browser's events. chromedp calls it with one event after the
 // other, and waits for it.
-func (r *record) hear(event any) {
+func (r *record) handle(event any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch e := event.(type) {
@@ -132,8 +131,8 @@ func (r *record) hear(event any) {
 	case *network.EventLoadingFailed:
 		x := r.last(e.RequestID)
 		x.ended, x.failure = true, " "+e.ErrorText
-		if !e.Canceled { // by whoever went on before the page was there
-			r.troubled("%s %s: %s %s", x.method, x.url, e.ErrorText, e.BlockedReason)
+		if !e.Canceled { // by a visitor who went on before the page was there
+			r.addError("%s %s: %s %s", x.method, x.url, e.ErrorText, e.BlockedReason)
 		}
 	case *page.EventFrameNavigated:
 		if e.Frame.ParentID == "" {
@@ -149,22 +148,22 @@ func (r *record) hear(event any) {
 			r.loaded[e.LoaderID] = true
 		}
 	case *runtime.EventExceptionThrown:
-		r.troubled("exception: %s %s", e.ExceptionDetails.Text, describe(e.ExceptionDetails.Exception))
+		r.addError("exception: %s %s", e.ExceptionDetails.Text, describe(e.ExceptionDetails.Exception))
 	case *runtime.EventConsoleAPICalled:
 		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning || e.Type == runtime.ConsoleAPICalledTypeAssert {
-			r.troubled("console.%s: %s", e.Type, describe(e.Args...))
+			r.addError("console.%s: %s", e.Type, describe(e.Args...))
 		}
 	case *log.EventEntryAdded: // where violations of a policy are, and failed requests
 		if e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning {
-			r.troubled("%s %s: %s %s", e.Entry.Source, e.Entry.Level, e.Entry.Text, e.Entry.URL)
+			r.addError("%s %s: %s %s", e.Entry.Source, e.Entry.Level, e.Entry.Text, e.Entry.URL)
 		}
 	case *audits.EventIssueAdded: // what is against a policy, even where that only reports
 		if d := e.Issue.Details; d != nil && d.ContentSecurityPolicyIssueDetails != nil {
 			csp := d.ContentSecurityPolicyIssueDetails
-			r.troubled("%s: %s %s %s", e.Issue.Code, csp.ViolatedDirective, csp.ContentSecurityPolicyViolationType, csp.BlockedURL)
+			r.addError("%s: %s %s %s", e.Issue.Code, csp.ViolatedDirective, csp.ContentSecurityPolicyViolationType, csp.BlockedURL)
 		}
 	case *inspector.EventTargetCrashed:
-		r.troubled("the page has crashed")
+		r.addError("the page has crashed")
 	}
 }
 
@@ -187,15 +186,15 @@ func (r *record) last(id network.RequestID) *exchange {
 	return new(exchange)
 }
 
-func (r *record) troubled(format string, args ...any) {
-	r.trouble = append(r.trouble, strings.TrimSpace(fmt.Sprintf(format, args...)))
+func (r *record) addError(format string, args ...any) {
+	r.errs = append(r.errs, strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
 
-// troubles returns what was wrong so far.
-func (r *record) troubles() []string {
+// errors returns the errors so far.
+func (r *record) errors() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.trouble)
+	return slices.Clone(r.errs)
 }
 
 // steps returns how often the tab has gone to a page, and whether it has arrived.

@@ -302,8 +302,9 @@ func TestPlaceholderThenPage(t *testing.T) {
 	}
 }
 
-// TestTroubleIsNoticed is a test of the tests: that a tab would tell.
-func TestTroubleIsNoticed(t *testing.T) {
+// A tab reports the errors of a page: without this, the other tests would pass on a
+// broken one.
+func TestTabReportsErrors(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/" {
@@ -320,10 +321,10 @@ func TestTroubleIsNoticed(t *testing.T) {
 	bad.open("/")
 	for _, want := range []string{`console.error: "an error"`, "exception: Uncaught Error: an exception", "Content Security Policy", "ContentSecurityPolicyIssue", "404 (Not Found)"} {
 		bad.wait(want, func() bool {
-			return slices.ContainsFunc(bad.troubles(), func(s string) bool { return strings.Contains(s, want) })
+			return slices.ContainsFunc(bad.errors(), func(s string) bool { return strings.Contains(s, want) })
 		})
 	}
-	for _, trouble := range bad.troubles() {
-		t.Log(trouble)
+	for _, err := range bad.errors() {
+		t.Log(err)
 	}
 }

@@ -56,8 +56,8 @@ func TestFleet(t *testing.T) {
 	t.Logf("\n%s", table(results))
 }
 
-// TestTroubleIsNoticed proves that the checks can fail.
-func TestTroubleIsNoticed(t *testing.T) {
+// The checks can fail.
+func TestChecksCanFail(t *testing.T) {
 	ms := time.Millisecond
 	l := &load{fleet: &fleet{start: time.Now().Add(-5 * time.Second), cms: &cms{}}}
 	l.cms.renders[7] = make([]time.Duration, 7) // of 5
@@ -70,9 +70,9 @@ func TestTroubleIsNoticed(t *testing.T) {
 		{page: 8, revision: 0, begin: 150 * ms},                                              // another page
 		{page: 7, revision: 0, begin: 180 * ms, took: time.Second},                           // old, for 70 ms
 		{page: 7, revision: 0, begin: 130 * ms},                                              // old, but not for longer
-		{page: 7, revision: 1, begin: 220 * ms, target: target{number: 2, life: 1}},          // has not heard of it
-		{page: 7, revision: 1, begin: 220 * ms, target: target{number: 3, life: 2}},          // cannot remember
-		{page: 7, revision: 1, begin: 205 * ms, target: target{number: 3, life: 1}},          // has not said so yet
+		{page: 7, revision: 1, begin: 220 * ms, target: target{number: 2, life: 1}},          // has not followed to it
+		{page: 7, revision: 1, begin: 220 * ms, target: target{number: 3, life: 2}},          // has restarted since
+		{page: 7, revision: 1, begin: 205 * ms, target: target{number: 3, life: 1}},          // has not refused yet
 		{page: 7, revision: 2, begin: 230 * ms, target: target{number: 3, life: 1}},          // new
 		{page: 7, revision: 1, begin: 240 * ms, target: target{number: 3, life: 1}},          // old
 		{page: 7, revision: 2, begin: 250 * ms, build: "v1", served: "v2", target: target{}}, // of another build
@@ -110,7 +110,7 @@ a request took 950ms more than rendering, more than 500ms
 	}
 }
 
-// TestPagesAreChecked proves that what is no page is no answer.
+// A response that is no page is an error.
 func TestPagesAreChecked(t *testing.T) {
 	whole := render("7", "12", "v1")
 	page, revision, build, err := read(whole)
@@ -129,7 +129,7 @@ func TestPicture(t *testing.T) {
 	r := &result{scenario: scenarios[0], seen: []seen{{lag: 0}, {lag: time.Millisecond}, {lag: time.Hour}}}
 	svg := string(picture([]*result{r, {scenario: scenarios[5]}}))
 	if strings.Contains(svg, "%!") {
-		t.Error("a number that is none")
+		t.Error("a number that was not formatted")
 	}
 	d := xml.NewDecoder(strings.NewReader(svg))
 	dots := 0
@@ -157,9 +157,9 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
-// TestOut proves that one hears of a folder that cannot be written to before the
-// scenarios, and not after them; and that one which is missing is made.
-func TestOut(t *testing.T) {
+// A folder that cannot be written to is reported before the scenarios, and one that is
+// missing is made.
+func TestOutIsCheckedFirst(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "a", "b")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

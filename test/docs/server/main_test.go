@@ -114,7 +114,7 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// When the program is told to end, visitors get their pages, and then the pages
+// On SIGTERM visitors get their pages, and then the pages
 // that are generated behind them are waited for.
 func TestShutdown(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,7 +133,7 @@ func TestShutdown(t *testing.T) {
 		<-goOn
 		if r.URL.Path == "/stored" {
 			for range 1000 {
-				runtime.Gosched() // so that those who do not wait for it are gone
+				runtime.Gosched() // so that visitors who do not wait for it have left
 			}
 			renewed.Store(true)
 		}
@@ -170,7 +170,7 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// The program as it stands in the docs ends well on SIGTERM, with a visitor who waits.
+// The program of the docs ends without an error on SIGTERM, while a visitor waits.
 func TestSIGTERM(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no SIGTERM")
