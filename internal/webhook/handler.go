@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"net/http"
 )
 
@@ -35,17 +34,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !Authorized(r, h.secret) {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		Refuse(w, http.StatusUnauthorized, "Invalid token")
+		RefuseUnauthorized(w, "Invalid token")
 		return
 	}
 	paths, tags, err := Names(w, r)
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		Refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("Body is larger than %d bytes", MaxBytes))
-		return
-	}
 	if err != nil {
-		Refuse(w, http.StatusBadRequest, err.Error())
+		RefuseBody(w, err)
 		return
 	}
 	pages, err := h.do(r.Context(), r.Method == http.MethodDelete, paths, tags)
