@@ -303,9 +303,10 @@ func (s *Site) warn(rt *policy.Route, why policy.Refusal, path string) {
 		"path", path, "route", rt.Pattern, "remedy", why.Remedy)
 }
 
-// warnOverflow warns that the table of invalidations was full of what it had to keep.
+// warnOverflow warns, once, that the table of invalidations was full of what it had to
+// keep.
 func (s *Site) warnOverflow() {
-	if s.log != nil {
+	if s.log != nil && !s.overflow.Swap(true) {
 		s.log.Warn("isr: more was invalidated during one generation than can be remembered: pages that take so long count as invalidated",
 			"remedy", "make the slowest pages faster, set a shorter Route.Timeout, or a larger MaxBytes")
 	}

@@ -150,10 +150,11 @@ type Options struct {
 // A Site is a wrapped handler and its pages. Make one with [Wrap]. Its methods
 // are safe for concurrent use.
 //
-// Locks, outermost first: flight.Group.mu, or the compaction of invalidation.Table; the mutex
-// of cache.Cache; that of invalidation.Table; that of store.Versions. Those of a
-// recorder, the guard, changed.Limiter and what backing.Store counts are held alone. Nothing calls a handler, a
-// Store, Observe or the Logger with any of them held.
+// Locks, outermost first: flight.Group.mu or invalidation.Table.compacting;
+// cache.Cache.mu or that of backing's pending writes; invalidation.Table.mu;
+// store.Versions.mu. All others are held alone: those of respwriter.Recorder, flight's
+// contexts, guard's breakers, changed.Limiter and backing's limiter. Nothing calls a
+// handler, a Store, Observe, the Logger or a func of Options with any of them held.
 type Site struct {
 	handler  http.Handler
 	origin   pagekey.Origin
@@ -163,6 +164,7 @@ type Site struct {
 	log      *slog.Logger
 	warned   sync.Map // of warning: those that were given
 	warnings atomic.Int32
+	overflow atomic.Bool // whether warnOverflow was called
 	observe  func(Event)
 	counts   [StoreFailed + 1]atomic.Uint64
 
@@ -199,7 +201,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		regenerations: cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)),
 	}
 	s.patterns.Init(h, origin)
-	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, sync.OnceFunc(s.warnOverflow))
+	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warnOverflow)
 	s.cache = cache.New(maxBytes, s.table)
 	if opts.Store != nil {
 		s.open(opts.Store, opts.Version)
