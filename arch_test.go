@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,6 +134,38 @@ func TestLengthOfSources(t *testing.T) {
 			}
 			if n := bytes.Count(b, []byte("\n")); n > limit && !strings.HasSuffix(file, "_test.go") {
 				t.Errorf("%s has %d lines, more than %d", file, n, limit)
+			}
+		}
+	}
+}
+
+// Each mutex says what it guards, and where it stands among the others: see Site.
+func TestMutexesSayTheirOrder(t *testing.T) {
+	dirs := []string{".", "store/memory", "store/file", "inspect"}
+	for _, room := range rooms {
+		dirs = append(dirs, room.name)
+	}
+	mutex := regexp.MustCompile(`^\t\w+\s+sync\.(RW)?Mutex\b`)
+	says := regexp.MustCompile(`guards|held`)
+	order := regexp.MustCompile(`alone|outermost|under|before`)
+	for _, dir := range dirs {
+		files, _ := filepath.Glob(filepath.Join(filepath.FromSlash(dir), "*.go"))
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			comment := "" // above the line
+			for line := range strings.Lines(string(b)) {
+				if text := comment + line; mutex.MatchString(line) && !strings.HasSuffix(file, "_test.go") &&
+					(!says.MatchString(text) || !order.MatchString(text)) {
+					t.Errorf("%s: %q does not say what it guards and which locks are taken before and after it", file, line)
+				}
+				if strings.HasPrefix(strings.TrimSpace(line), "//") {
+					comment += line
+				} else {
+					comment = ""
+				}
 			}
 		}
 	}

@@ -19,8 +19,8 @@ import (
 type Versions struct {
 	limit int
 
-	mu    sync.RWMutex
-	tags  map[string]*list.Element // of *tagVersions; guarded by mu, as all below
+	mu    sync.RWMutex             // guards what follows; no lock is taken under it
+	tags  map[string]*list.Element // of *tagVersions
 	order *list.List               // those invalidated last at the back
 	floor marks                    // the newest of what was forgotten
 	upto  Version

@@ -105,8 +105,8 @@ type test struct {
 type origin struct {
 	edge edge.Edge
 
-	mu    sync.Mutex
-	t     *testing.T // guarded by mu, as all below: the test that runs
+	mu    sync.Mutex // guards what follows; an outermost lock
+	t     *testing.T // the test that runs
 	made  int        // how many pages it has made
 	pages map[string]page
 }

@@ -74,7 +74,7 @@ func (s *Store) Behind(f func()) {
 // pending counts what is under way. Unlike a sync.WaitGroup it may be waited for
 // while more is added.
 type pending struct {
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards what follows; under Group.mu
 	n    int
 	idle chan struct{} // closed when n is zero; nil where nobody waits
 }
@@ -119,7 +119,7 @@ const (
 
 // An unknownLimiter is a token bucket.
 type unknownLimiter struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows; held alone
 	tokens float64
 	last   time.Time
 }

@@ -35,11 +35,11 @@ type Cache struct {
 	table    *invalidation.Table
 	maxBytes int64
 
-	mu                   sync.RWMutex
-	probation, protected *simplelru.LRU[pagekey.Key, *page.Page] // guarded by mu, as all below
-	paths                map[string]*Path                        // by canonical path
-	admitted             map[string]struct{}                     // canonical paths that PrerenderedOnly routes admit
-	pages                []*page.Page                            // in no order; see JudgeAll
+	mu                   sync.RWMutex // guards what follows; under Group.mu or Table.compacting, before Table.mu and Versions.mu
+	probation, protected *simplelru.LRU[pagekey.Key, *page.Page]
+	paths                map[string]*Path    // by canonical path
+	admitted             map[string]struct{} // canonical paths that PrerenderedOnly routes admit
+	pages                []*page.Page        // in no order; see JudgeAll
 	bytes                int64
 	protectedBytes       int64
 }

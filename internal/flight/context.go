@@ -14,9 +14,9 @@ type deadlineContext struct {
 	open     atomic.Bool // whether the deadline was lifted
 	done     chan struct{}
 
-	mu    sync.Mutex           // held alone
-	err   error                // guarded by mu, and constant once done is closed
-	after map[*func()]struct{} // guarded by mu: what is to be called when done is closed
+	mu    sync.Mutex           // guards what follows; held alone
+	err   error                // constant once done is closed
+	after map[*func()]struct{} // what is to be called when done is closed
 }
 
 func newDeadlineContext(deadline time.Time) *deadlineContext {

@@ -65,7 +65,8 @@ type Group struct {
 	limits [slots]int // how many of each slot there are
 
 	// mu guards what follows, and the fields of Flight that say so. It is an outermost
-	// lock: those of the cache, the table and the Store's pending writes are taken under it.
+	// lock: those of the cache, the table and the Store's pending writes are taken under
+	// it.
 	mu      sync.Mutex
 	flights map[pagekey.Key]*Flight
 	queues  [queues]list.List // of *Flight

@@ -226,8 +226,8 @@ func (g *Guard) judge(ctx context.Context, l *lane, op string, err error) error 
 
 // A breaker opens after maxFailures failures in a row, and is closed by Follow.
 type breaker struct {
-	mu       sync.Mutex
-	failures int // in a row; guarded by mu, as all below
+	mu       sync.Mutex // guards what follows; held alone
+	failures int        // in a row
 	open     bool
 	since    time.Time // when that changed last
 	cooldown time.Duration

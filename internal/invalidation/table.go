@@ -44,10 +44,10 @@ type Table struct {
 	reconnectedAt atomic.Int64  // Unix time in ns at which the Store has come back last
 	judgeAll      func(*Judgements)
 	overflown     func()     // is called where a table is full of what cannot be forgotten
-	compacting    sync.Mutex // held by the one compaction; taken before mu
+	compacting    sync.Mutex // held by the one compaction; an outermost lock
 
-	mu          sync.Mutex
-	running     map[Hold]int     // the runs under way, by when they began; guarded by mu, as all below
+	mu          sync.Mutex       // guards what follows; under all others, before Versions.mu
+	running     map[Hold]int     // the runs under way, by when they began
 	outbox      map[string]entry // what the Store is yet to hear of, by tag
 	outboxBytes int64
 	reset       store.Version // of the last Reset

@@ -66,8 +66,8 @@ type Server struct {
 
 // output is what a server prints.
 type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
+	mu sync.Mutex // guards b; held alone
+	b  bytes.Buffer
 }
 
 func (o *output) Write(p []byte) (int, error) {

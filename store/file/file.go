@@ -76,8 +76,8 @@ type Store struct {
 	writes   chan struct{} // which may wait for the lock, as readers do not
 	sweeper  sweeper
 
-	mu    sync.Mutex
-	fence uint64 // of the last ticket that was given without the lock; guarded by mu
+	mu    sync.Mutex // guards fence; held alone
+	fence uint64     // of the last ticket that was given without the lock
 }
 
 var _ store.Store = (*Store)(nil)

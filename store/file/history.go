@@ -36,8 +36,8 @@ type history struct {
 
 	view atomic.Pointer[view] // what was read; never nil
 
-	mu     sync.Mutex    // held while the log is read
-	id     uint64        // guarded by mu, as all below: of the history that high belongs to
+	mu     sync.Mutex    // held while the log is read; guards what follows; before Versions.mu
+	id     uint64        // of the history that high belongs to
 	high   store.Version // no version that this process has seen or issued is newer
 	synced fs.FileInfo   // of the log whose name is known to be durable
 }

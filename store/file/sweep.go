@@ -20,9 +20,9 @@ const (
 
 // A sweeper makes room. It has no goroutine while it has nothing to do.
 type sweeper struct {
-	mu   sync.Mutex
-	done chan struct{} // closed at the end of the sweep that is going on, nil if there is none; guarded by mu
-	last time.Time     // when one began; guarded by mu
+	mu   sync.Mutex    // guards what follows; held alone
+	done chan struct{} // closed at the end of the sweep that is going on, nil if there is none
+	last time.Time     // when one began
 }
 
 // sweep starts a sweep, or joins the one that is going on, and returns a channel that

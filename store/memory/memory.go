@@ -24,7 +24,7 @@ type Store struct {
 	start    store.Version // nothing is known of what was invalidated before
 	versions *store.Versions
 
-	mu      sync.Mutex // held for the whole of each change, so that nobody sees half of one
+	mu      sync.Mutex // held for the whole of each change, so that no call sees half of one; before Versions.mu
 	records map[string]stored
 	leases  map[string]lease
 	fence   uint64        // of the last ticket

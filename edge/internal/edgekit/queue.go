@@ -35,8 +35,8 @@ type Queue struct {
 	Every time.Duration
 	Burst int
 
-	mu      sync.Mutex
-	waiting [2]lane       // guarded by mu, as all below: purges, soft purges
+	mu      sync.Mutex    // guards what follows; held alone
+	waiting [2]lane       // purges, soft purges
 	senders int           // that run
 	spent   time.Time     // when the bucket would be full again, less Burst × Every: GCRA
 	paused  time.Time     // until then the product takes nothing

@@ -22,8 +22,8 @@ type CDN struct {
 	MaxTags       int           // bytes of the field; tags beyond are lost
 	IgnoreCase    bool          // of tags
 	Delay         time.Duration // until a purge has an effect
-	mu            sync.Mutex
-	pages         map[string]*page // guarded by mu
+	mu            sync.Mutex    // guards pages; held alone
+	pages         map[string]*page
 }
 
 type page struct {
@@ -110,7 +110,7 @@ type Bucket struct {
 	Size  int
 	Every time.Duration // one more
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows; held alone
 	spent int
 	since time.Time
 }
