@@ -291,8 +291,8 @@ func TestDerivedContextsCostNoGoroutine(t *testing.T) {
 
 type name string
 
-// Handlers that ask for CloseNotify (gin's Stream) are told when nobody waits for their
-// page any more.
+// Handlers that ask for CloseNotify (gin's Stream) are notified when nobody waits for
+// their page any more.
 func TestCloseNotifyOfPageRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var after time.Duration
@@ -322,7 +322,7 @@ func TestCloseNotifyOfPageRequest(t *testing.T) {
 		get(site, "/hangs")
 		synctest.Wait()
 		if after != time.Minute {
-			t.Errorf("told after %v", after)
+			t.Errorf("notified after %v", after)
 		}
 	})
 }

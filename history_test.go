@@ -89,7 +89,7 @@ func TestUnknownEffectRemovesThePage(t *testing.T) {
 }
 
 // A purge holds on the instance that made it, even if the Store's versions are in no
-// order; where it may not hold elsewhere the caller is told.
+// order; where it may not hold elsewhere the caller gets an error.
 func TestVersionsOutOfOrder(t *testing.T) {
 	for name, test := range map[string]struct {
 		altered      alteredStore

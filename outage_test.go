@@ -72,7 +72,7 @@ func TestStoreFaults(t *testing.T) {
 }
 
 // While the Store is down it is asked for Changes only, and tried with purges; when it
-// is back it is told what it has missed.
+// is back it gets what it has missed.
 func TestStoreComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &faultyStore{Store: memory.New()}

@@ -159,7 +159,7 @@ func TestOutboxBatches(t *testing.T) {
 	}
 }
 
-// Where the outbox is full the caller is told, and the Store gets nothing that nobody
+// Where the outbox is full the error says so, and the Store gets nothing that nobody
 // has asked for. Visitors leave room to editors.
 func TestOutboxOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -311,8 +311,8 @@ func TestFleetSeesAPost(t *testing.T) {
 }
 
 // A POST costs one generation in the whole fleet, however long the Store takes to
-// answer; the Store is told once before the visitor can know of the success and once
-// when the handler has returned.
+// answer; the Store gets the invalidation once before the visitor can know of the
+// success and once when the handler has returned.
 func TestPostCostsOneGeneration(t *testing.T) {
 	for _, way := range []time.Duration{0, 2 * time.Millisecond, 30 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {

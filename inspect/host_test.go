@@ -77,7 +77,7 @@ func TestHosts(t *testing.T) {
 				t.Errorf("%s on %v, Hosts %q, Host %q, %q: got %d %s", method, tt.address, tt.hosts, tt.host, tt.header, w.Code, text(w.Body.String()))
 			}
 			if !tt.want && strings.Contains(w.Body.String(), "/forever") {
-				t.Errorf("%s of Host %q was told of a page", method, tt.host)
+				t.Errorf("%s of Host %q got a page", method, tt.host)
 			}
 			if purged := len(slices.Collect(a.site.Pages())) == 0; purged != (tt.want && method == "POST") {
 				t.Errorf("%s on %v, Hosts %q, Host %q: purged: %t", method, tt.address, tt.hosts, tt.host, purged)

@@ -378,7 +378,7 @@ func TestAnswersForItsOwnHostsAlone(t *testing.T) {
 			}
 		}
 		if m := v.blog.cms.currentMode(); m != ok {
-			t.Errorf("a stranger has made the CMS %s", m)
+			t.Errorf("a request from elsewhere has made the CMS %s", m)
 		}
 		v.want(v.get("/"), 200, "isr; hit; ttl=10")
 	})

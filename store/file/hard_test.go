@@ -20,6 +20,7 @@ func mustOpen(t *testing.T, dir string, n int) []*Store {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(s.Settle)
 		stores[i] = s
 	}
 	return stores

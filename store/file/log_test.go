@@ -346,7 +346,7 @@ func TestReplacedWhileAppending(t *testing.T) {
 		t.Errorf("under a lock that is deleted: %v", err)
 	}
 	if _, err := os.Stat(s.history.path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what may be written over what others were told is still there: %v", err)
+		t.Errorf("an entry that may replace what others have read is still there: %v", err)
 	}
 	l.unlock()
 	if _, err := s.Invalidate(t.Context(), store.Gone, "tag"); err != nil {
