@@ -22,7 +22,13 @@ import (
 	"testing"
 
 	// What programs in the documentation import, so that go.mod has it.
+	_ "github.com/danielgtaylor/huma/v2/adapters/humago"
+	_ "github.com/gin-gonic/gin"
+	_ "github.com/go-chi/chi/v5"
+	_ "github.com/gorilla/mux"
+	_ "github.com/isr-go/isr/routers/chi"
 	_ "github.com/isr-go/isr/store/redis"
+	_ "github.com/labstack/echo/v5"
 	_ "github.com/redis/rueidis"
 )
 
@@ -36,6 +42,13 @@ var imports = map[string]string{
 	"file":    "github.com/isr-go/isr/store/file",
 	"sitemap": "github.com/isr-go/isr/sitemap",
 	"webhook": "github.com/isr-go/isr/webhook",
+	"isrchi":  "github.com/isr-go/isr/routers/chi",
+	"chi":     "github.com/go-chi/chi/v5",
+	"echo":    "github.com/labstack/echo/v5",
+	"gin":     "github.com/gin-gonic/gin",
+	"mux":     "github.com/gorilla/mux", // a ServeMux in a fragment has another name
+	"huma":    "github.com/danielgtaylor/huma/v2",
+	"humago":  "github.com/danielgtaylor/huma/v2/adapters/humago",
 }
 
 // given is what surrounds a fragment.
