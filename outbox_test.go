@@ -180,7 +180,7 @@ func TestOutboxOverflow(t *testing.T) {
 			switch err := one.Purge(t.Context(), paths...); {
 			case err == nil:
 				t.Fatal("no error while the Store is down")
-			case strings.Contains(err.Error(), "will not be told"):
+			case strings.Contains(err.Error(), "will not be delivered"):
 				refused++
 			case refused > 0:
 				t.Errorf("purge %d is in the outbox, an earlier one is not", i)

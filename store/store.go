@@ -60,7 +60,7 @@ type Effect int
 
 const (
 	None    Effect = iota
-	Stale          // served once more, and renewed behind it: RevalidateTag
+	Stale          // served once more, and renewed in the background: RevalidateTag
 	Expired        // shown only where a new one cannot be had: Revalidate, unsafe methods
 	Gone           // never shown again: Purge, PurgeTag
 )

@@ -12,8 +12,8 @@ import (
 )
 
 // Invalidate has an effect on all that is older and has one of the tags, here and in
-// every instance. An error says that the Store does not know of it; then it holds
-// here, and the Store is told when it answers again.
+// every instance. An error says that the Store has not taken it; then it holds here,
+// and is delivered when the Store answers again.
 func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) error {
 	table := s.c.Table
 	asked := table.Now()
@@ -23,22 +23,22 @@ func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 	}
 	if err != nil {
 		if !table.Invalidate(effect, invalidation.Pending, tags...) {
-			err = fmt.Errorf("%w; and the outbox is full, so that it will not be told later", err)
+			err = fmt.Errorf("%w; and the outbox is full, so that it will not be delivered later", err)
 		}
 		return fmt.Errorf("isr: the Store, and with it other instances and the next start, may not know of it: %w", err)
 	}
-	table.Invalidate(effect, invalidation.Delivered, tags...) // here it holds whatever the Store makes of it
+	table.Invalidate(effect, invalidation.Delivered, tags...) // it holds here even if the Store answers with a later version
 	table.Ack(effect, v, asked.Clock, tags...)
 	return nil
 }
 
-// maxAnnouncing is how many calls to the Store at a time are on behalf of visitors:
-// who purges has the rest.
+// maxAnnouncing is how many calls to the Store at a time are on behalf of visitors: the
+// rest are for Revalidate and Purge.
 const maxAnnouncing = 32
 
-// Announce is Invalidate for those who cannot wait for the Store, or not for long: it
-// holds here at once. The channel is closed when the Store has been told, or has
-// failed; or where too many are telling it, and it is told with the rest of the outbox.
+// Announce is Invalidate for callers that cannot wait for the Store, or not for long: it
+// holds here at once. The channel is closed when the Store has taken it, or has failed;
+// or where too many calls are under way, and it is delivered with the rest of the outbox.
 func (s *Store) Announce(effect store.Effect, tags ...string) <-chan struct{} {
 	table := s.c.Table
 	table.Invalidate(effect, invalidation.InFlight, tags...)
@@ -50,7 +50,7 @@ func (s *Store) Announce(effect store.Effect, tags ...string) <-chan struct{} {
 		close(announced)
 		return announced
 	}
-	s.Behind(func() {
+	s.WriteBehind(func() {
 		defer close(announced)
 		defer func() { <-s.announcing }()
 		if v, err := s.guard.Invalidate(context.Background(), effect, tags...); err == nil {
@@ -62,8 +62,8 @@ func (s *Store) Announce(effect store.Effect, tags ...string) <-chan struct{} {
 	return announced
 }
 
-// Behind calls f, which writes to the Store, while nobody waits for it but Wait.
-func (s *Store) Behind(f func()) {
+// WriteBehind calls f, which writes to the Store, in the background. Wait waits for it.
+func (s *Store) WriteBehind(f func()) {
 	s.pending.add(1)
 	go func() {
 		defer s.pending.add(-1)
@@ -71,15 +71,15 @@ func (s *Store) Behind(f func()) {
 	}()
 }
 
-// pending counts what is under way. Unlike a sync.WaitGroup it may be waited for
-// while more is added.
-type pending struct {
+// pendingWrites counts writes under way. Unlike a sync.WaitGroup it may be waited for
+// while more are added.
+type pendingWrites struct {
 	mu   sync.Mutex // guards what follows; under Group.mu
 	n    int
-	idle chan struct{} // closed when n is zero; nil where nobody waits
+	idle chan struct{} // closed when n is zero; nil while Wait is not called
 }
 
-func (p *pending) add(n int) {
+func (p *pendingWrites) add(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.n += n; p.n == 0 && p.idle != nil {
@@ -88,7 +88,7 @@ func (p *pending) add(n int) {
 	}
 }
 
-func (p *pending) wait(ctx context.Context) error {
+func (p *pendingWrites) wait(ctx context.Context) error {
 	p.mu.Lock()
 	if p.n == 0 {
 		p.mu.Unlock()
@@ -107,8 +107,8 @@ func (p *pending) wait(ctx context.Context) error {
 	}
 }
 
-// AllowUnknown reports whether the Store may be told of one more change to pages that
-// this instance does not know. It bounds how many purges of unknown pages
+// AllowUnknown reports whether one more change to pages that this instance does not know
+// may be announced. It bounds how many purges of unknown pages
 // unauthenticated requests can cause.
 func (s *Store) AllowUnknown() bool { return s.unknown.allow(time.Now()) }
 

@@ -1,6 +1,6 @@
-// Package backing is the Store as the Site sees it: calls that come back in time
-// whatever the Store does, its invalidations on their way into the Site's table, and
-// the Site's own on their way to it. What the Store could not be told is sent when it
+// Package backing is the Store as the Site sees it. Calls return in time, also where the
+// Store is down or slow; its invalidations are applied to the Site's table, and the
+// Site's own are delivered to it. Those that it has not taken wait in an outbox until it
 // answers again.
 package backing
 
@@ -21,18 +21,18 @@ type Config struct {
 	Build    string // what the keys of this program's build begin with, by BuildName
 	Origin   pagekey.Origin
 	Table    *invalidation.Table // what other instances invalidate goes there
-	Failed   func(error)         // is told of each call that failed, but not while the Store counts as down
-	Restored func()              // is told when the Store answers again
+	Failed   func(error)         // is called for each call that failed, but not while the Store counts as down
+	Restored func()              // is called when the Store answers again
 }
 
 // A Store is the second level of the cache. It is safe for concurrent use.
 type Store struct {
 	c       Config
 	guard   *guard.Guard
-	pending pending // what is on its way to the Store, while nobody waits for it
+	pending pendingWrites
 
 	stop      context.CancelFunc
-	stopped   chan struct{} // closed when nothing is followed any more
+	stopped   chan struct{} // closed when follow has ended
 	ready     chan struct{} // closed when the first contact was made, or has failed
 	readyOnce sync.Once
 
@@ -56,11 +56,11 @@ func Open(c Config) *Store {
 	return s
 }
 
-// Wait waits until the Store has all that was on its way to it, or ctx is done, whose
-// error it then returns.
+// Wait waits until the writes under way have ended, or ctx is done, whose error it then
+// returns.
 func (s *Store) Wait(ctx context.Context) error { return s.pending.wait(ctx) }
 
-// Close ends the following, and waits for its end.
+// Close stops following the Store, and waits until that has ended.
 func (s *Store) Close() {
 	s.stop()
 	<-s.stopped
@@ -92,8 +92,8 @@ func (s *Store) Get(key string) (*store.Record, store.Effect, error) {
 	return s.guard.Get(context.Background(), key)
 }
 
-// Lease asks for the permission to generate what belongs under a key. Others wait for
-// it at most for ttl.
+// Lease asks for the lease to generate what belongs under a key. Other instances wait for
+// it for ttl at most.
 func (s *Store) Lease(key string, ttl time.Duration) (store.Ticket, error) {
 	return s.guard.Begin(context.Background(), key, ttl)
 }
@@ -103,17 +103,17 @@ func (s *Store) Save(key string, t store.Ticket, rec *store.Record) error {
 	return s.guard.Put(context.Background(), key, t, rec)
 }
 
-// Release gives a lease back, if it is one.
+// Release gives the lease back, if the ticket has it.
 func (s *Store) Release(key string, t store.Ticket) {
 	if t.Leader {
 		s.guard.End(context.Background(), key, t)
 	}
 }
 
-// maxReplayTime is how long what is followed may be history from before the start.
+// maxReplayTime is how long after the start Changes may still be history from before it.
 const maxReplayTime = 2 * time.Second
 
-// follow takes over what is invalidated in the Store, until ctx is done.
+// follow applies what is invalidated in the Store, until ctx is done.
 func (s *Store) follow(ctx context.Context) {
 	defer close(s.stopped)
 	begin, replayed, pause := time.Now(), false, time.Second
@@ -125,9 +125,9 @@ func (s *Store) follow(ctx context.Context) {
 			at := now
 			switch {
 			case !replayed || c.Reset:
-				at = time.Time{} // what is from before the Site was there, or its order: unknown
+				at = time.Time{} // unknown: it is from before the Site began, or the history is another
 			case now.Sub(contact) > maxReplayTime:
-				at = contact // the Store was away, and it can have been right after that
+				at = contact // the Store was down, and it may have been right after the last contact
 			}
 			contact = now
 			s.c.Table.Apply(at, c)
@@ -136,7 +136,7 @@ func (s *Store) follow(ctx context.Context) {
 		},
 		s.c.Restored,
 		func() {
-			if !s.guard.Down() { // else it answers, but is not trusted yet
+			if !s.guard.Down() { // else it answers, but the breaker is still open
 				s.c.Table.Reconnected()
 			}
 			if now := time.Now(); now.After(next) {
@@ -149,7 +149,7 @@ func (s *Store) follow(ctx context.Context) {
 		})
 }
 
-// flush tells the Store what it has not yet heard of, and reports whether it has now.
+// flush delivers the outbox, and reports whether the Store has taken it all.
 func (s *Store) flush(ctx context.Context) bool {
 	for {
 		undelivered, asked := s.c.Table.Undelivered()

@@ -43,8 +43,8 @@ func revision(settings []debug.BuildSetting) string {
 }
 
 // Key returns the key of a page in the Store. Host and scheme are always part of it,
-// and so is where they are from: others may use the same Store, and a Host that a
-// visitor has sent is no Options.Origin.
+// since other sites may use the same Store; and so is where they are from, since a Host
+// that a visitor has sent is not an Options.Origin.
 func (s *Store) Key(k *pagekey.Key) string {
 	b, o := []byte(s.c.Build), s.c.Origin
 	if o.Host != "" {

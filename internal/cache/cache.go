@@ -22,15 +22,15 @@ import (
 // query and headers, and remembers the path's route.
 type Path struct {
 	Route *policy.Route             // of the canonical spelling; others may have another
-	front atomic.Pointer[page.Page] // written under cache.mu; most paths have but this one
+	front atomic.Pointer[page.Page] // written under Cache.mu; most paths have only this one
 }
 
 // A Cache keeps pages in memory.
 //
-// What is asked for once and never again cannot push out what is asked for
-// again and again: a page begins in probation, from whose end memory is taken
-// first, and moves on to the protected list when it is asked for a second time. The latter holds at most four fifths of the memory; what drops off its
-// end gets another life in the former (a segmented LRU).
+// Pages that are asked for once do not evict those that are asked for repeatedly (a
+// segmented LRU): a page begins in probation, whose oldest page is evicted first, and is
+// promoted to the protected list when it is asked for a second time. That holds at most
+// four fifths of the memory; its oldest page goes back to probation.
 type Cache struct {
 	table    *invalidation.Table
 	maxBytes int64
@@ -88,7 +88,7 @@ func (c *Cache) Peek(k *pagekey.Key) *page.Page {
 	return c.find(k)
 }
 
-// find is peek under c.mu.
+// find is Peek under c.mu.
 func (c *Cache) find(k *pagekey.Key) *page.Page {
 	if p, ok := c.protected.Peek(*k); ok {
 		return p
@@ -139,10 +139,9 @@ func (c *Cache) promote(p *page.Page) {
 	}
 }
 
-// Put stores a page, in place of an older one with its key, and returns what had
-// to go for it. It reports false where the page is superseded, purged while it
-// was generated, or too large. A page that was asked for by name counts as one
-// that is asked for again and again.
+// Put stores a page, in place of an older one with its key, and returns what was evicted
+// to make room. It reports false where the page is superseded, purged while it was
+// generated, or too large. A page that was asked for by name is protected at once.
 func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,7 +193,7 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 	return evicted, true
 }
 
-// remove forgets a page, unless another has taken its place.
+// remove drops a page, unless another has taken its place.
 func (c *Cache) remove(p *page.Page) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package changed says which pages a visitor's successful request has changed, where
-// its method is unsafe (RFC 9111, section 4.4): those at its own path, and at what its
-// answer names by Location and Content-Location.
+// Package changed returns which pages a visitor's successful request has changed, where
+// its method is unsafe (RFC 9111, section 4.4): those at its own path, and those that the
+// answer's Location and Content-Location name.
 package changed
 
 import (
@@ -22,8 +22,8 @@ type Path struct {
 	ByLocation bool   // whether it is only the answer's Location that names it
 }
 
-// Own returns the path of a request, unless its target is no path, or one that has no
-// pages.
+// Own returns the path of a request. It reports false where the target is not a path, or
+// one that has no pages.
 func Own(r *http.Request) (p Path, ok bool) {
 	if r.URL.Opaque != "" || !strings.HasPrefix(r.URL.Path, "/") {
 		return p, false
@@ -53,7 +53,8 @@ func Named(paths []Path, r *http.Request, h http.Header, o pagekey.Origin) []Pat
 	return paths
 }
 
-// resolve returns what a reference in an answer to r means, if it is one to a path.
+// resolve returns the URL to which a reference in an answer to r resolves, or nil where
+// that has no path.
 func resolve(r *http.Request, ref string) *url.URL {
 	if ref == "" {
 		return nil
@@ -74,9 +75,9 @@ func isHostOf(r *http.Request, u *url.URL) bool {
 	return u.Host == "" || pagekey.CleanHost(cmp.Or(u.Scheme, pagekey.SchemeOf(r)), u.Host) == pagekey.CleanHost(pagekey.SchemeOf(r), r.Host)
 }
 
-// OnlyCleansPath reports whether an answer sends the visitor to another spelling of
-// the request's own path, with or without its last slash, or to it on another host
-// or by https. That is a router's, or a middleware's: nothing was done.
+// OnlyCleansPath reports whether an answer redirects to another spelling of the
+// request's own path, with or without its last slash, or to it on another host or by
+// https. A router or middleware answers so: nothing was changed.
 func OnlyCleansPath(r *http.Request, status int, h http.Header) bool {
 	switch status {
 	case http.StatusMovedPermanently, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:

@@ -13,9 +13,9 @@ const (
 	maxPaths  = 4096 // that are remembered
 )
 
-// A Limiter bounds how often a path is expired because an answer's Location names
-// it: logins that all lead to the home page would have each of its visitors wait
-// otherwise. It is safe for concurrent use.
+// A Limiter bounds how often a path is expired because an answer's Location names it:
+// else logins that all redirect to the home page would expire it for every visitor. It is
+// safe for concurrent use.
 type Limiter struct {
 	mu     sync.Mutex // guards recent; held alone
 	seed   maphash.Seed

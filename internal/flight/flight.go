@@ -201,7 +201,7 @@ func (g *Group) done(f *Flight) {
 		g.waiting--
 	}
 	if g.c.Backing != nil && f.started {
-		g.c.Backing.Behind(f.writeBehind)
+		g.c.Backing.WriteBehind(f.writeBehind)
 	}
 	if f.counted {
 		f.counted = false

@@ -1,5 +1,5 @@
-// Package guard makes a store that may be down, slow or lying safe to call: its
-// trouble costs the caller a bounded time, and soon none at all.
+// Package guard makes it safe to call a store that may be down, slow or faulty: its
+// failures cost the caller a bounded time, and soon none at all (a circuit breaker).
 package guard
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// Deadlines of the calls. Visitors wait for Get and Begin; for Put and End nobody
-// does, for Invalidate an editor.
+// Deadlines of the calls. Visitors wait for Get and Begin, an editor for Invalidate;
+// nothing waits for Put and End.
 const (
 	lookUpTime     = 100 * time.Millisecond
 	putTime        = 500 * time.Millisecond
@@ -22,26 +22,25 @@ const (
 	changesTime    = 3 * time.Second // they take about one where there are none
 )
 
-// maxCalls is how many calls of one kind may be under way, those included whose
-// deadline the store has not kept. The others wait for their turn until their own
-// deadline.
+// maxCalls is how many calls of one kind may be under way, those included that outlive
+// their deadline. The others queue until their own deadline.
 const maxCalls = 256
 
 // maxFailures is after how many failures in a row the store counts as down.
 const maxFailures = 3
 
-// errBusy says that a call did not come to its turn, or came to it too late, though
-// the store does answer: too many are under way. That is no failure of the store. It
-// is an ErrUnavailable.
+// errBusy says that a call has waited too long in the queue, though the store does
+// answer: too many are under way. That is no failure of the store. It is an
+// ErrUnavailable.
 var errBusy = fmt.Errorf("%w: too many calls at a time", store.ErrUnavailable)
 
 // A Guard stands before a store. While that is down every call fails at once with
-// store.ErrUnavailable, until Follow has found contact again. Whether it takes
-// invalidations is judged apart from all else: those who look up or write are many,
-// and may ask for more than it can do in time. A Guard is safe for concurrent use.
+// store.ErrUnavailable, until Follow has reached it again. Invalidations have a breaker of
+// their own: look-ups and writes are many, and may be more than the store can do in time.
+// A Guard is safe for concurrent use.
 type Guard struct {
 	store  store.Store
-	failed func(error) // told of each failure but those while it is down
+	failed func(error) // called for each failure but those while it is down
 	start  time.Time
 
 	pages, tags                             breaker
@@ -60,8 +59,8 @@ func (l *lane) init(b *breaker, calls int) {
 	l.returned.Store(-1)
 }
 
-// New returns a Guard before s. It tells failed of each call that failed, until the
-// store counts as down.
+// New returns a Guard before s. It calls failed for each call that failed, until the store
+// counts as down.
 func New(s store.Store, failed func(error)) *Guard {
 	g := &Guard{store: s, failed: failed, start: time.Now()}
 	g.lookUps.init(&g.pages, maxCalls)
@@ -83,7 +82,7 @@ func (g *Guard) Get(ctx context.Context, key string) (*store.Record, store.Effec
 	out, err := call(ctx, g, "get", &g.lookUps, lookUpTime, func(ctx context.Context) (found, error) {
 		rec, effect, err := g.store.Get(ctx, key)
 		if err == nil && rec == nil {
-			err = store.ErrNotFound // as it should have said
+			err = store.ErrNotFound // as the contract demands
 		}
 		if err == nil && (effect < store.None || effect > store.Gone) {
 			err = store.ErrNotFound
@@ -128,9 +127,8 @@ func (g *Guard) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 	}, nil)
 }
 
-// call calls the store on a goroutine of its own, and returns at the deadline
-// whatever the store does. A result that comes later goes to late, if that is not
-// nil.
+// call calls the store on a goroutine of its own, and returns at the deadline at the
+// latest. A result that comes later goes to late, if that is not nil.
 func call[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Duration,
 	f func(context.Context) (T, error), late func(T)) (out T, err error) {
 	if l.breaker.isOpen() {
@@ -155,8 +153,8 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 			err := within.Err()
 			if l.returned.Load() >= int64(begin) {
 				err = errBusy
-			} // else those who have the slots all hang
-			return out, g.judge(ctx, l, op, err)
+			} // else all calls that have a slot hang
+			return out, g.record(ctx, l, op, err)
 		}
 	}
 	type result struct {
@@ -173,7 +171,7 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 					r.err = fmt.Errorf("the store panicked: %v", v)
 				}
 			}()
-			if r.err = within.Err(); r.err == nil { // or it might reach a store that its owner has closed
+			if r.err = within.Err(); r.err == nil { // else it may reach a store that its owner has closed
 				r.out, r.err = f(within)
 			}
 		}()
@@ -198,17 +196,17 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 	if waited && within.Err() != nil && errors.Is(err, within.Err()) {
 		err = errBusy // the store had but a part of the time
 	}
-	return out, g.judge(ctx, l, op, err)
+	return out, g.record(ctx, l, op, err)
 }
 
-// judge notes what came of a call, for the breaker, and returns its error.
-func (g *Guard) judge(ctx context.Context, l *lane, op string, err error) error {
+// record notes the outcome of a call in the breaker, and returns its error.
+func (g *Guard) record(ctx context.Context, l *lane, op string, err error) error {
 	b := l.breaker
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrSuperseded), errors.Is(err, store.ErrTooLarge):
 		b.succeed()
 		return err
-	case ctx.Err() != nil: // the caller's doing
+	case ctx.Err() != nil: // the caller has cancelled it
 		return fmt.Errorf("%s: %w", op, ctx.Err())
 	case errors.Is(err, errBusy):
 		return fmt.Errorf("%s: %w", op, err)
@@ -245,8 +243,8 @@ func (b *breaker) succeed() {
 	b.failures = 0
 }
 
-// A store that fails within flapWindow of its recovery is left alone for twice as
-// long as the last time.
+// After a failure within flapWindow of the last recovery the breaker stays open for twice
+// as long as before.
 const (
 	flapWindow  = 10 * time.Second
 	maxCooldown = 30 * time.Second
@@ -285,13 +283,12 @@ func (b *breaker) contact() bool {
 const (
 	minPause = 100 * time.Millisecond // after a failure; doubled with each
 	maxPause = time.Second
-	idlePoll = 20 * time.Millisecond // of a store that answers at once, and says nothing new
+	idlePoll = 20 * time.Millisecond // of a store that answers at once, without changes
 )
 
-// Follow tells apply of what is invalidated in the store, from the beginning of
-// its history, until ctx is done. Where the store was down, it tells restored when
-// calls go through to it again: who was refused before that is then known to have
-// been. It calls contact after each sign of life.
+// Follow calls apply with what is invalidated in the store, from the beginning of its
+// history, until ctx is done. Where the store was down, it calls restored when calls go
+// through to it again. It calls contact after each answer.
 func (g *Guard) Follow(ctx context.Context, apply func(store.Changes), restored, contact func()) {
 	var cursor store.Version
 	pause := minPause

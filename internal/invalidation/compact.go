@@ -7,13 +7,14 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// A Hold keeps what was invalidated after it from being forgotten.
+// A Hold keeps what was invalidated after it in the table.
 type Hold struct {
 	clock   uint64
 	version store.Version
 }
 
-// BeginRun returns the snapshot of a run that begins now. What is invalidated from now on is remembered until EndRun.
+// BeginRun returns the snapshot of a run that begins now. What is invalidated from now on
+// is kept until EndRun.
 func (t *Table) BeginRun() (Snapshot, Hold) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -23,7 +24,7 @@ func (t *Table) BeginRun() (Snapshot, Hold) {
 	return now, h
 }
 
-// EndRun says that what has come of a run is stored, or never will be.
+// EndRun notes that a run's page is stored, or never will be.
 func (t *Table) EndRun(h Hold) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -32,9 +33,8 @@ func (t *Table) EndRun(h Hold) {
 	}
 }
 
-// makeRoom sees to it that the tables stay within their bound. It is called without
-// locks. Where they are full it waits for the compaction; mostly that is long over by
-// then.
+// makeRoom keeps the tables within their bound. It is called without locks. Where they are
+// full it waits for the compaction, which has mostly ended by then.
 func (t *Table) makeRoom() {
 	switch n := t.bytes(); {
 	case n <= t.trigger.Load():
@@ -55,9 +55,9 @@ func (t *Table) makeRoom() {
 // bytes returns how much memory the larger of the two tables takes.
 func (t *Table) bytes() int64 { return max(t.ours.Bytes(), t.theirs.Bytes()) }
 
-// compact judges all pages, and forgets what no run under way can be concerned by.
-// What is put meanwhile is from a run that was under way, or has begun since. It is
-// called under t.compacting, and gives it back.
+// compact judges all pages, and removes what concerns no run under way. What is put
+// meanwhile is from a run that was under way, or has begun since. It is called under
+// t.compacting, and unlocks it.
 func (t *Table) compact() {
 	full := t.forgetOld()
 	t.compacting.Unlock()
@@ -66,8 +66,7 @@ func (t *Table) compact() {
 	}
 }
 
-// forgetOld is compact, and reports whether a table was full of what cannot be
-// forgotten.
+// forgetOld is compact, and reports whether a table was full of what has to be kept.
 func (t *Table) forgetOld() (full bool) {
 	t.mu.Lock()
 	upto := Hold{version: store.Version(t.followed.Load())} // before the clock, which was moved first

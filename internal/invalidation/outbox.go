@@ -7,13 +7,13 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// An entry is what the Store has not yet heard of about one tag.
+// An entry is what the Store has not yet taken of one tag.
 type entry struct {
 	last    [store.Gone + 1]uint64 // by effect: the clock of the last invalidation with it, or zero
-	pending bool                   // whether nobody is telling the Store
+	pending bool                   // whether no call to deliver it is under way
 }
 
-// effect returns the strongest effect that the Store has not yet heard of.
+// effect returns the strongest effect that the Store has not yet taken.
 func (e entry) effect() store.Effect {
 	for effect := store.Gone; effect > store.None; effect-- {
 		if e.last[effect] != 0 {
@@ -23,25 +23,24 @@ func (e entry) effect() store.Effect {
 	return store.None
 }
 
-// A Delivery says whether the Store is to hear of an invalidation.
+// A Delivery says whether an invalidation has to be delivered to the Store.
 type Delivery int
 
 const (
-	Delivered Delivery = iota // it has heard, or there is none
-	InFlight                  // somebody is telling it
-	Pending                   // somebody has to
+	Delivered Delivery = iota // the Store has it, or there is none
+	InFlight                  // a call is under way
+	Pending                   // no call is under way
 )
 
 // entryOverhead is what an entry takes beside its tag.
 const entryOverhead = 130
 
-// enter adds to what the Store is yet to hear of. It reports false where that is too
-// much to be remembered. The entries of visitors leave a half to others. It is called under
-// t.mu.
-func (t *Table) enter(effect store.Effect, clock uint64, due bool, tags []string) (all bool) {
+// enter adds entries to the outbox. It reports false where that is full. Entries of
+// visitors, which are not pending, leave a half to others. It is called under t.mu.
+func (t *Table) enter(effect store.Effect, clock uint64, pending bool, tags []string) (all bool) {
 	all = true
 	limit := t.limit
-	if !due {
+	if !pending {
 		limit /= 2
 	}
 	for _, tag := range tags {
@@ -54,20 +53,19 @@ func (t *Table) enter(effect store.Effect, clock uint64, due bool, tags []string
 			}
 			t.outboxBytes += n
 		}
-		e.last[effect], e.pending = clock, e.pending || due
+		e.last[effect], e.pending = clock, e.pending || pending
 		t.outbox[tag] = e
 	}
 	return all
 }
 
-// forget drops an entry. It is called under t.mu.
-func (t *Table) forget(tag string) {
+// remove removes an entry. It is called under t.mu.
+func (t *Table) remove(tag string) {
 	delete(t.outbox, tag)
 	t.outboxBytes -= entryOverhead + int64(len(tag))
 }
 
-// Undelivered returns some of what the Store is yet to hear of, by effect, and the
-// clock.
+// Undelivered returns some of the pending entries, by effect, and the clock.
 func (t *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,8 +81,8 @@ func (t *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
 	return m, t.clock.Load()
 }
 
-// UndeliveredEffect returns the strongest effect that the Store is yet to hear of on a page
-// that comes from there. What it has heard meanwhile is among theirs, and newer than
+// UndeliveredEffect returns the strongest effect that the Store has not yet taken, on a
+// page that comes from there. What it has taken meanwhile is among theirs, and newer than
 // the snapshot of a run that has asked it before.
 func (t *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest store.Effect) {
 	t.mu.Lock()
@@ -103,9 +101,9 @@ func (t *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest stor
 	return strongest
 }
 
-// Ack notes what the Store knows of, and the version that it gave it. It was asked at
-// a clock: what was entered since then stays, and so does what has a stronger effect,
-// which is another call's.
+// Ack notes what the Store has taken, and the version that it gave it. The call began at
+// the clock asked: what was entered since then stays, and so does a stronger effect, which
+// is another call's.
 func (t *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...string) {
 	t.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
 	t.mu.Lock()
@@ -121,14 +119,14 @@ func (t *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...
 			}
 		}
 		if e.effect() == store.None {
-			t.forget(tag)
+			t.remove(tag)
 		} else {
 			t.outbox[tag] = e
 		}
 	}
 }
 
-// Nack says that somebody who was telling the Store could not.
+// Nack notes that a call to deliver tags has failed.
 func (t *Table) Nack(tags []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -148,6 +146,5 @@ func changesOf(effect store.Effect, v store.Version, tags []string) []store.Chan
 	return list
 }
 
-// maxBatch is of how many tags the Store is told at a time where it has missed
-// some.
+// maxBatch is how many tags of an effect are delivered at a time.
 const maxBatch = 1000

@@ -25,55 +25,55 @@ const MinBytes = 1 << 20
 // is read. So an invalidation costs the same however many pages it concerns, and
 // reaches those that are still on their way.
 //
-// What it remembers is bounded. When three quarters of that are used, all pages are
-// judged, and carry from then on what came of it; then whatever is older than the
-// oldest run under way is forgotten. No page notices.
+// The table is bounded. When three quarters of it are used, all pages are judged, and
+// carry the result from then on; then what is older than the oldest run under way is
+// removed from the table. No page is affected by that.
 //
 // There are two orders of versions: the Site's own, of what was invalidated here,
 // which holds whatever becomes of the Store; and that of the Store, if there is one.
 type Table struct {
 	ours, theirs     *store.Versions
 	clock            atomic.Uint64 // the newest of ours; moved with theirs, too, and when the table already holds it
-	highest          atomic.Uint64 // the newest of theirs that was heard of: what begins now begins after it
-	generatedOffline atomic.Bool   // whether anything was generated blind since the last contact
-	reconnects       atomic.Uint64 // how often the Store has come back
+	highest          atomic.Uint64 // the newest of theirs that is known: what begins now begins after it
+	generatedOffline atomic.Bool   // whether anything was generated offline since the last contact
+	reconnects       atomic.Uint64 // how often the Store has recovered
 
 	limit         int64         // of each table, in bytes
 	trigger       atomic.Int64  // from how many bytes on a compaction is worth it
 	followed      atomic.Uint64 // theirs are complete up to here
-	reconnectedAt atomic.Int64  // Unix time in ns at which the Store has come back last
+	reconnectedAt atomic.Int64  // Unix time in ns of the Store's last recovery
 	judgeAll      func(*Judgements)
-	overflown     func()     // is called where a table is full of what cannot be forgotten
+	overflown     func()     // is called where a table is full of what has to be kept
 	compacting    sync.Mutex // held by the one compaction; an outermost lock
 
 	mu          sync.Mutex       // guards what follows; under all others, before Versions.mu
 	running     map[Hold]int     // the runs under way, by when they began
-	outbox      map[string]entry // what the Store is yet to hear of, by tag
+	outbox      map[string]entry // what the Store has not yet taken, by tag
 	outboxBytes int64
 	reset       store.Version // of the last Reset
 }
 
 // New returns an empty Table, of two orders with a number of bytes each. It has
-// all pages judged by judgeAll before it forgets anything, and calls overflown where
-// a table is full of what cannot be forgotten.
+// all pages judged by judgeAll before it removes anything, and calls overflown where a
+// table is full of what has to be kept.
 func New(limit int64, judgeAll func(*Judgements), overflown func()) *Table {
 	t := &Table{
 		ours: store.NewVersions(math.MaxInt), theirs: store.NewVersions(math.MaxInt), limit: limit,
 		judgeAll: judgeAll, overflown: overflown, running: make(map[Hold]int), outbox: make(map[string]entry),
 	}
 	t.trigger.Store(limit / 4 * 3)
-	t.clock.Store(1) // a page that nobody has judged yet has 0
+	t.clock.Store(1) // a page that was never judged has 0
 	return t
 }
 
 // Clock returns the newest moment in the Site's own order.
 func (t *Table) Clock() uint64 { return t.clock.Load() }
 
-// Reconnects returns how often the Store has come back.
+// Reconnects returns how often the Store has recovered.
 func (t *Table) Reconnects() uint64 { return t.reconnects.Load() }
 
 // GeneratedOffline notes that something was generated without the Store: it counts as
-// stale when that is back.
+// stale when that has recovered.
 func (t *Table) GeneratedOffline() { t.generatedOffline.Store(true) }
 
 // Now returns the snapshot of what begins now.
@@ -92,8 +92,8 @@ func (t *Table) Observe(v store.Version) {
 }
 
 // Invalidate has an effect on all that is older, in the Site's own order. What is
-// undelivered is remembered until Ack is told that the Store knows of it: it reports
-// false where there is too much of that already.
+// undelivered is kept in the outbox until Ack; Invalidate reports false where the outbox
+// is full.
 func (t *Table) Invalidate(effect store.Effect, d Delivery, tags ...string) (remembered bool) {
 	t.makeRoom()
 	defer t.makeRoom()
@@ -108,7 +108,7 @@ func (t *Table) Invalidate(effect store.Effect, d Delivery, tags ...string) (rem
 	return remembered
 }
 
-// apply takes over what was invalidated in the Store.
+// apply applies what was invalidated in the Store.
 func (t *Table) apply(at time.Time, c store.Changes) {
 	t.Observe(c.Upto)
 	if len(c.List) == 0 && !c.Reset {
@@ -122,10 +122,10 @@ func (t *Table) apply(at time.Time, c store.Changes) {
 	t.tick()
 }
 
-// Apply takes over all that was invalidated in the Store up to a version.
+// Apply applies all that was invalidated in the Store up to a version.
 func (t *Table) Apply(at time.Time, c store.Changes) {
 	if c.Reset && uint64(c.Upto) <= t.followed.Load() {
-		// Its order says nothing of what was judged further than that.
+		// It is another history: what was judged by a later version is unknown in it.
 		t.mu.Lock()
 		if c.Upto != t.reset {
 			t.reset = c.Upto
@@ -135,12 +135,12 @@ func (t *Table) Apply(at time.Time, c store.Changes) {
 		t.mu.Unlock()
 	}
 	t.apply(at, c)
-	if uint64(c.Upto) > t.followed.Load() { // there is but one who follows
+	if uint64(c.Upto) > t.followed.Load() { // only one goroutine follows
 		t.followed.Store(uint64(c.Upto))
 	}
 }
 
-// Reconnected notes that the Store is back: what was generated without it counts as
+// Reconnected notes that the Store has recovered: what was generated without it counts as
 // stale.
 func (t *Table) Reconnected() {
 	if !t.generatedOffline.Swap(false) {
@@ -151,7 +151,7 @@ func (t *Table) Reconnected() {
 	t.tick()
 }
 
-// tick moves the clock, so that every page is judged anew.
+// tick moves the clock, so that every page is judged again.
 func (t *Table) tick() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -175,7 +175,7 @@ func (t *Table) Effect(s *Subject, k *pagekey.Key) store.Effect {
 			strongest, at = s.StoreEffect, time.Time{}
 		}
 		if s.judged.Load() != judged {
-			continue // a compaction may have forgotten what there was to see
+			continue // a compaction may have removed what matters
 		}
 		if strongest != store.None {
 			if at.Before(s.NotBefore) {
@@ -201,8 +201,8 @@ func (t *Table) SubjectSince(s *Subject, k *pagekey.Key, tags []string) bool {
 	}
 }
 
-// Since reports whether a page, as far as one knows its tags, was
-// invalidated after a generation began.
+// Since reports whether a page, as far as its tags are known, was invalidated after a
+// generation began.
 func (t *Table) Since(since *Snapshot, k *pagekey.Key, tags []string) bool {
 	if since.Clock == t.clock.Load() {
 		return false

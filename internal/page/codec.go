@@ -29,7 +29,7 @@ func (p *Page) Record(key string) *store.Record {
 	if l := p.Lifetime; l.TTL != policy.Forever {
 		shown := min(max(l.StaleWhileRevalidate, l.StaleIfError, time.Second), keepStale)
 		if policy.IsNotFound(p.Status) {
-			shown = time.Second // strangers can think of any number of them
+			shown = time.Second // visitors can ask for any number of them
 		}
 		rec.TTL = max(0, l.TTL-time.Since(p.Generated)) + shown
 	}

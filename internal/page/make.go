@@ -106,8 +106,8 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 }
 
 // What is taken beside strings and bodies, as TestMemory finds it on the heap: by
-// a page with its places in a list, the index and a shelf; by a representation
-// with its stamp; and by a header line in its values and its stamp.
+// a page with its places in a list, the index and a cache.Path; by a representation
+// with its rendered values; and by a header line in both.
 const (
 	pageOverhead           = 1060
 	representationOverhead = 290
@@ -166,7 +166,7 @@ func (p *Page) represent(h http.Header, etag string, plain, compressed []byte) {
 		zipped.Set("Content-Encoding", "gzip")
 		p.gzip = newRepresentation(new(representation), &p.Route.Names[1], p.Status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
 	}
-	p.plain = newRepresentation(&p.room, &p.Route.Names[0], p.Status, h, plain, etag, false)
+	p.plain = newRepresentation(&p.inline, &p.Route.Names[0], p.Status, h, plain, etag, false)
 	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.Validators.lastModified = t, h.Get("Last-Modified")
 	}

@@ -40,8 +40,8 @@ type Page struct {
 
 	Route *policy.Route
 
-	// Guarded by cache.mu.
-	Next, Prev *Page // on the same shelf
+	// Guarded by cache.Cache.mu.
+	Next, Prev *Page // at the same cache.Path
 	Index      int   // in cache.pages
 	Protected  bool  // in which of the two lists it is
 	Recent     Hourly
@@ -50,9 +50,9 @@ type Page struct {
 	Touched           atomic.Int64                  // the second of the last move to the front of the list
 	LeftToLeaderUntil atomic.Int64                  // Unix time in ns until which it is left to another instance
 	failures          atomic.Pointer[failureRecord] // the failures since
-	standby           atomic.Pointer[standby]       // why this page only stands by for errors, if so
+	standby           atomic.Pointer[standby]       // why this page is kept only for errors, if so
 
-	room representation // for plain: what lies together is found together
+	inline representation // plain points to it: one allocation, and on the same cache lines
 }
 
 // IsNewerThan reports whether a page from the Store is newer than one that is
@@ -69,7 +69,7 @@ func (p *Page) IsNewerThan(old *Page) bool {
 // invalidation has no known time.
 func (p *Page) Began() time.Time { return p.Generated.Add(p.upstream - p.Took) }
 
-// Judge stamps what the invalidations did to a page into it.
+// Judge stores in a page what the invalidations did to it.
 func (p *Page) Judge(table *invalidation.Table, by *invalidation.Judgements) store.Effect {
 	effect := p.Effect(table)
 	if mark := p.standby.Load(); mark != nil && !table.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) { // else it will count as such

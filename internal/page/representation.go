@@ -16,23 +16,23 @@ import (
 
 // A representation is one encoding of a page, with its headers ready to send.
 type representation struct {
-	body    []byte
-	etag    string
-	names   []string // of values; equal ones stand together
-	values  []string // the last three: Cache-Control, Age, Cache-Status
-	entity  int      // how many of the first describe the body, and are not for a 304
-	untyped bool     // whether the handler wants no Content-Type, not even a guess
-	promise int64    // the seconds for which caches downstream may hold it, by its Cache-Control; negative: it does not say
-	stamp   atomic.Pointer[stamp]
+	body     []byte
+	etag     string
+	names    []string // of values; equal ones stand together
+	values   []string // the last three: Cache-Control, Age, Cache-Status
+	entity   int      // how many of the first describe the body, and are not for a 304
+	untyped  bool     // whether the handler wants no Content-Type, not even a guess
+	promise  int64    // the seconds for which caches downstream may hold it, by its Cache-Control; negative: it does not say
+	rendered atomic.Pointer[rendered]
 }
 
-// A stamp is the values of a representation for one second.
-type stamp struct {
-	age, left int64
-	state     State
-	revoked   bool
-	values    []string
-	room      [12]string // for values
+// rendered are the values of a representation for one second.
+type rendered struct {
+	age, left   int64
+	state       State
+	invalidated bool
+	values      []string
+	inline      [12]string // for values
 }
 
 // newRepresentation makes rep the representation of a body. The pages of a route
@@ -107,18 +107,18 @@ func (rep *representation) snapshot() (h http.Header, etag string) {
 	return h, rep.etag
 }
 
-// at returns the values of the headers at one moment. They are formatted once a
+// headersAt returns the values of the headers at one moment. They are formatted once a
 // second, whatever the number of visitors.
-func (rep *representation) at(v View) *stamp {
+func (rep *representation) headersAt(v View) *rendered {
 	age, left := int64(v.Age/time.Second), int64(v.Left/time.Second)
 	if v.Left != policy.Forever && !v.Invalidated {
 		left = int64((v.Left+v.Age)/time.Second) - age // in step with Age
 	}
-	if s := rep.stamp.Load(); s != nil && s.age == age && s.left == left && s.state == v.State && s.revoked == v.Invalidated {
+	if s := rep.rendered.Load(); s != nil && s.age == age && s.left == left && s.state == v.State && s.invalidated == v.Invalidated {
 		return s
 	}
-	s := &stamp{age: age, left: left, state: v.State, revoked: v.Invalidated}
-	s.values = append(s.room[:0], rep.values...)
+	s := &rendered{age: age, left: left, state: v.State, invalidated: v.Invalidated}
+	s.values = append(s.inline[:0], rep.values...)
 	tail := s.values[len(s.values)-3:]
 	promise := rep.promise
 	if v.Invalidated {
@@ -133,7 +133,7 @@ func (rep *representation) at(v View) *stamp {
 	if v.State != Fresh {
 		tail[2] += "; detail=stale"
 	}
-	rep.stamp.Store(s)
+	rep.rendered.Store(s)
 	return s
 }
 
@@ -165,12 +165,12 @@ func usedUp(age, promise int64, forever bool, left int64) int64 {
 
 // writeHeader sets the headers from the given one on. It gives values away:
 // callers may modify the slices.
-func (rep *representation) writeHeader(h http.Header, values []string, from int, revoked bool) {
+func (rep *representation) writeHeader(h http.Header, values []string, from int, invalidated bool) {
 	fresh := len(h) == 0
 	if rep.untyped {
 		h["Content-Type"] = nil // which net/http takes for a no
 	}
-	override := revoked
+	override := invalidated
 	for i := from; i < len(values); {
 		j := i + 1
 		for j < len(values) && rep.names[j] == rep.names[i] {

@@ -12,13 +12,13 @@ import (
 // Serve answers from memory.
 func (p *Page) Serve(w http.ResponseWriter, r *http.Request, v View) {
 	rep := p.encodingFor(r)
-	p.send(w, r, rep, slices.Clone(rep.at(v).values), v.Invalidated)
+	p.send(w, r, rep, slices.Clone(rep.headersAt(v).values), v.Invalidated)
 }
 
 // ServeForwarded answers with a page that the visitor had to wait for.
 func (p *Page) ServeForwarded(w http.ResponseWriter, r *http.Request, v View, f header.CacheStatus) {
 	rep := p.encodingFor(r)
-	values := slices.Clone(rep.at(v).values)
+	values := slices.Clone(rep.headersAt(v).values)
 	values[len(values)-1] = strings.TrimSuffix(rep.values[len(values)-1], "isr") + f.String()
 	p.send(w, r, rep, values, v.Invalidated)
 }
@@ -32,7 +32,7 @@ func (p *Page) encodingFor(r *http.Request) *representation {
 }
 
 // send writes a representation with the given header values, which it takes over.
-func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, revoked bool) {
+func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, invalidated bool) {
 	if p.Matched != "" {
 		r.Pattern = p.Matched // for the traces and logs of outer middleware
 	}
@@ -41,16 +41,16 @@ func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation,
 		etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
 		switch {
 		case !more && len(etags) == 1 && etags[0] == rep.etag:
-			rep.writeHeader(h, values, rep.entity, revoked)
+			rep.writeHeader(h, values, rep.entity, invalidated)
 			w.WriteHeader(http.StatusNotModified)
 			return
 		case more || etags != nil:
-			rep.writeHeader(h, values, 0, revoked)
+			rep.writeHeader(h, values, 0, invalidated)
 			http.ServeContent(&contentWriter{w, rep == p.gzip}, wellAsked(r), "", p.modified, bytes.NewReader(rep.body))
 			return
 		}
 	}
-	rep.writeHeader(h, values, 0, revoked)
+	rep.writeHeader(h, values, 0, invalidated)
 	w.WriteHeader(p.Status)
 	if r.Method != http.MethodHead && len(rep.body) > 0 {
 		w.Write(rep.body)

@@ -13,7 +13,7 @@ type State int
 
 const (
 	Fresh       State = iota // served from memory
-	Stale                    // served at once, and renewed behind it
+	Stale                    // served at once, and renewed in the background
 	Expired                  // visitors wait for a new one; shown only where that fails
 	Uncacheable              // requests go straight to the handler for a while
 	Absent      State = -1   // there is no page
@@ -25,7 +25,7 @@ type View struct {
 	Age         time.Duration
 	Left        time.Duration // until it turns stale; below zero since it has
 	OnError     bool          // whether it may be shown where a new one could not be had
-	Invalidated bool          // whether it was invalidated, so that nobody downstream may hold it
+	Invalidated bool          // whether it was invalidated, so that no cache downstream may keep it
 }
 
 // View judges the page at a moment, given what the invalidations did to it.
@@ -77,9 +77,9 @@ type standby struct {
 	subject invalidation.Subject // of the generation that said so
 }
 
-// SetAside lets a page stand by for errors, while requests go straight to the handler,
+// SetAside keeps a page for errors, while requests go straight to the handler,
 // because what came of a run that was to renew it may not be stored. It reports false
-// where there is nothing that could stand by.
+// where there is no page to keep.
 func (p *Page) SetAside(table *invalidation.Table, mark *Page) bool {
 	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(table) == store.Gone {
 		return false

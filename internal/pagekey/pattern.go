@@ -10,7 +10,7 @@ import (
 // An outerMatch is a pattern of a ServeMux around the Site.
 type outerMatch struct {
 	pattern string         // as all methods that have pages know it
-	mux     *http.ServeMux // of this pattern alone, without method and host; nil where it is none
+	mux     *http.ServeMux // of this pattern alone, without method and host; nil where it is invalid
 }
 
 // Patterns remember those of a ServeMux around the Site.
@@ -27,8 +27,8 @@ func (p *Patterns) Init(h http.Handler, o Origin) {
 	p.oneHost = o.Host != ""
 }
 
-// maxOuter is how many patterns are remembered: more than that are none, but made of
-// what a visitor sends.
+// maxOuter is how many patterns are remembered: more than that are not patterns, but made
+// of what visitors send.
 const maxOuter = 1 << 10
 
 // Of returns what a key holds of the pattern by which a ServeMux around
@@ -71,7 +71,7 @@ func (p *Patterns) Of(pattern, path string) string {
 // nil if it is a pattern of another kind of router.
 func outerMux(pattern string) (mux *http.ServeMux) {
 	defer func() {
-		if recover() != nil { // what ServeMux says to a pattern that is none
+		if recover() != nil { // by which a ServeMux refuses an invalid pattern
 			mux = nil
 		}
 	}()
@@ -88,26 +88,25 @@ func getPattern(pattern string) string {
 	return pattern
 }
 
-// matchOuter gives r the pattern of a ServeMux around the Site, and the path values
+// setOuterPattern gives r the pattern of a ServeMux around the Site, and the path values
 // that follow from it and the page's own path. The method and host with which a
-// visitor has come do not count. What is no pattern of a ServeMux comes from
-// another kind of router, and is none of ours.
-func matchOuter(pattern string, r *http.Request) {
+// visitor has come do not count. A pattern of another kind of router is ignored.
+func setOuterPattern(pattern string, r *http.Request) {
 	mux := outerMux(pattern)
 	if mux == nil {
 		return
 	}
-	mux.ServeHTTP(nowhere{}, r) // which sets both
+	mux.ServeHTTP(discard{}, r) // which sets both
 	if r.Pattern != "" {
 		r.Pattern = getPattern(pattern)
 	}
 }
 
-// nowhere is a ResponseWriter for what nobody wants.
-type nowhere struct{}
+// discard is a ResponseWriter that discards the response.
+type discard struct{}
 
-func (nowhere) Header() http.Header { return make(http.Header) }
+func (discard) Header() http.Header { return make(http.Header) }
 
-func (nowhere) WriteHeader(int) {}
+func (discard) WriteHeader(int) {}
 
-func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (discard) Write(b []byte) (int, error) { return len(b), nil }

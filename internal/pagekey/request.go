@@ -32,7 +32,7 @@ func (k *Key) Request(ctx context.Context, o Origin, pattern string) *http.Reque
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	}
 	if pattern != "" {
-		matchOuter(pattern, r)
+		setOuterPattern(pattern, r)
 	}
 	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
 }

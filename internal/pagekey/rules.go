@@ -18,10 +18,10 @@ type Rules struct {
 	ignoredPrefixes []string
 	ignoredFirst    [256]bool // the bytes that names of ignored begin with
 
-	vary      []string // canonical, sorted, without what the key holds anyway
-	cookies   []string // sorted
-	normalize func(http.Header)
-	varyOn    string // the Vary header that says the same
+	vary       []string // canonical, sorted, without what the key holds anyway
+	cookies    []string // sorted
+	normalize  func(http.Header)
+	varyHeader string // the Vary header that says the same
 }
 
 // NewRules returns the rules of a route, by its fields of the same names. An error
@@ -54,7 +54,7 @@ func NewRules(query, ignore, vary, cookies []string, normalize func(http.Header)
 	} else if len(ru.cookies) > 0 {
 		covers = append(covers, "Cookie")
 	}
-	ru.varyOn = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
+	ru.varyHeader = strings.Join(slices.Compact(slices.Sorted(slices.Values(covers))), ", ")
 	return ru, nil
 }
 
@@ -70,7 +70,7 @@ func (ru *Rules) Covers(name string) bool {
 }
 
 // Vary returns the Vary header of the pages.
-func (ru *Rules) Vary() string { return ru.varyOn }
+func (ru *Rules) Vary() string { return ru.varyHeader }
 
 // Key returns the key of the page that r asks for, whose path is path, by CleanPath,
 // but for the pattern of a ServeMux around the Site.
@@ -85,7 +85,7 @@ func (ru *Rules) Fill(k *Key, r *http.Request, path string, o Origin) {
 	if r.URL.RawQuery != "" {
 		k.Query = ru.Query(r.URL.RawQuery)
 	}
-	if ru.varyOn != "" {
+	if ru.varyHeader != "" {
 		k.Variant = ru.Variant(r.Header)
 	}
 	if o.Host == "" {

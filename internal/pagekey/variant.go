@@ -9,7 +9,7 @@ import (
 // Variant returns what the key holds of the headers and cookies of a request: those
 // that the route declares, as its Normalize leaves them.
 func (ru *Rules) Variant(sent http.Header) string {
-	if ru.varyOn == "" {
+	if ru.varyHeader == "" {
 		return ""
 	}
 	h := make(http.Header)

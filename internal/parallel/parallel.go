@@ -7,11 +7,11 @@ import (
 )
 
 // Each calls do for the values of in, at most limit of them at a time, and yields each
-// with its error as soon as it is done. What is to be seen before that, on the caller's
-// own goroutine, prepare says: where it fails do is not called.
+// with its error as soon as it is done. Before, it calls prepare on the caller's own
+// goroutine: where that fails, do is not called.
 //
-// The loop may be left early: then the context of what is under way is done, and Each
-// returns when that has returned. It also takes no more values once ctx is done.
+// The loop may be left early: then the context of the calls under way is done, and Each
+// returns when they have returned. It takes no more values once ctx is done.
 func Each[V, P any](ctx context.Context, limit int, in iter.Seq[V], prepare func(V) (P, error), do func(context.Context, V, P) error) iter.Seq2[V, error] {
 	type result struct {
 		v   V

@@ -58,7 +58,7 @@ const oneYear = 31536000
 
 // CacheControlFor returns the Cache-Control for downstream of a page whose handler gives
 // none: the route's, or a derived one. By that browsers ask each time and get a
-// 304; shared caches, which do not hear of a purge, may hold the page while it is
+// 304; shared caches, which do not learn of a purge, may keep the page while it is
 // fresh here, but not for longer than Options.SharedMaxAge. There is no
 // stale-while-revalidate in it: they would keep purged pages by that.
 func (rt *Route) CacheControlFor(status int, l Lifetime) string {

@@ -23,8 +23,8 @@ func (w *NoStore) Finish() (status int) {
 	return w.status
 }
 
-// Unwrap is for an http.ResponseController. What a connection that the handler takes
-// leads to is nothing that a cache could keep.
+// Unwrap is for an http.ResponseController. No cache can keep what goes over a
+// connection that the handler hijacks.
 func (w *NoStore) Unwrap() http.ResponseWriter {
 	return unwrapped{w.w, func() { w.status = cmp.Or(w.status, http.StatusSwitchingProtocols) }}
 }

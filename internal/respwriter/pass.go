@@ -1,13 +1,12 @@
-// Package respwriter has the http.ResponseWriters that a handler is given in the
-// place of a visitor's. A handler cannot tell: each takes what it does in any order,
-// from goroutines that it leaves behind too, and decides only what becomes of the
-// response.
+// Package respwriter has the http.ResponseWriters that a handler gets in place of a
+// visitor's. They behave as that does, for calls in any order, also from goroutines that
+// outlive the handler's call.
 //
-// A Pass, a NoStore and a Standby stand before a visitor's own. They edit the header
-// at the last moment, when the final status is known and nothing has gone out, and
-// can be flushed, hijacked and asked by an http.ResponseController as the writer
-// behind them. A Recorder stands before nothing: it records a page, says why the
-// response may not be stored, or makes a Stream of what is too large.
+// A Pass, a NoStore and a Standby wrap a visitor's own. They edit the header at the last
+// moment, when the final status is known and nothing has gone out, and can be flushed,
+// hijacked and asked by an http.ResponseController as the writer that they wrap. A
+// Recorder wraps none: it records a page, says why the response may not be stored, or
+// makes a Stream of what is too large.
 package respwriter
 
 import (
@@ -19,22 +18,21 @@ import (
 	"github.com/isr-go/isr/internal/header"
 )
 
-// A PassConfig says what a Pass does.
+// A PassConfig configures a Pass.
 type PassConfig struct {
 	CacheStatus string // the cache's own member of Cache-Status (RFC 9211)
 	Private     bool   // whether no cache may keep the response for others
 
-	// OnSuccess, unless nil, is called when the handler says that it was successful
-	// (with a status from 200 to 399), again before the visitor may know of it, and at
-	// the latest when the handler has returned: by then the last of what it changes
-	// is changed. Committed says that it is not the first of these calls.
+	// OnSuccess, unless nil, is called when the handler answers with success (a status
+	// from 200 to 399); with committed false. It is called again, with committed true,
+	// before the first bytes may go out, and when the handler has returned: by then all
+	// that it changes is changed.
 	OnSuccess func(status int, h http.Header, committed bool)
 }
 
-// A Pass stands before the handler of a request that passes the cache. When the
-// final header is about to go out it adds the cache's own member to Cache-Status:
-// after those of the caches behind the handler (RFC 9211, section 2). It is for one
-// goroutine at a time, as any http.ResponseWriter.
+// A Pass is the writer of a request that passes the cache. When the final header is about
+// to go out it adds the cache's own member to Cache-Status, after those of upstream caches
+// (RFC 9211, section 2). It is for one goroutine at a time, as any http.ResponseWriter.
 type Pass struct{ pass }
 
 // NewPass returns a Pass in front of w. The handler gets its Writer.
@@ -42,8 +40,8 @@ func NewPass(w http.ResponseWriter, c PassConfig) *Pass {
 	return &Pass{pass{ResponseWriter: w, PassConfig: c}}
 }
 
-// Status returns the status of the response, or zero where there is none yet. An
-// informational one counts until the final one is there.
+// Status returns the status of the response, or zero where none is written. It may be an
+// informational one.
 func (p *Pass) Status() int { return p.status }
 
 // Finish is to be called when the handler has returned, with whether that was by a
@@ -52,7 +50,7 @@ func (p *Pass) Finish(panicked bool) {
 	switch {
 	case p.hijacked:
 	case panicked && p.status < 200:
-		p.setCacheStatus() // of the answer that outer middleware gives
+		p.setCacheStatus() // of the response that outer middleware makes of the panic
 	default:
 		p.implicit()
 		p.notify(true)
@@ -65,11 +63,11 @@ type pass struct {
 	marked   bool // whether Cache-Status is set
 	status   int
 	written  int  // bytes that may not have gone out yet
-	hijacked bool // then nothing here knows what goes over the connection
+	hijacked bool // then the response is not known here
 }
 
-// serverBuffer is how much of a response surely stays in this process until the
-// handler returns.
+// serverBuffer is how many bytes of a response net/http holds in its buffer, at least,
+// until the handler returns.
 const serverBuffer = 2 << 10
 
 func (p *pass) Unwrap() http.ResponseWriter {
@@ -142,13 +140,13 @@ func (p *pass) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(p.ResponseWriter, r)
 }
 
-// FlushError keeps an http.ResponseController from flushing behind the Pass.
+// FlushError is for an http.ResponseController, which would else flush the writer below.
 func (p *pass) FlushError() error {
 	p.beforeWrite(serverBuffer + 1)
 	return http.NewResponseController(p.ResponseWriter).Flush()
 }
 
-// What a ResponseWriter may be able to do beside that, and its Pass then, too.
+// What else a ResponseWriter may do, and its Pass then, too.
 type (
 	flusher       struct{ *pass }
 	hijacker      struct{ *pass }
@@ -163,8 +161,8 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// Writer returns the Pass with the abilities of the writer behind it: handlers ask
-// for them, and go another way where they are not there.
+// Writer returns the Pass with the optional interfaces of the writer that it wraps:
+// handlers look for them by type assertion.
 func (p *Pass) Writer() http.ResponseWriter {
 	o := &p.pass
 	_, flushes := o.ResponseWriter.(http.Flusher)

@@ -17,11 +17,11 @@ import (
 	"github.com/isr-go/isr/internal/policy"
 )
 
-// A Config says what a Recorder needs to know of the run that it stands in. Its
-// functions are called by the goroutine that writes the response, one that the
-// handler has left behind included, and never with a mutex held.
+// A Config is what a Recorder needs of its run. Its functions are called by the goroutine
+// that writes the response, which may have outlived the handler's call, and never with a
+// mutex held.
 type Config struct {
-	Context   context.Context // of the handler's request: done when nobody waits for the run any more
+	Context   context.Context // of the handler's request: done when the run has ended
 	Limit     int64           // what is larger, in bytes, may not be stored
 	Budget    *Budget         // of all the streams together
 	IsFailure func(status int, h http.Header) bool
@@ -33,18 +33,17 @@ type Config struct {
 	Renew func(h http.Header) (status int, updated http.Header, ok bool)
 
 	// HandOff hands a Stream to a visitor, and returns when one has taken it, or with
-	// false when there is none to take it any more.
+	// false when no visitor who would take it waits any more.
 	HandOff func(*Stream) bool
 
-	Cancel    func() // ends the handler's context: nobody needs the rest
-	KeepAlive func() // puts the deadline off: a visitor has got a part of the Stream
+	Cancel    func() // ends the handler's context: the rest is not needed
+	KeepAlive func() // extends the deadline: a visitor has got a part of the Stream
 
-	// Done gets what has become of the response, at most once; never, where the
-	// Recorder is aborted before.
+	// Done gets the Result, at most once; never, where the Recorder is aborted before.
 	Done func(Result)
 }
 
-// A Result is what has become of a response.
+// A Result is what a Recorder has decided of a response.
 type Result struct {
 	Kind   Kind
 	Status int // the handler's; of a Failure what those who wait get
@@ -56,7 +55,7 @@ type Result struct {
 
 	Why        policy.Refusal // of a Refused
 	Err        error          // of a Failure
-	RetryAfter time.Duration  // of a Failure: how long the handler wants to be left alone
+	RetryAfter time.Duration  // of a Failure: the handler's Retry-After
 }
 
 // A Kind is the kind of a Result.
@@ -64,7 +63,7 @@ type Kind int
 
 const (
 	Page    Kind = iota
-	Renewal      // a 304: the stored page is as good as new
+	Renewal      // a 304: the stored page is still valid
 	Refused      // the response may not be stored
 	Failure      // the handler could not make the page
 	foreign      // a 304 about another page than the stored one, or to a request without conditions
@@ -78,16 +77,16 @@ var (
 	errDiscarded   = errors.New("isr: response discarded: nobody waits for it any more")
 )
 
-// A Recorder is the ResponseWriter of a run that makes a page. It decides what
-// becomes of the response as soon as that is known: with the header, where it may
-// not be stored, and with the first byte that is too many.
+// A Recorder is the ResponseWriter of a run that makes a page. It calls Done as soon as
+// the Result is known: with the header, where the response may not be stored, and with
+// the first byte that is too many.
 type Recorder struct {
 	c      Config
 	header http.Header // the handler's
 
-	mu          sync.Mutex  // guards what follows: handlers leave goroutines behind that go on writing; held alone
+	mu          sync.Mutex  // guards what follows: goroutines may write after the handler has returned; held alone
 	conditional bool        // whether the request carries the validators of the stored page
-	closed      error       // what later writes get, once it is decided what becomes of the response
+	closed      error       // what later writes get, once the Result is decided
 	status      int         // zero until the final header is written
 	sent        http.Header // as it was then
 	length      int64       // the declared Content-Length, or -1
@@ -124,8 +123,8 @@ func (r *Recorder) WriteHeader(status int) {
 	}
 }
 
-// Flush writes the header, which may already decide what becomes of the response,
-// and flushes what a visitor has got of a Stream.
+// Flush writes the header, which may already decide the Result, and flushes what a
+// visitor has got of a Stream.
 func (r *Recorder) Flush() {
 	r.refuse(r.takeHeader(http.StatusOK, true))
 	r.mu.Lock()
@@ -136,7 +135,7 @@ func (r *Recorder) Flush() {
 	}
 }
 
-// Hijack is not for pages.
+// Hijack fails: the response of a page request goes over no connection. It is not stored.
 func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	r.mu.Lock()
 	var why policy.Refusal
@@ -149,8 +148,8 @@ func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, http.ErrNotSupported
 }
 
-// CloseNotify is for handlers that ask who is there to read on (gin's Stream): the
-// channel gets its value when nobody waits for the run any more.
+// CloseNotify is for handlers that stop when the client is gone (gin's Stream): the
+// channel gets its value when the run's context is done.
 func (r *Recorder) CloseNotify() <-chan bool {
 	gone := make(chan bool, 1)
 	context.AfterFunc(r.c.Context, func() { gone <- true })
@@ -162,10 +161,9 @@ func discarded(why policy.Refusal) error {
 	return fmt.Errorf("isr: response discarded: it %s", why)
 }
 
-// Retry reports whether the response is a 304 that is not about the stored page,
-// since its ETag is another, and makes room for one to a request without conditions
-// (RFC 9111, section 4.3.4). That is better than to call it a failure: the content
-// that visitors are to see has changed, and it can be had now.
+// Retry reports whether the response is a 304 that is not about the stored page, since
+// its ETag is another. It then resets the Recorder for the response to a request without
+// conditions (RFC 9111, section 4.3.4): the content has changed, and can be had now.
 func (r *Recorder) Retry() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,11 +175,10 @@ func (r *Recorder) Retry() bool {
 	return true
 }
 
-// takeHeader takes the final header, if it is the first, and says why the response
-// may not be stored, if so. A failure that comes after the header is one (a template
-// that breaks in the middle, a recovery inside of the site), unless it is implicit:
-// a Write says nothing of the status. It is called without r.mu, since the developer's
-// Route.Failure is.
+// takeHeader takes the final header, if it is the first, and returns why the response may
+// not be stored, if so. A later WriteHeader with the status of a failure makes the response
+// one (a template that breaks in the middle, a recovery inside the site); an implicit 200
+// of a Write does not count. It is called without r.mu, since Route.Failure is.
 func (r *Recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
 	r.mu.Lock()
 	began, conditional, h := r.status != 0, r.conditional, r.header
@@ -230,7 +227,7 @@ func (r *Recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
 	return why
 }
 
-// refuse tells that the response may not be stored, where there is a reason.
+// refuse reports that the response may not be stored, where there is a reason.
 func (r *Recorder) refuse(why policy.Refusal) {
 	if why == (policy.Refusal{}) {
 		return
@@ -269,8 +266,8 @@ func (r *Recorder) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// write takes a part of the body, or says why the response may not be stored after
-// all. It is called under r.mu.
+// write takes a part of the body, or returns why the response may not be stored. It is
+// called under r.mu.
 func (r *Recorder) write(b []byte) (n int, why policy.Refusal, err error) {
 	limit := r.c.Limit
 	switch size := r.size + int64(len(b)); {
@@ -338,7 +335,7 @@ func (r *Recorder) handOver(st *Stream) *io.PipeWriter {
 	return r.pipe
 }
 
-// Abort ends the response before the handler has: what it writes from now on is
+// Abort ends the response before the handler does: what that writes from now on is
 // dropped, and a visitor who reads a Stream gets the error.
 func (r *Recorder) Abort(err error) {
 	r.mu.Lock()
@@ -359,7 +356,7 @@ func (r *Recorder) Finish() {
 	pipe, decided := r.pipe, r.closed != nil
 	r.closed = errDiscarded
 	if pipe == nil {
-		r.broken = errDiscarded // of a Stream that somebody whom the handler has left behind still hands over
+		r.broken = errDiscarded // of a Stream that a goroutine of the handler's still hands over
 	}
 	r.mu.Unlock()
 	r.refuse(why)
@@ -374,7 +371,7 @@ func (r *Recorder) Finish() {
 	r.c.Done(r.result())
 }
 
-// result says what has become of a response that is all there.
+// result returns the Result of a complete response.
 func (r *Recorder) result() Result {
 	var body []byte
 	if r.body != nil {

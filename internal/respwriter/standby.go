@@ -8,8 +8,8 @@ import (
 	"net/http"
 )
 
-// A Standby stands before a handler while the last good page stands by: a failure
-// does not reach the visitor, nor does what the handler says of it.
+// A Standby withholds a handler's failure, with its header, where a stored page can be
+// shown instead (RFC 5861, section 4).
 type Standby struct {
 	w         http.ResponseWriter
 	header    http.Header // the handler's, until it is written
@@ -18,14 +18,14 @@ type Standby struct {
 	err       error // the failure
 }
 
-// NewStandby returns a Standby in front of w. Which responses are failures says
-// isFailure.
+// NewStandby returns a Standby in front of w. isFailure reports which responses are
+// failures.
 func NewStandby(w http.ResponseWriter, isFailure func(status int, h http.Header) bool) *Standby {
 	return &Standby{w: w, header: w.Header().Clone(), isFailure: isFailure}
 }
 
-// Fail notes a failure, such as a panic of the handler. It reports false where the
-// visitor has something of the response already.
+// Fail notes a failure, such as a panic of the handler. It reports false where a part of
+// the response has gone out already.
 func (w *Standby) Fail(err error) bool {
 	if w.status == 0 {
 		w.err = err
@@ -35,14 +35,14 @@ func (w *Standby) Fail(err error) bool {
 
 // Finish writes the header if nothing has, and returns its status and the failure,
 // if it was one: then nothing has reached the visitor. It is to be called when the
-// handler has returned. The status is zero where there is none.
+// handler has returned. The status is zero where none was written.
 func (w *Standby) Finish() (status int, err error) {
 	w.WriteHeader(http.StatusOK)
 	return w.status, w.err
 }
 
-// Unwrap is for an http.ResponseController. A connection that the handler takes is
-// the visitor's: from then on nothing stands by.
+// Unwrap is for an http.ResponseController. Once the handler has hijacked the connection
+// the stored page cannot be shown any more.
 func (w *Standby) Unwrap() http.ResponseWriter {
 	return unwrap(w.w, w.onHijack)
 }
@@ -103,8 +103,8 @@ func (h standbyHijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// Writer returns the Standby with the abilities of the writer behind it, like that of a
-// Pass.
+// Writer returns the Standby with the optional interfaces of the writer that it wraps, as
+// Pass.Writer does.
 func (w *Standby) Writer() http.ResponseWriter {
 	_, hijacks := w.w.(http.Hijacker)
 	c, notifies := w.w.(closeNotifier)

@@ -19,8 +19,8 @@ type Budget struct {
 // NewBudget returns a Budget of max bytes.
 func NewBudget(max int64) *Budget { return &Budget{max: max} }
 
-// hold takes n bytes, until release is called, or reports false where there are not
-// so many left. What holds nothing is always there.
+// hold takes n bytes of the Budget until release is called, or reports false where fewer
+// are left. Zero bytes can always be had.
 func (b *Budget) hold(n int64) (release func(), ok bool) {
 	if b.held.Add(n) > b.max && n > 0 {
 		b.held.Add(-n)
@@ -29,8 +29,8 @@ func (b *Budget) hold(n int64) (release func(), ok bool) {
 	return sync.OnceFunc(func() { b.held.Add(-n) }), true
 }
 
-// A Stream is a response that is too large to be stored, on its way to the one
-// visitor who took it: they call Serve or Close.
+// A Stream is a response that is too large to be stored, for the one visit that took it,
+// which calls Serve or Close.
 type Stream struct {
 	Status int
 	Header http.Header
@@ -38,9 +38,9 @@ type Stream struct {
 	begin     []byte         // what was recorded before it was too large
 	rest      *io.PipeReader // a read of nothing is a flush
 	writer    *io.PipeWriter // of rest
-	release   func()         // says that begin is not held any more
+	release   func()         // returns the bytes of begin to the Budget
 	cancel    func()         // ends the run
-	keepAlive func()         // puts its deadline off
+	keepAlive func()         // extends its deadline
 }
 
 // Close ends the Stream, and the run with it.
@@ -50,7 +50,7 @@ func (st *Stream) Close() {
 	st.cancel()
 }
 
-// Serve passes the Stream on to its visitor, and says why it has broken off, if so.
+// Serve passes the Stream on to its visitor. Its error says why the Stream is incomplete.
 // It adds the names vary to Vary, and the cache's own member to Cache-Status.
 func (st *Stream) Serve(w http.ResponseWriter, r *http.Request, vary, cacheStatus string) error {
 	defer st.Close()
@@ -72,7 +72,7 @@ func (st *Stream) Serve(w http.ResponseWriter, r *http.Request, vary, cacheStatu
 			if _, failed := w.Write(buf[:n]); failed != nil {
 				err = failed
 			}
-			st.keepAlive() // it may take its time, as long as it flows
+			st.keepAlive() // there is no deadline for the whole, only for each part
 		} else if err == nil {
 			http.NewResponseController(w).Flush()
 		}

@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// unwrap returns what stands behind a writer of this package, for those who unwrap it:
-// w itself, unless a Hijacker may be found further down, behind the back of the writer.
+// unwrap returns what a writer of this package unwraps to: the writer w that it wraps.
+// Where a Hijacker may be found below w, it is an unwrapped, which notices its use.
 func unwrap(w http.ResponseWriter, onHijack func()) http.ResponseWriter {
 	if _, hijacks := w.(http.Hijacker); !hijacks {
 		if _, wraps := w.(interface{ Unwrap() http.ResponseWriter }); wraps {
@@ -17,8 +17,8 @@ func unwrap(w http.ResponseWriter, onHijack func()) http.ResponseWriter {
 	return w
 }
 
-// An unwrapped hijacks what an http.ResponseController would find further down, and
-// lets the writer know.
+// An unwrapped hijacks what an http.ResponseController would find further down, and calls
+// onHijack.
 type unwrapped struct {
 	http.ResponseWriter
 	onHijack func()

@@ -1,5 +1,6 @@
 // Package routing finds the route of a page by the patterns of [net/http.ServeMux], and
-// what an editor's path names there. The best match alone decides.
+// what a path given to Revalidate, Purge or Prerender names. The best match alone
+// decides.
 package routing
 
 import (
@@ -29,7 +30,7 @@ func New(o pagekey.Origin, other *policy.Route) *Table {
 	return &Table{origin: o, other: other, byPattern: make(map[string]*policy.Route), mux: http.NewServeMux()}
 }
 
-// Add adds the route of a pattern. It fails where the pattern is none, has a method
+// Add adds the route of a pattern. It fails where the pattern is invalid, has a method
 // without pages, or conflicts with another.
 func (t *Table) Add(rt *policy.Route) (err error) {
 	pattern := rt.Pattern
@@ -56,8 +57,8 @@ func (t *Table) Add(rt *policy.Route) (err error) {
 func (t *Table) HasHosts() bool { return t.hosts }
 
 // Of returns the route of the page that r asks for, whose path is path, by
-// pagekey.CleanPath. One that is not clean, as it is empty, has the route of the path
-// that a ServeMux would redirect it to.
+// pagekey.CleanPath. Where path is empty, since that of r is not clean, it is the route of
+// the path that a ServeMux would redirect to.
 func (t *Table) Of(r *http.Request, path string) *policy.Route {
 	u := r.URL
 	if path != "" && path != u.EscapedPath() {
@@ -97,7 +98,7 @@ func (t *Table) Target(name string) (target Target, err error) {
 	return target, nil
 }
 
-// Targets returns what some paths mean, or what is wrong with each that means nothing.
+// Targets returns what paths mean, or an error for each that is invalid.
 func (t *Table) Targets(names []string) ([]Target, error) {
 	targets := make([]Target, 0, len(names))
 	var errs []error
@@ -129,7 +130,7 @@ func (t *Target) IsPlain(k *pagekey.Key) bool {
 }
 
 // Key returns the key of the page that a visitor without any headers gets at the
-// target, where it is known for which host that is.
+// target, where its host is known.
 func (t *Target) Key(o pagekey.Origin) (k pagekey.Key, ok bool) {
 	k = pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: t.Route.Rules.Variant(nil)}
 	return k, o.Host != "" || t.Host != ""

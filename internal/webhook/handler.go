@@ -7,15 +7,15 @@ import (
 	"net/http"
 )
 
-// An Invalid is an error of what a request names.
+// An Invalid is an error in what a request names.
 type Invalid struct{ Err error }
 
 func (e Invalid) Error() string { return e.Err.Error() }
 
-// Handler returns the handler of isr.RevalidateHandler, which says what it answers. Do
-// is asked to purge or to revalidate what is named. It returns how many pages were
-// stored under each path. An error that is an Invalid goes to the sender; of any
-// other they only hear that there is one.
+// Handler returns the handler of isr.RevalidateHandler, which says what it answers. It
+// calls do to purge or revalidate what is named; do returns how many pages were stored
+// under each path. The message of an Invalid is sent to the caller; that of any other
+// error is not.
 func Handler(secret string, do func(ctx context.Context, purge bool, paths, tags []string) (pages map[string]int, err error)) http.Handler {
 	return &handler{sha256.Sum256([]byte(secret)), do}
 }

@@ -1,7 +1,6 @@
-// Package webhook reads what a revalidation request names, and answers it. A content
-// management system sends what it likes: paths and tags in the query, in a form or
-// as JSON, and the secret in one place. Nothing here holds more than MaxBytes of a
-// body, or tells by its timing how much of a guessed secret is right.
+// Package webhook reads what a revalidation request names, and answers it: paths and tags
+// in the query, in a form or as JSON, and the secret in one place. It holds no more than
+// MaxBytes of a body, and compares secrets in constant time.
 package webhook
 
 import (
@@ -28,9 +27,9 @@ func Read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBytes))
 }
 
-// Authorized reports whether the request has one secret, and that of this hash:
-// several in one request would make guessing faster. Hashes have one length, so that
-// the comparison takes the same time for every guess.
+// Authorized reports whether the request has one secret, and that of this hash: several
+// in one request would make guessing faster. Hashes have one length, so that the
+// comparison takes the same time for every guess.
 func Authorized(r *http.Request, secret [sha256.Size]byte) bool {
 	given := r.URL.Query()["secret"]
 	for _, line := range r.Header["Authorization"] {
@@ -47,10 +46,10 @@ func Authorized(r *http.Request, secret [sha256.Size]byte) bool {
 
 // Names returns the paths and tags that a request names in its query and, unless it
 // is a GET, in its body. Where the query names something, a body of another shape is
-// ignored. Whether they are paths and tags at all is for the caller to say.
+// ignored. The caller checks whether they are valid.
 //
 // The error is an *http.MaxBytesError where the body is larger than MaxBytes; any
-// other is meant for the sender, who has to mend the request.
+// other has a message for the sender, whose request is wrong.
 func Names(w http.ResponseWriter, r *http.Request) (paths, tags []string, err error) {
 	q := r.URL.Query()
 	paths, tags = q["path"], q["tag"]
@@ -73,13 +72,13 @@ func Names(w http.ResponseWriter, r *http.Request) (paths, tags []string, err er
 }
 
 // namesInBody returns the paths and tags in a body. JSON may hold more than them,
-// unless it is taken strictly: then it has to be meant for this handler alone.
+// unless strictly is set: then it may not.
 func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []string, err error) {
 	kind, params, _ := mime.ParseMediaType(contentType)
 	var form url.Values
 	switch text := bytes.TrimSpace(body); {
 	case len(text) == 0:
-	case kind == "application/json", text[0] == '{', text[0] == '[': // whatever curl -d calls it
+	case kind == "application/json", text[0] == '{', text[0] == '[': // also where curl -d calls it a form
 		return namesInJSON(text, strictly)
 	case kind == "application/x-www-form-urlencoded":
 		if form, err = url.ParseQuery(string(text)); err != nil {
@@ -96,7 +95,7 @@ func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []
 }
 
 // NamesInJSON returns the paths and tags in a body that is JSON, and may hold more
-// than them. Its error is meant for the sender.
+// than them. Its error has a message for the sender.
 func NamesInJSON(body []byte) (paths, tags []string, err error) {
 	paths, tags, err = namesInJSON(body, false)
 	if err == nil && len(paths)+len(tags) == 0 {
@@ -124,7 +123,7 @@ func namesInJSON(text []byte, strictly bool) (paths, tags []string, err error) {
 
 var errNothing = errors.New("name a path or a tag")
 
-// Answer answers in JSON that nobody keeps.
+// Answer answers in JSON, with no-store.
 func Answer(w http.ResponseWriter, status int, answer any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -133,21 +132,20 @@ func Answer(w http.ResponseWriter, status int, answer any) {
 	json.NewEncoder(w).Encode(answer)
 }
 
-// Refuse answers with a message that says why nothing was done.
+// Refuse answers with a message that says why nothing changes.
 func Refuse(w http.ResponseWriter, status int, message string) {
 	Answer(w, status, struct {
 		Message string `json:"message"`
 	}{message})
 }
 
-// RefuseUnauthorized answers a request that does not prove where it comes from.
+// RefuseUnauthorized answers a request without the secret, or without a valid signature.
 func RefuseUnauthorized(w http.ResponseWriter, message string) {
 	w.Header().Set("WWW-Authenticate", "Bearer")
 	Refuse(w, http.StatusUnauthorized, message)
 }
 
-// RefuseBody answers a request whose body cannot be read, or names nothing that is
-// understood.
+// RefuseBody answers a request whose body cannot be read, is too large, or names nothing.
 func RefuseBody(w http.ResponseWriter, err error) {
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		Refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("Body is larger than %d bytes", MaxBytes))
