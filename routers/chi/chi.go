@@ -214,6 +214,9 @@ func (e *entry) leads(rctx *chi.Context, r *http.Request) bool {
 		e.warn(notByChi, r)
 		return false
 	}
+	if !isClean(r.URL.RawPath) {
+		return false // the page has another path, which may lead elsewhere
+	}
 	if ways := e.ways.Load(); ways != nil {
 		for _, to := range *ways {
 			if slices.Equal(to.patterns, rctx.RoutePatterns) {

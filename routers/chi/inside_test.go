@@ -151,8 +151,9 @@ func TestContext(t *testing.T) {
 // Whoever may not see a page does not see it by another spelling of its path, which
 // the router takes for another route.
 func TestSpelling(t *testing.T) {
+	var buf bytes.Buffer
 	r := chi.NewRouter()
-	_, cached := isrchi.New(r, isr.Options{})
+	_, cached := isrchi.New(r, warned(&buf))
 	r.With(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("User-Agent") != "admin" {
@@ -170,6 +171,9 @@ func TestSpelling(t *testing.T) {
 		if got := ask(r, "GET", path).Body.String(); strings.Contains(got, "secret") {
 			t.Errorf("%s: got %q", path, got)
 		}
+	}
+	if buf.Len() > 0 {
+		t.Errorf("the log is %q", &buf)
 	}
 }
 

@@ -78,9 +78,6 @@ func (to *way) restore(rctx *chi.Context, r *http.Request) bool {
 // agrees reports whether a page request with the path of r gets the same route
 // context as the router has made for r.
 func (to *way) agrees(rctx *chi.Context, r *http.Request) bool {
-	if !isClean(r.URL.RawPath) {
-		return false
-	}
 	own := contexts.Get().(*chi.Context)
 	defer contexts.Put(own)
 	own.Reset()

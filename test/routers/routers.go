@@ -18,20 +18,29 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/labstack/echo/v5"
 	echomiddleware "github.com/labstack/echo/v5/middleware"
+
+	"github.com/isr-go/isr"
+	isrchi "github.com/isr-go/isr/routers/chi"
 )
 
 // routers are those that are compared. Each builds the same site, as its users would:
 // with its own recovery where it has one, and with its own way of not finding a page.
 var routers = []struct {
-	name  string
-	build func(*site) http.Handler
+	name    string
+	off, on func(*site) http.Handler // without isr, and with it
 }{
-	{"ServeMux", serveMux},
-	{"chi", chiRouter},
-	{"gin", ginEngine},
-	{"echo", echoEngine},
-	{"gorilla", gorillaRouter},
-	{"huma", humaAPI},
+	{"ServeMux", serveMux, wrapped(serveMux)},
+	{"chi", chiRouter, wrapped(chiRouter)},
+	{"chi inside", chiRouter, chiInside},
+	{"gin", ginEngine, wrapped(ginEngine)},
+	{"echo", echoEngine, wrapped(echoEngine)},
+	{"gorilla", gorillaRouter, wrapped(gorillaRouter)},
+	{"huma", humaAPI, wrapped(humaAPI)},
+}
+
+// wrapped builds a router with isr around it.
+func wrapped(build func(*site) http.Handler) func(*site) http.Handler {
+	return func(s *site) http.Handler { return isr.Wrap(build(s), options()) }
 }
 
 func serveMux(s *site) http.Handler {
@@ -63,9 +72,19 @@ func recovery(next http.Handler) http.Handler {
 	})
 }
 
-func chiRouter(s *site) http.Handler {
+func chiRouter(s *site) http.Handler { return fillChi(chi.NewRouter(), s) }
+
+// chiInside has isr behind a middleware of the router, not around it.
+func chiInside(s *site) http.Handler {
 	r := chi.NewRouter()
-	r.Use(middleware.RequestID, recovery)
+	_, cached := isrchi.New(r, options())
+	return fillChi(r, s, cached)
+}
+
+func fillChi(r *chi.Mux, s *site, more ...func(http.Handler) http.Handler) http.Handler {
+	r.Use(middleware.RequestID)
+	r.Use(more...)
+	r.Use(recovery)
 	r.NotFound(notFound)
 	for _, rt := range s.routes() {
 		path := rt.path

@@ -39,9 +39,9 @@ func TestSameAsWithout(t *testing.T) {
 // eachRouter runs a test for each router, without isr and with it.
 func eachRouter(t *testing.T, protocol string, f func(t *testing.T, c *client, s *site)) {
 	for _, r := range routers {
-		for with, name := range map[bool]string{false: "without isr", true: "with isr"} {
+		for name, build := range map[string]func(*site) http.Handler{"without isr": r.off, "with isr": r.on} {
 			t.Run(r.name+" "+name, func(t *testing.T) {
-				c, s, err := start(r.build, protocol, with)
+				c, s, err := start(build, protocol)
 				if err != nil {
 					t.Fatal(err)
 				}
