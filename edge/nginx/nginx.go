@@ -1,4 +1,4 @@
-// Package nginx tells nginx of edits, by its module ngx_cache_purge.
+// Package nginx tells nginx of edits.
 //
 // A page stays in nginx for as long as it is fresh in the Site, whatever SharedMaxAge
 // is, and goes when the Site is told to revalidate or purge it, at every query and in
@@ -16,21 +16,28 @@
 // A site that invalidates by tag once a minute begins with an empty nginx once a minute.
 // Varnish is the better choice for it.
 //
-// nginx needs the configuration in isr.conf, beside this file: purging the URL itself,
-// as ngx_cache_purge is often used, would leave pages with variants and other queries
-// behind (the comment there says how). A hit costs two look-ups more for that, some 40
-// microseconds. The purge requests go to a server of its own that listens on the
-// loopback interface alone. With nginx on another machine, let it listen on a private
-// address, and say there with allow and deny who may ask. Nothing counts as success but
-// an answer with Isr-Told, which only this configuration gives.
+// nginx needs the configuration in isr.conf, beside this file. It works with every nginx:
+// a page's key contains a number for its path and one for everything, which nginx keeps
+// in its own cache, and to tell is to replace one of them. A hit costs two look-ups more
+// for that, some 40 microseconds. A path and a query that nobody asks for any more leave
+// the cache after proxy_cache_path's inactive, or when max_size is reached.
+//
+// The module ngx_cache_purge is not used. It drops one key at a time, and of a page with
+// variants one alone, after which the others are shown again; and version 2.3, which the
+// distributions have, reads nginx's memory where it was in nginx 1.7: with the nginx of
+// Debian 12 a purge ends the worker.
+//
+// The requests go to a server that listens on the loopback interface alone. With nginx on
+// another machine, let it listen on a private address, and say there with allow and deny
+// who may ask. Nothing counts as success but an answer with the new number in Isr-Told,
+// and the same in Isr-Generation, where nginx says what it has kept.
 //
 // The lifetime is in X-Accel-Expires, as a moment: nginx ignores Age. What has none is not
 // kept: the configuration ignores Cache-Control and Expires, since nginx before 1.23
 // takes max-age=0 for more. Do not let it ignore Vary or Set-Cookie, and do not set
 // proxy_cache_revalidate, which keeps the old lifetime.
 //
-// Tested with nginx 1.22 and ngx_cache_purge 2.3, those of Debian 12. Not tested: nginx
-// Plus, whose proxy_cache_purge is another one, and forks of the module.
+// Tested with nginx 1.22, that of Debian 12. Not tested: other versions, and nginx Plus.
 package nginx
 
 import (
@@ -94,16 +101,32 @@ func New(o Options) edge.Edge {
 		n.servers = append(n.servers, server{u.Host, &edgekit.Queue{
 			Name: client.Name, MaxItems: 1, Parallel: 4, Timeout: 10 * time.Second,
 			Send: func(ctx context.Context, _ bool, items []string) error {
-				// 404 means that it is gone already.
-				res, _, err := client.Do(ctx, http.MethodGet, strings.TrimRight(s, "/")+"/told"+items[0], nil, nil, http.StatusNotFound)
-				if err == nil && res.Header.Get("Isr-Told") == "" {
-					err = client.Errorf("GET /told%s was answered with %s, but not by isr.conf", items[0], res.Status)
-				}
-				return err
+				return told(ctx, client, strings.TrimRight(s, "/")+"/told"+items[0])
 			},
 		}})
 	}
 	return n
+}
+
+// attempts is how often a number may be replaced by another one while it is looked at.
+const attempts = 5
+
+// told lets a server draw a new number.
+func told(ctx context.Context, client *edgekit.Client, url string) error {
+	for range attempts {
+		res, _, err := client.Do(ctx, http.MethodGet, url, nil, nil)
+		if err != nil {
+			return err
+		}
+		drawn, kept := res.Header.Get("Isr-Told"), res.Header.Get("Isr-Generation")
+		if drawn == "" || kept == "" {
+			return client.Errorf("GET %s was answered with %s, but not by isr.conf", url, res.Status)
+		}
+		if drawn == kept {
+			return nil
+		}
+	}
+	return client.Errorf("GET %s draws numbers that nginx does not keep: look into its error log, and at its disk", url)
 }
 
 // Mark writes X-Accel-Expires.

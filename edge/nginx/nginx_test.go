@@ -43,12 +43,12 @@ func freePort(tb testing.TB) string {
 	return port
 }
 
-// The configuration to copy, with the module of the distribution.
+// The configuration to copy.
 func TestNginx(t *testing.T) {
 	t.Parallel()
 	edgetest.Run(t, func(t *testing.T, origin http.Handler) edgetest.Config {
 		own, at := freePort(t), servers.Origin(t, origin)
-		front := servers.Nginx(t, conf(t, at, own), servers.CachePurge)
+		front := servers.Nginx(t, conf(t, at, own))
 		return edgetest.Config{
 			Edge:   nginx.New(nginx.Options{Servers: []string{"http://127.0.0.1:" + own}}),
 			URL:    front.URL,

@@ -24,7 +24,8 @@ func fake(t *testing.T, status int) (url string, told func() []string) {
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, r.RequestURI)
-		w.Header().Set("Isr-Told", "yes")
+		w.Header().Set("Isr-Told", "1")
+		w.Header().Set("Isr-Generation", "1")
 		w.WriteHeader(status)
 	}))
 	t.Cleanup(s.Close)
@@ -41,7 +42,7 @@ func fake(t *testing.T, status int) (url string, told func() []string) {
 // is no path, as everything.
 func TestWhatIsTold(t *testing.T) {
 	const all = "/told/all"
-	at, told := fake(t, http.StatusNotFound) // gone already
+	at, told := fake(t, http.StatusNoContent)
 	e := nginx.New(nginx.Options{Servers: []string{at}})
 	for url, want := range map[string]string{
 		"/":                           "/told/path/",
@@ -99,6 +100,39 @@ func TestUntold(t *testing.T) {
 	var untold *edge.UntoldError
 	if err := e.Tell(t.Context(), store.Gone, []string{"a", "b"}); !errors.As(err, &untold) || !slices.Equal(untold.Tags, []string{"a", "b"}) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Success is what nginx has kept, and nothing else.
+func TestSuccess(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		answer   func(n int, h http.Header)
+		requests int
+		want     string // in the error
+	}{
+		{"another configuration", func(int, http.Header) {}, 1, "not by isr.conf"},
+		{"it draws, and keeps nothing", func(n int, h http.Header) {
+			h.Set("Isr-Told", strconv.Itoa(n))
+			h.Set("Isr-Generation", "0")
+		}, 5, "numbers that nginx does not keep"},
+		{"somebody else draws, too", func(n int, h http.Header) {
+			h.Set("Isr-Told", "1")
+			h.Set("Isr-Generation", strconv.Itoa(min(n, 3)/3))
+		}, 3, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := 0
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n++
+				c.answer(n, w.Header())
+			}))
+			defer s.Close()
+			err := nginx.New(nginx.Options{Servers: []string{s.URL}}).Tell(t.Context(), store.Gone, []string{"a"})
+			if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) || n != c.requests {
+				t.Errorf("after %d requests: %v", n, err)
+			}
+		})
 	}
 }
 

@@ -7,24 +7,15 @@ import (
 	"testing"
 )
 
-// CachePurge is the module of Debian's libnginx-mod-http-cache-purge.
-const CachePurge = "/usr/lib/nginx/modules/ngx_http_cache_purge_module.so"
-
 // Nginx starts nginx with the inside of an http block. In it {listen} stands for the
 // address to listen on, and {dir} for a folder.
-func Nginx(tb testing.TB, http string, modules ...string) *Server {
+func Nginx(tb testing.TB, http string) *Server {
 	tb.Helper()
 	Need(tb, "nginx", "nginx")
-	for _, module := range modules {
-		Need(tb, module, "libnginx-mod-http-cache-purge")
-	}
 	return start(tb, func(port, dir string) []string {
 		var b strings.Builder
-		for _, module := range modules {
-			b.WriteString("load_module " + module + ";\n")
-		}
 		b.WriteString(`daemon off;
-worker_processes 1;
+worker_processes 2;
 pid {dir}/pid;
 error_log stderr warn;
 events { worker_connections 256; }
@@ -53,17 +44,14 @@ func Varnish(tb testing.TB, vcl string) *Server {
 	})
 }
 
-// Squid starts Squid as a reverse proxy of an origin on a port, with more of its
-// configuration.
-func Squid(tb testing.TB, origin, more string) *Server {
+// Squid starts Squid with a configuration, in which {listen} stands for the address to
+// listen on.
+func Squid(tb testing.TB, conf string) *Server {
 	tb.Helper()
 	Need(tb, "squid", "squid")
 	return start(tb, func(port, dir string) []string {
-		conf := filepath.Join(dir, "squid.conf")
-		write(tb, conf, strings.NewReplacer("{dir}", dir, "{port}", port, "{origin}", origin).Replace(`
-http_port 127.0.0.1:{port} accel no-vhost defaultsite=127.0.0.1:{port}
-cache_peer 127.0.0.1 parent {origin} 0 no-query originserver no-digest no-netdb-exchange
-http_access allow all
+		file := filepath.Join(dir, "squid.conf")
+		write(tb, file, strings.NewReplacer("{dir}", dir, "{listen}", "127.0.0.1:"+port).Replace(conf+`
 cache_mem 16 MB
 pid_filename {dir}/pid
 coredump_dir {dir}
@@ -73,8 +61,8 @@ cache_store_log none
 netdb_filename none
 shutdown_lifetime 0 seconds
 pinger_enable off
-`+more))
-		return []string{"squid", "-N", "-f", conf}
+`))
+		return []string{"squid", "-N", "-f", file}
 	})
 }
 
