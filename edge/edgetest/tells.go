@@ -16,14 +16,15 @@ import (
 
 const dropped = store.Gone
 
+// eventually waits until a condition comes true.
 func (t *test) eventually(what string, condition func() bool) {
 	t.Helper()
+	began := time.Now()
 	for pause := 10 * time.Millisecond; !condition(); pause = min(2*pause, time.Second) {
-		select {
-		case <-time.After(pause):
-		case <-t.ctx.Done():
-			t.Fatalf("%s: not within %v", what, patience)
+		if time.Since(began) > patience/6 {
+			t.Fatalf("%s: not within %v", what, patience/6)
 		}
+		time.Sleep(pause)
 	}
 }
 

@@ -86,7 +86,7 @@ func (c *CDN) Purge(soft bool, tags []string) {
 		}
 		named[tag] = true
 	}
-	time.AfterFunc(c.Delay, func() {
+	apply := func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for key, p := range c.pages {
@@ -102,7 +102,12 @@ func (c *CDN) Purge(soft bool, tags []string) {
 				}
 			}
 		}
-	})
+	}
+	if c.Delay <= 0 {
+		apply()
+		return
+	}
+	time.AfterFunc(c.Delay, apply)
 }
 
 // A Bucket is a limit of requests, as a service counts it. It is safe for concurrent use.
