@@ -99,7 +99,7 @@ func TestCloudflare(t *testing.T) {
 	edgetest.Run(t, func(t *testing.T, origin http.Handler) edgetest.Config {
 		a := &api{
 			cdn: fakecdn.CDN{
-				Origin: origin, Tags: "Cache-Tag", Control: "Cloudflare-Cdn-Cache-Control", Separators: ", ", MaxTags: 16 << 10, IgnoreCase: true, Delay: 20 * time.Millisecond,
+				Origin: origin, Tags: "Cache-Tag", Control: "Cloudflare-Cdn-Cache-Control", Separators: ", ", MaxTags: 16 << 10, IgnoreCase: true, Delay: 5 * time.Millisecond,
 			},
 			bucket: fakecdn.Bucket{Size: 500, Every: time.Second / 50}, // Enterprise
 		}
@@ -110,7 +110,7 @@ func TestCloudflare(t *testing.T) {
 		refused := o
 		refused.Token = "another"
 		return edgetest.Config{
-			Edge: cloudflare.New(o), URL: front.URL, Settle: 50 * time.Millisecond,
+			Edge: cloudflare.New(o), URL: front.URL, Settle: 25 * time.Millisecond,
 			Refused: cloudflare.New(refused), Secret: refused.Token, Names: "cloudflare: zone " + zone + ": POST",
 		}
 	})

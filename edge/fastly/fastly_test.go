@@ -97,7 +97,7 @@ func TestFastly(t *testing.T) {
 	t.Parallel()
 	edgetest.Run(t, func(t *testing.T, origin http.Handler) edgetest.Config {
 		a := &api{cdn: fakecdn.CDN{
-			Origin: origin, Tags: "Surrogate-Key", Control: "Surrogate-Control", Separators: " ", MaxTags: 16 << 10, Delay: 20 * time.Millisecond,
+			Origin: origin, Tags: "Surrogate-Key", Control: "Surrogate-Control", Separators: " ", MaxTags: 16 << 10, Delay: 5 * time.Millisecond,
 		}}
 		front, at := httptest.NewServer(&a.cdn), httptest.NewServer(a)
 		t.Cleanup(front.Close)
@@ -106,7 +106,7 @@ func TestFastly(t *testing.T) {
 		refused := o
 		refused.Token = "another"
 		return edgetest.Config{
-			Edge: fastly.New(o), URL: front.URL, Settle: 50 * time.Millisecond,
+			Edge: fastly.New(o), URL: front.URL, Settle: 25 * time.Millisecond,
 			Refused: fastly.New(refused), Secret: refused.Token, Names: "fastly: service " + service + ": POST",
 		}
 	})
