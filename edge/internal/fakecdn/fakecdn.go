@@ -22,8 +22,17 @@ type CDN struct {
 	MaxTags       int           // bytes of the field; tags beyond are lost
 	IgnoreCase    bool          // of tags
 	Delay         time.Duration // until a purge has an effect
-	mu            sync.Mutex    // guards pages; held alone
-	pages         map[string]*page
+
+	mu    sync.Mutex // guards what follows; held alone
+	pages map[string]*page
+	due   []purge // in order
+}
+
+// A purge has an effect from a moment on.
+type purge struct {
+	at   time.Time
+	soft bool
+	tags map[string]bool
 }
 
 type page struct {
@@ -37,6 +46,7 @@ type page struct {
 func (c *CDN) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := r.Header.Get("Accept-Encoding") + " " + r.RequestURI
 	c.mu.Lock()
+	c.apply()
 	p := c.pages[key]
 	c.mu.Unlock()
 	if p == nil || p.stale || !time.Now().Before(p.until) {
@@ -49,6 +59,7 @@ func (c *CDN) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p.until = time.Now().Add(time.Duration(seconds-age) * time.Second)
 		}
 		c.mu.Lock()
+		c.apply()
 		if c.pages == nil {
 			c.pages = make(map[string]*page)
 		}
@@ -77,23 +88,30 @@ func (c *CDN) split(field string) map[string]bool {
 	return tags
 }
 
-// Purge drops the pages that have one of the tags, or makes them stale.
+// Purge drops the pages that have one of the tags, or makes them stale, after Delay.
 func (c *CDN) Purge(soft bool, tags []string) {
-	named := make(map[string]bool)
+	p := purge{time.Now().Add(c.Delay), soft, make(map[string]bool)}
 	for _, tag := range tags {
 		if c.IgnoreCase {
 			tag = strings.ToLower(tag)
 		}
-		named[tag] = true
+		p.tags[tag] = true
 	}
-	apply := func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.due = append(c.due, p)
+}
+
+// apply makes the purges that are due. Holds c.mu.
+func (c *CDN) apply() {
+	for len(c.due) > 0 && !time.Now().Before(c.due[0].at) {
+		purge := c.due[0]
+		c.due = c.due[1:]
 		for key, p := range c.pages {
 			for tag := range p.tags {
 				switch {
-				case !named[tag]:
-				case soft:
+				case !purge.tags[tag]:
+				case purge.soft:
 					again := *p
 					again.stale = true
 					c.pages[key] = &again
@@ -103,11 +121,6 @@ func (c *CDN) Purge(soft bool, tags []string) {
 			}
 		}
 	}
-	if c.Delay <= 0 {
-		apply()
-		return
-	}
-	time.AfterFunc(c.Delay, apply)
 }
 
 // A Bucket is a limit of requests, as a service counts it. It is safe for concurrent use.
