@@ -70,15 +70,15 @@ type Names func(header http.Header, body []byte) (Change, error)
 // The answers are those of [isr.RevalidateHandler], JSON and no-store: 200
 // {"revalidated":true,"pages":{"/blog/1":1}}, with how many pages were stored here under
 // each path, or 200 {"revalidated":false} where there is nothing to do; 400 for a body
-// that is not understood, or a path or tag that is none; 401 for a request that verify
+// that is not understood, or an invalid path or tag; 401 for a request that verify
 // refuses; 405; 413 for more than 1 MiB; 500 where a page could not be generated, or the
-// Store could not be told: then the last good page stays up, the Logger knows why, and
-// the CMS should try again.
+// Store has not taken it: then the last good page is kept, the reason is logged, and the
+// CMS should try again.
 //
 // Handler panics if site or verify is nil.
 func Handler(site *isr.Site, verify Verify, names Names) http.Handler {
 	if verify == nil {
-		panic("isr/webhook: Handler: nil verify; without one, anybody could renew pages")
+		panic("isr/webhook: Handler: nil verify; without one, every request could renew pages")
 	}
 	if names == nil {
 		names = namedInBody

@@ -36,8 +36,8 @@ type names struct {
 	Tags  []string `json:"tags,omitempty"`
 }
 
-// send makes a call: POST renews, DELETE drops. Whatever comes of it is for people
-// to see. The change has been made, and cannot be taken back.
+// send makes a call: POST renews, DELETE drops. The admin shows the answer: the change is
+// made already, and cannot be undone.
 func (h *webhook) send(ctx context.Context, method string, what names) {
 	body, _ := json.Marshal(what) // strings: no error
 	c := call{Time: time.Now(), Method: method, Request: string(body)}
@@ -163,7 +163,7 @@ func (a *admin) neighbours(p post) (tags []string) {
 	posts := a.cms.all()
 	i := find(posts, p.Slug)
 	if i < 0 {
-		return nil // it was taken down meanwhile
+		return nil // it was removed meanwhile
 	}
 	for _, neighbour := range slices.Concat(posts[max(0, i-1):i], posts[i+1:min(i+2, len(posts))]) {
 		tags = append(tags, neighbour.CacheTag())
@@ -205,7 +205,7 @@ func (a *admin) remove(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	// What was taken down must not be shown again, even if the CMS fails now: that
+	// What was removed must not be shown again, even if the CMS fails now: that
 	// is a purge. The others only have to be renewed.
 	a.site.send(r.Context(), http.MethodDelete, names{Paths: []string{p.Path()}})
 	a.site.send(r.Context(), http.MethodPost, names{Paths: []string{"/"}, Tags: []string{"posts", p.CacheTag()}})

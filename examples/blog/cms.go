@@ -53,7 +53,7 @@ var errDown = errors.New("the CMS is down")
 // site asks it with published, as if over a network, and gets what the mode makes
 // of that; its own admin is not affected.
 type cms struct {
-	mu    sync.Mutex // guards all below
+	mu    sync.Mutex // guards what follows; held alone
 	posts []post     // newest first; replaced, never changed
 	last  int        // the highest ID that was ever given
 	mode  mode
@@ -111,7 +111,7 @@ func newestFirst(a, b post) int {
 	return cmp.Or(b.Date.Compare(a.Date), cmp.Compare(b.ID, a.ID))
 }
 
-// published is what the site sees: all posts, newest first, or trouble.
+// published is what the site sees: all posts, newest first, or an error.
 func (c *cms) published(ctx context.Context) ([]post, error) {
 	switch c.currentMode() {
 	case failing:
@@ -177,7 +177,7 @@ func (c *cms) edit(slug, title, text string, tags []string) (p post, found bool)
 	return *edited, true
 }
 
-// remove takes a post down.
+// remove unpublishes a post.
 func (c *cms) remove(slug string) (p post, found bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

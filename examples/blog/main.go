@@ -6,7 +6,7 @@
 // CMS is made slow, failing or hanging, and which says what to watch meanwhile.
 //
 // It is a demonstration: the admin has no login, and what is edited there is
-// forgotten when the program ends. So it listens on localhost, and answers for no
+// lost when the program ends. So it listens on localhost, and answers for no
 // other names than localhost, an IP address and that of -origin: a page elsewhere
 // whose name leads here (DNS rebinding) could else edit posts in your browser.
 package main
@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch {
 	case cfg.secret == "":
 		cfg.secret = rand.Text()
-		shown = cfg.secret // it is good for this run alone, and nobody could guess it
+		shown = cfg.secret // it is for this run alone, and cannot be guessed
 	case *secret != "":
 		shown = "…"
 	}
@@ -117,7 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case <-ctx.Done():
 	}
 	fmt.Fprintln(stdout, "shutting down")
-	// The visitors first, then the pages that are being renewed behind them.
+	// The visitors first, then the pages that are being renewed in the background.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return errors.Join(server.Shutdown(ctx), blog.site.Shutdown(ctx))
@@ -170,7 +170,7 @@ func newBlog(cfg config) (*blog, error) {
 }
 
 // onlyFor answers for the host of the origin, for localhost and for IP addresses:
-// names that nobody else can have lead here.
+// names that no other site can point here.
 func onlyFor(origin string, h http.Handler) http.Handler {
 	own := ""
 	if u, err := url.Parse(origin); err == nil {
@@ -191,15 +191,14 @@ func onlyFor(origin string, h http.Handler) http.Handler {
 // slow CMS makes slow pages and a hanging one makes none.
 const patience = 3 * time.Second
 
-// routes says how the pages live.
+// routes says how long the pages are fresh.
 func routes(ttl time.Duration) map[string]isr.Route {
 	none := []string{} // so that /?utm_source=x is the page at /
 	return map[string]isr.Route{
 		"/{$}":         {TTL: ttl, Query: none, Tags: []string{"posts"}, Timeout: patience},
 		"/post/{slug}": {TTL: 3 * ttl, Query: none, Timeout: patience}, // its tags are in the handler's Cache-Tag
 		"/tag/{tag}":   {TTL: ttl, Query: none, Tags: []string{"posts"}, Timeout: patience},
-		// Nobody can prerender what people will search for, so they get something
-		// to look at.
+		// Searches cannot be prerendered, so people get a placeholder meanwhile.
 		"/search": {TTL: ttl, Query: []string{"q"}, Tags: []string{"posts"}, Timeout: patience, Placeholder: http.HandlerFunc(searching)},
 		// These are kept until they are revalidated on demand.
 		"/about":     {Query: none, Timeout: patience},
@@ -207,7 +206,7 @@ func routes(ttl time.Duration) map[string]isr.Route {
 	}
 }
 
-// prerender makes all pages that are known, so that nobody waits for them.
+// prerender makes all pages that are known, so that no visitor waits for them.
 func (b *blog) prerender(ctx context.Context, stdout io.Writer) {
 	paths := []string{"/", "/about", "/search", "/style.css"}
 	posts := b.cms.all()

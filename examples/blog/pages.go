@@ -81,7 +81,7 @@ func (p *pages) search(w http.ResponseWriter, r *http.Request) {
 	render(w, http.StatusOK, "search.html", "Search", l)
 }
 
-// searching is shown while a search that nobody has made before is under way. The
+// searching is shown while a new search is under way. The
 // browser asks again by itself, and then gets the page.
 func searching(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Refresh", "1")
@@ -131,8 +131,8 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 	render(w, http.StatusNotFound, "error.html", "There is no such page", "Perhaps there was one, or there will be.")
 }
 
-// unavailable answers where the CMS does not. A cache that has an old page in store
-// knows by the status that it is better than this one.
+// unavailable answers where the CMS does not. A cache that has an old page sees by the
+// status that it should serve that instead.
 func unavailable(w http.ResponseWriter, err error) {
 	render(w, http.StatusServiceUnavailable, "error.html", "This page cannot be made just now", "The reason: "+err.Error()+".")
 }

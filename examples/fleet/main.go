@@ -99,7 +99,7 @@ func newInstance(number int, posts *posts, addr, secret string) *instance {
 	client := &lazyClient{addr: addr}
 	site := isr.Wrap(newPages(number, posts), isr.Options{
 		Default: isr.Route{TTL: time.Minute, Tags: []string{"posts"}},
-		Origin:  "https://blog.example", // what they are together, whatever the port
+		Origin:  "https://blog.example", // of all of them together, on any port
 		Store:   redis.Lazy(client.connect, redis.Options{Prefix: "fleet-example:"}),
 	})
 	mux := http.NewServeMux()
@@ -128,8 +128,8 @@ func onlyLocal(h http.Handler) http.Handler {
 	})
 }
 
-// stop ends the instance: the visitors first, then the pages that are on their way
-// to Redis, and then the connection.
+// stop ends the instance: the visitors first, then the writes to Redis, and
+// then the connection.
 func (in *instance) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

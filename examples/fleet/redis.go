@@ -82,7 +82,7 @@ func startRedis(ctx context.Context) (*redisServer, error) {
 			conn.Close()
 		}
 		select {
-		case <-s.done: // before one looks at err: somebody else may have answered
+		case <-s.done: // before err is looked at: another server may have answered
 			return nil, fmt.Errorf("redis-server at %s has ended: %v", addr, s.cmd.ProcessState)
 		case <-ctx.Done():
 			s.stop()

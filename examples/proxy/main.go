@@ -3,8 +3,8 @@
 //	go run ./examples/proxy -origin http://localhost:9000 -ttl 30s
 //
 // Then open http://localhost:8080. Pages are asked for at the origin once, served
-// from memory, and renewed behind the visitors' backs when they are older than
-// 30 seconds; when the origin is down, the last good pages stay up. An origin that
+// from memory, and renewed in the background when they are older than 30 seconds;
+// when the origin is down, the last good pages are kept. An origin that
 // sends Last-Modified or an ETag is asked whether a page has changed, and need not
 // send it again. What is not a page (forms, uploads, websockets) goes through.
 //
@@ -16,15 +16,15 @@
 // or tell their hosts apart by name.
 //
 // With -sitemap, the pages that the origin's sitemap names are asked for at the start,
-// so that nobody waits for them.
+// so that no visitor waits for them.
 //
 // Pages are the same for everyone: the origin sees no cookies when it is asked for
 // one. If people can log in, name their cookie with -session, and a visitor who has it
-// goes past the cache. Pages that set a cookie, or say that they are private, are
+// passes the cache. Pages that set a cookie, or say that they are private, are
 // never kept.
 //
-// For a page, the origin sees X-Forwarded-For: 0.0.0.0, because it is for nobody in
-// particular; for what goes through, the visitor's address. It is never missing: an
+// For a page, the origin sees X-Forwarded-For: 0.0.0.0, because it is for no visitor
+// in particular; for what goes through, the visitor's address. It is never missing: an
 // origin that trusts a proxy on its own machine would take a request without it for
 // one of its own.
 package main
@@ -114,7 +114,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case <-ctx.Done():
 	}
 	fmt.Fprintln(stdout, "shutting down")
-	// The visitors first, then the pages that are being renewed behind them.
+	// The visitors first, then the pages that are being renewed in the background.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return errors.Join(server.Shutdown(ctx), site.Shutdown(ctx))

@@ -35,7 +35,7 @@ func (d drafts) seenBy(r *http.Request) bool {
 	return err == nil && hmac.Equal([]byte(signature), []byte(d.sign(until))) && time.Now().Unix() < seconds
 }
 
-// begin makes an editor of whoever is let through to it: put it behind your login.
+// begin makes an editor of every visitor who reaches it: put it behind your login.
 func (d drafts) begin(w http.ResponseWriter, r *http.Request) {
 	until := strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)
 	http.SetCookie(w, &http.Cookie{

@@ -133,7 +133,7 @@ func (w *response) FlushError() error {
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // serve answers visitors until ctx is done, then ends in order: first the requests
-// under way, then the pages that are generated behind them.
+// under way, then the pages that are generated in the background.
 func serve(ctx context.Context, ln net.Listener, handler http.Handler, site *isr.Site) error {
 	server := &http.Server{
 		Handler:           handler,
