@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/isr-go/isr"
@@ -160,39 +161,28 @@ func TestCallsWithoutLocks(t *testing.T) {
 // That a table is full is said once, and no invalidation waits until it is said: the
 // Logger itself may invalidate more than there is room for.
 func TestLoggerInvalidatesMoreThanIsRemembered(t *testing.T) {
-	const more = 1 << 20 / 100 // tags fill the table
-	began, end := make(chan struct{}), make(chan struct{})
-	var site *isr.Site
-	fill := func(name string) {
-		for i := range more {
-			site.RevalidateTag(context.Background(), fmt.Sprint(name, i))
+	synctest.Test(t, func(t *testing.T) {
+		var site *isr.Site
+		fill := func(name string) {
+			for i := range 1 << 20 / 100 { // tags fill the table
+				site.RevalidateTag(t.Context(), fmt.Sprint(name, i))
+			}
 		}
-	}
-	log := &fullHandler{full: func() {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			fill("from the Logger ")
-		}()
-		select {
-		case <-done:
-		case <-time.After(10 * time.Second):
-			panic("the Logger is called with a lock held: RevalidateTag waits for it")
+		log := &fullHandler{full: func() { fill("from the Logger ") }} // it never returns if a lock is held
+		began, end := make(chan struct{}), make(chan struct{})
+		site = isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			close(began)
+			<-end
+		}), isr.Options{MaxBytes: 1 << 20, Logger: slog.New(log)})
+		go get(site, "/")
+		<-began
+		fill("tag ")
+		close(end)
+		synctest.Wait()
+		if n := log.warned.Load(); n != 1 {
+			t.Errorf("it was said %d times that the table is full, want once", n)
 		}
-	}}
-	site = isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		close(began)
-		<-end
-	}), isr.Options{MaxBytes: 1 << 20, Logger: slog.New(log)})
-	answered := make(chan string)
-	go func() { answered <- body(site, "/") }()
-	<-began
-	fill("tag ")
-	close(end)
-	<-answered
-	if n := log.warned.Load(); n != 1 {
-		t.Errorf("it was said %d times that the table is full, want once", n)
-	}
+	})
 }
 
 // A fullHandler calls full for each warning.
