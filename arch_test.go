@@ -119,6 +119,63 @@ func TestOnlyTestsImportIsrtest(t *testing.T) {
 	}
 }
 
+// The drawing in docs/architecture.md has each room, and the root, with what it imports
+// when it is not tested.
+func TestArchitecture(t *testing.T) {
+	const module = "github.com/isr-go/isr"
+	text, err := os.ReadFile(filepath.Join("docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := func(room string) string { return strings.TrimPrefix(room, "internal/") }
+	want := make(map[string]string)
+	for _, room := range append(rooms, struct{ name, imports string }{name: "."}) {
+		files, _ := filepath.Glob(filepath.Join(filepath.FromSlash(room.name), "*.go"))
+		var imports []string
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range f.Imports {
+				path, _ := strconv.Unquote(spec.Path.Value)
+				if imported, ours := strings.CutPrefix(path, module+"/"); ours {
+					imports = append(imports, short(imported))
+				}
+			}
+		}
+		slices.Sort(imports)
+		name := short(room.name)
+		if room.name == "." {
+			name = "isr"
+		}
+		want[name] = strings.Join(slices.Compact(imports), " ")
+	}
+	got := make(map[string]string)
+	for _, m := range regexp.MustCompile(`(?m)^(\S+) +->(.*)$`).FindAllStringSubmatch(string(text), -1) {
+		name, imports := m[1], strings.Fields(m[2])
+		for _, imported := range imports {
+			if _, above := got[imported]; above || imported == name {
+				t.Errorf("%s imports %s, which is not below it in the drawing", name, imported)
+			}
+		}
+		slices.Sort(imports)
+		got[name] = strings.Join(imports, " ")
+	}
+	for name, imports := range want {
+		if drawn, ok := got[name]; !ok || drawn != imports {
+			t.Errorf("docs/architecture.md has %s -> %s, want %s", name, drawn, imports)
+		}
+		delete(got, name)
+	}
+	for name := range got {
+		t.Errorf("docs/architecture.md has %s, which is not among the rooms", name)
+	}
+}
+
 // No source of a room is longer than 500 lines, and none of the root than 400.
 func TestLengthOfSources(t *testing.T) {
 	limits := map[string]int{".": 400}
