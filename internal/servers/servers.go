@@ -189,7 +189,7 @@ func (s *Server) family() []*os.Process {
 	all := []*os.Process{s.cmd.Process}
 	pid := s.cmd.Process.Pid
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, field := range strings.Fields(string(b)) {
+	for field := range strings.FieldsSeq(string(b)) {
 		var child int
 		if _, err := fmt.Sscan(field, &child); err == nil {
 			if p, err := os.FindProcess(child); err == nil {

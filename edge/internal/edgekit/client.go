@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,9 +41,7 @@ func (c *Client) Do(ctx context.Context, method, url string, h http.Header, body
 	if err != nil {
 		return nil, nil, c.Errorf("%v", err)
 	}
-	for name, values := range h {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, h)
 	req.Header["Idempotency-Key"] = nil // net/http repeats it then, and sends no such field
 	client := http.Client{}
 	if c.HTTP != nil {
@@ -64,10 +64,8 @@ func (c *Client) Do(ctx context.Context, method, url string, h http.Header, body
 	if res.StatusCode/100 == 2 {
 		return res, answer, nil
 	}
-	for _, status := range success {
-		if res.StatusCode == status {
-			return res, answer, nil
-		}
+	if slices.Contains(success, res.StatusCode) {
+		return res, answer, nil
 	}
 	reason := ""
 	if c.Explain != nil {
