@@ -151,7 +151,7 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 	if slices.Equal(p.Subject.Tags, m.Route.Tags) {
 		p.Subject.Tags = m.Route.Tags
 	}
-	if !p.ownControl { // what goes out is what this instance is told to say
+	if !p.ownControl { // the Cache-Control that goes out is this instance's own
 		h["Cache-Control"] = []string{m.Route.CacheControlFor(p.Status, p.Lifetime)}
 	}
 	p.represent(h, etag, slices.Clone(plain), slices.Clone(compressed))

@@ -151,7 +151,7 @@ func promiseOf(d header.Directives) int64 {
 
 // usedUp returns the Age of a page: how many seconds of what its Cache-Control
 // promises are used up, so that what is left of them ends when the page does here.
-// A page that is kept for ever is as good as validated now. A promise that is
+// A page that is kept for ever counts as validated now. A promise that is
 // shorter than the page's life begins anew with each answer.
 func usedUp(age, promise int64, forever bool, left int64) int64 {
 	switch {
