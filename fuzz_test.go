@@ -1,7 +1,4 @@
-// The fuzz tests are inside the package, because the parsers that they are about
-// are: what goes wrong in them shows outside only as a page that is another's.
-
-package isr
+package isr_test
 
 import (
 	"bufio"
@@ -12,16 +9,16 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr"
 )
 
-// A contextKey is one that middleware would use.
-type contextKey struct{}
+// A middlewareKey is one under which middleware would keep a visitor's data.
+type middlewareKey struct{}
 
 // viewOf returns everything that a handler can find out about a request.
 func viewOf(r *http.Request) string {
@@ -37,208 +34,70 @@ func viewOf(r *http.Request) string {
 	fmt.Fprintf(&b, "tls %+v\n", r.TLS)
 	ctx := r.Context()
 	_, deadline := ctx.Deadline()
-	fmt.Fprintf(&b, "context %v %v %v %v\n", ctx.Value(contextKey{}), ctx.Value(http.LocalAddrContextKey), ctx.Err(), deadline)
+	fmt.Fprintf(&b, "context %v %v %v %v\n", ctx.Value(middlewareKey{}), ctx.Value(http.LocalAddrContextKey), ctx.Err(), deadline)
 	return b.String()
 }
 
-// A narrowCase is what a fuzzed visitor sends. The first part is in the key.
-type narrowCase struct {
-	path, host, q, page, accept, theme string
-	https                              bool
-
-	header, value, cookie, utm, remote string
-	head, proxied                      bool
-}
-
-// request returns the request as a server would get it, or nil where the visitor
-// sends nothing that a server would let through, or nothing for the cache.
-func (c narrowCase) request() *http.Request {
-	var b strings.Builder
-	method := http.MethodGet
-	if c.head {
-		method = http.MethodHead
-	}
-	fmt.Fprintf(&b, "%s /%s?utm=%s&page=%s&q=%s&utm2=%s HTTP/1.1\r\nHost: %s\r\n", method, c.path, url.QueryEscape(c.utm),
-		url.QueryEscape(c.page), url.QueryEscape(c.q), url.QueryEscape(c.utm), c.host)
-	if c.accept != "" {
-		fmt.Fprintf(&b, "Accept-Language: %s\r\n", c.accept)
-	}
-	fmt.Fprintf(&b, "Cookie: session=%s; theme=%s\r\n", c.cookie, c.theme)
-	if c.header != "" {
-		fmt.Fprintf(&b, "%s: %s\r\n", c.header, c.value)
-	}
-	b.WriteString("\r\n")
-	if strings.ContainsAny(c.path, "?# ") {
-		return nil // what comes after it is no longer what it is meant to be
-	}
-	in := bufio.NewReader(strings.NewReader(b.String()))
-	r, err := http.ReadRequest(in)
-	if err != nil || in.Buffered() > 0 || !asksForPage(r) || r.Header["Authorization"] != nil {
-		return nil
-	}
-	// What belongs to the key may not come by another way.
-	for name, n := range map[string]int{"Accept-Language": 1, "Cookie": 1, "X-Forwarded-Proto": 0} {
-		if len(r.Header[name]) > n {
-			return nil
-		}
-	}
-	switch {
-	case c.https && c.proxied:
-		r.Header.Set("X-Forwarded-Proto", "https")
-	case c.https:
-		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: c.remote}
-	}
-	r.RemoteAddr = c.remote
-	ctx := context.WithValue(context.Background(), contextKey{}, c.cookie)
-	return r.WithContext(context.WithValue(ctx, http.LocalAddrContextKey, c.remote))
-}
-
-// Two visitors give the handler the same view, byte for byte, if and only if the
-// keys of their pages are the same; and they are wherever all that differs is
-// not declared.
-func FuzzNarrow(f *testing.F) {
-	for _, c := range []narrowCase{
-		{},
-		{path: "blog/1", host: "example.com", q: "shoes", page: "2", accept: "de", theme: "dark"},
-		{path: "blog/1", host: "Example.COM", accept: "de, en;q=0.9", theme: `"dark"`, https: true,
-			header: "User-Agent", value: "evil", cookie: "secret", utm: "campaign", remote: "203.0.113.7:1", head: true, proxied: true},
-		{path: "a%2fb", host: "example.com:8080", header: "X-Forwarded-Host", value: "evil.example"},
-		{path: "a", host: "h", header: "X-Original-URL", value: "/admin", remote: "127.0.0.1:1"},
-		{path: "a", host: "h", header: "Accept-Encoding", value: "gzip", cookie: "a; theme=light"},
-		{path: "a", host: "h", header: "If-None-Match", value: `"x"`, theme: "a,b"},
-		{path: "a", host: "h", header: "Range", value: "bytes=0-1", theme: "\x80"},
-		{path: "a", host: "h", header: "Connection", value: "close"},
-		{path: "a", host: "h", header: "Transfer-Encoding", value: "chunked"},
-		{path: "a", host: "h", header: "Trailer", value: "X"},
-		{path: "a", host: "h", header: "Te", value: "trailers"},
-		{path: "*", host: "h", header: "Content-Length", value: "0"},
-		{path: "a?q=2#x", host: "h", q: "&", page: "%"},
+// Whatever a visitor sends beside what the route declares, the handler that makes the
+// page does not see it: it sees the same as for a visitor who sends nothing else. What
+// is declared, internal/pagekey's tests are about.
+func FuzzVisitor(f *testing.F) {
+	for _, lines := range []string{
+		"", "User-Agent: evil\r\n", "X-Forwarded-Host: evil.example\r\n", "X-Original-URL: /admin\r\n", "Accept-Encoding: gzip\r\n",
+		"If-None-Match: \"x\"\r\n", "Range: bytes=0-1\r\n", "Connection: close\r\n", "Transfer-Encoding: chunked\r\n\r\n0\r\n", "Trailer: X\r\n",
+		"Te: trailers\r\n", "Content-Length: 0\r\n", "Content-Length: 1\r\n\r\na", "Authorization: Bearer x\r\n", "Upgrade: h2c\r\nConnection: upgrade\r\n",
+		"Cookie: session=1\r\nCookie: theme=light\r\n", "Accept-Language: en\r\n",
 	} {
-		f.Add(c.path, c.host, c.q, c.page, c.accept, c.theme, c.https, c.header, c.value, c.cookie, c.utm, c.remote, c.head, c.proxied, "other")
+		f.Add("/blog/1", lines, "secret", "203.0.113.7:1", false, false)
+		f.Add("/a%2fb?q=1&utm_source=x", lines, "", "127.0.0.1:1", true, true)
 	}
-	opts := Options{Routes: map[string]Route{"/": {
-		Query: []string{"q", "page"}, Vary: []string{"Accept-Language"}, VaryCookies: []string{"theme"},
-	}}}
-	site := Wrap(http.NotFoundHandler(), opts)
-	// look returns the page's key and what the handler is to see of it: by
-	// the shortest way, since there is no use in fuzzing the scheduler.
-	look := func(r *http.Request) (k pagekey.Key, view string) {
-		path, err := pagekey.CleanPath(r.URL.EscapedPath())
+	route := isr.Route{Query: []string{"q"}, Vary: []string{"Accept-Language"}, VaryCookies: []string{"theme"}}
+	// visit returns what the handler sees, and whether it was to make the page.
+	visit := func(r *http.Request) (view string, page bool) {
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { view += viewOf(r) }), isr.Options{Default: route})
+		w := httptest.NewRecorder()
+		site.ServeHTTP(w, r)
+		return view, strings.HasPrefix(w.Header().Get("Cache-Status"), "isr; fwd=uri-miss")
+	}
+	f.Fuzz(func(t *testing.T, target, lines, value, remote string, head, https bool) {
+		method := http.MethodGet
+		if head {
+			method = http.MethodHead
+		}
+		sent := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: example.com\r\nX-Any: %s\r\n%s\r\n", method, target, value, lines)
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(sent)))
+		if err != nil || r.Host != "example.com" || r.Header["X-Forwarded-Proto"] != nil {
+			return // nothing that a server lets through, or more of the key
+		}
+		// Who sends nothing but what is declared.
+		bare, err := http.NewRequest(http.MethodGet, "http://example.com", nil)
 		if err != nil {
-			return k, err.Error()
+			t.Fatal(err)
 		}
-		v := visit{site: site, r: r, route: site.routes.Of(r, path)}
-		v.key = site.key(r, path, v.route)
-		req := v.request()
-		ctx, cancel := context.WithTimeout(context.Background(), v.route.Timeout)
-		defer cancel()
-		return v.key, viewOf(req.Build(ctx, site.origin))
-	}
-	f.Fuzz(func(t *testing.T, path, host, q, page, accept, theme string, https bool, header, value, cookie, utm, remote string, head, proxied bool, other string) {
-		c := narrowCase{path, host, q, page, accept, theme, https, header, value, cookie, utm, remote, head, proxied}
-		r := c.request()
-		if r == nil {
-			return
+		bare.URL, bare.RequestURI = r.URL, r.RequestURI
+		for _, name := range []string{"Accept-Language", "Cookie"} {
+			if values := r.Header[name]; values != nil {
+				bare.Header[name] = slices.Clone(values)
+			}
 		}
-		k, view := look(r)
-		if k == (pagekey.Key{}) {
-			return // not for the cache
+		if https {
+			r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: value}
+			bare.Header.Set("X-Forwarded-Proto", "https")
 		}
-		var seen string
-		Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen += viewOf(r) }), opts).ServeHTTP(discard{}, r)
-		if seen != view {
-			t.Errorf("%+v: the handler sees\n%s\nwant\n%s", c, seen, view)
+		r.RemoteAddr = remote
+		ctx := context.WithValue(context.Background(), middlewareKey{}, value)
+		view, page := visit(r.WithContext(context.WithValue(ctx, http.LocalAddrContextKey, remote)))
+		if !page {
+			return // passed, or not found
 		}
-		for _, secret := range []string{cookie, value, utm, remote} {
+		if want, _ := visit(bare); view != want {
+			t.Errorf("%q: the handler sees\n%s\nwant\n%s", sent, view, want)
+		}
+		for _, secret := range []string{value, remote} {
 			// Long enough not to be there by chance.
-			if len(secret) > 20 && strings.Contains(view, secret) && !strings.Contains(fmt.Sprint(k), secret) {
-				t.Errorf("%+v: the handler sees %q:\n%s", c, secret, view)
-			}
-		}
-
-		// Not keyed: the same key, the same view.
-		bare := narrowCase{path: disguise(r.URL.EscapedPath(), other)[1:], host: letters(host, 'A', 'a'), q: q, page: page, accept: accept, theme: theme, https: https}
-		if plain := bare.request(); plain != nil && onlyTheme(r) == onlyTheme(plain) {
-			if plainKey, plainView := look(plain); plainKey != k || plainView != view {
-				t.Errorf("%+v: what is not declared makes a difference:\n%#v\n%s\nwithout it:\n%#v\n%s", c, k, view, plainKey, plainView)
-			}
-		}
-
-		// Keyed: the same view only with the same key.
-		for _, change := range []func(*narrowCase){
-			func(c *narrowCase) { c.path = other },
-			func(c *narrowCase) { c.host = other },
-			func(c *narrowCase) { c.q = other },
-			func(c *narrowCase) { c.page = other },
-			func(c *narrowCase) { c.q, c.page = c.page, c.q },
-			func(c *narrowCase) { c.accept = other },
-			func(c *narrowCase) { c.theme = other },
-			func(c *narrowCase) { c.accept, c.theme = c.theme, c.accept },
-			func(c *narrowCase) { c.https = !c.https },
-		} {
-			changed := c
-			change(&changed)
-			if r := changed.request(); r != nil {
-				otherKey, otherView := look(r)
-				if otherKey != (pagekey.Key{}) && (otherKey == k) != (otherView == view) {
-					t.Errorf("%+v and %+v: one key: %v, one view: %v\n%#v\n%s\n%#v\n%s", c, changed, otherKey == k, otherView == view, k, view, otherKey, otherView)
-				}
+			if len(secret) > 20 && strings.Contains(view, secret) && !strings.Contains(target+lines, secret) {
+				t.Errorf("%q: the handler sees %q:\n%s", sent, secret, view)
 			}
 		}
 	})
-}
-
-// onlyTheme returns the cookies that the route declares, since a fuzzed session
-// cookie may bring some of its own.
-func onlyTheme(r *http.Request) (s string) {
-	for _, c := range r.CookiesNamed("theme") {
-		s += fmt.Sprintf("%q ", c.Value)
-	}
-	return s
-}
-
-// discard is a ResponseWriter for nobody.
-type discard struct{}
-
-func (discard) Header() http.Header         { return http.Header{} }
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
-func (discard) WriteHeader(int)             {}
-func letters(s string, from, to byte) string {
-	b := []byte(s)
-	for i, c := range b {
-		if from <= c && c < from+26 {
-			b[i] = c - from + to
-		}
-	}
-	return string(b)
-}
-func disguise(path, how string) string {
-	var b strings.Builder
-	for i, n := 0, 0; i < len(path); i++ {
-		bits := byte(0)
-		if how != "" {
-			bits = how[n%len(how)]
-			n++
-		}
-		switch c := path[i]; {
-		case c == '%' && bits&2 == 0:
-			b.WriteString(strings.ToUpper(path[i : i+3]))
-			i += 2
-		case c == '%':
-			b.WriteString(strings.ToLower(path[i : i+3]))
-			i += 2
-		case !isUnreserved(c) || bits&1 == 0:
-			b.WriteByte(c)
-		case bits&2 == 0:
-			fmt.Fprintf(&b, "%%%02X", c)
-		default:
-			fmt.Fprintf(&b, "%%%02x", c)
-		}
-	}
-	return b.String()
-}
-
-// isUnreserved reports whether c is unreserved (RFC 3986, section 2.3).
-func isUnreserved(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0
 }
