@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,9 +33,8 @@ const (
 const defaultPause = time.Second
 
 // Do makes a request, which is repeated on a new connection where an old one turns out
-// to be closed. It returns the answer and its body where the status is 2xx, or one of
-// the others that count as success.
-func (c *Client) Do(ctx context.Context, method, url string, h http.Header, body []byte, success ...int) (*http.Response, []byte, error) {
+// to be closed. It returns the answer and its body where the status is 2xx.
+func (c *Client) Do(ctx context.Context, method, url string, h http.Header, body []byte) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, c.Errorf("%v", err)
@@ -62,9 +60,6 @@ func (c *Client) Do(ctx context.Context, method, url string, h http.Header, body
 		return nil, nil, c.Errorf("%s %s: %s: %v", method, url, res.Status, err)
 	}
 	if res.StatusCode/100 == 2 {
-		return res, answer, nil
-	}
-	if slices.Contains(success, res.StatusCode) {
 		return res, answer, nil
 	}
 	reason := ""
