@@ -18,7 +18,7 @@ const (
 // last ten minutes in a few kilobytes. The zero value is ready for use. It must
 // not be copied. Its methods are safe for concurrent use.
 type Recorder struct {
-	mu   sync.Mutex // held alone, while a bucket is emptied
+	mu   sync.Mutex // guards the emptying of a bucket; held alone
 	ring [buckets]bucket
 }
 

@@ -153,7 +153,7 @@ func (r *row) Left() string {
 	case r.Invalidated:
 		return "invalidated"
 	case r.TTLSeconds < 0:
-		return "due" // told by its handler to be stale from the start
+		return "due" // its handler has it stale from the start
 	case r.LeftSeconds != nil && *r.LeftSeconds < 0:
 		return formatSpan(-*r.LeftSeconds) + " over"
 	case r.LeftSeconds != nil:

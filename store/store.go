@@ -13,8 +13,8 @@
 // # Who uses it
 //
 // A program passes one of the adapters (store/file, store/redis, store/memory) to
-// isr as Options.Store, and calls none of these methods itself. Who writes an
-// adapter for another engine reads [Store], and runs store/storetest against it:
+// isr as Options.Store, and calls none of these methods itself. An adapter for
+// another engine implements [Store], and is tested by store/storetest:
 // [Record] brings its own encoding, and [Versions] is the rule above as a table.
 package store
 

@@ -262,7 +262,7 @@ func TestAt(t *testing.T) {
 	}
 }
 
-// A path holds a page where one of those at it is one; a hit-for-pass is none.
+// A path holds a page where one is stored at it; a hit-for-pass does not count.
 func TestHolds(t *testing.T) {
 	c, table := newCache(1000)
 	pass := page.HitForPass(page.Meta{Key: at("/a"), Route: route, Since: table.Now()}, policy.Refusal{Why: "is private"})

@@ -86,13 +86,13 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-// Whoever gives up is no reason to distrust the store.
-func TestCallerGivesUp(t *testing.T) {
+// A caller that cancels its call is no failure of the store.
+func TestCancelledCallIsNoFailure(t *testing.T) {
 	st := stub{get: func(ctx context.Context) (*store.Record, store.Effect, error) {
 		<-ctx.Done()
 		return nil, 0, ctx.Err()
 	}}
-	g := guard.New(&st, func(err error) { t.Errorf("told of %v", err) })
+	g := guard.New(&st, func(err error) { t.Errorf("failed: %v", err) })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 5 {
@@ -149,7 +149,7 @@ func TestOddAnswers(t *testing.T) {
 		{&store.Record{}, store.Gone + 1, store.ErrNotFound},
 	} {
 		st := stub{get: func(context.Context) (*store.Record, store.Effect, error) { return test.rec, test.effect, nil }}
-		g := guard.New(&st, func(err error) { t.Errorf("told of %v", err) })
+		g := guard.New(&st, func(err error) { t.Errorf("failed: %v", err) })
 		if _, _, err := g.Get(t.Context(), ""); !errors.Is(err, test.want) {
 			t.Errorf("%v, %v: %v, want %v", test.rec, test.effect, err, test.want)
 		}
@@ -190,8 +190,8 @@ func TestLateLease(t *testing.T) {
 	})
 }
 
-// More calls than a store that is well can answer in time are told so, and nothing is
-// held against it. Where it answers none of them, that is its failure.
+// Calls that are more than a working store can answer in time get an error that says so,
+// and do not count as its failures. Where it answers none of them, they do.
 func TestBurst(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes time.Duration
@@ -262,9 +262,9 @@ func TestBreakersAreApart(t *testing.T) {
 	}
 }
 
-// A relapse is one soon after the store was back, however long it had been away; a
-// store that has been well for long is given credit anew.
-func TestRelapse(t *testing.T) {
+// A store that fails soon after its recovery has a longer cooldown, however long it was
+// down before; one that has worked for long begins anew without any.
+func TestCooldownGrowsWithFlapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := stub{
 			get: failing(errors.New("broken")),
@@ -325,8 +325,8 @@ func TestRelapse(t *testing.T) {
 	})
 }
 
-// Only following makes contact again; and whoever is soon down again is trusted
-// later each time.
+// Only Follow closes the breaker; and where the store is soon down again, later each
+// time.
 func TestContact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var restored []time.Duration

@@ -129,8 +129,8 @@ func ParseAge(lines []string) time.Duration {
 const Private = "private, max-age=0"
 
 // MakePrivate changes the headers of an answer to one visitor's own request so that
-// nobody else gets it: public and s-maxage were said of the page. What the visitor
-// himself may do with it stays as the handler wants it.
+// no shared cache keeps it: public and s-maxage were said of the page. What the visitor's
+// own browser may do with it stays as the handler wants it.
 func MakePrivate(h http.Header) {
 	DeleteTargeted(h)
 	for name, lines := range h {

@@ -1,5 +1,6 @@
 package header
 
+// IsDate reports whether a header is one HTTP-date (RFC 9110, section 5.6.7).
 func IsDate(lines []string) bool {
 	if len(lines) != 1 {
 		return false
@@ -8,6 +9,8 @@ func IsDate(lines []string) bool {
 	return ok
 }
 
+// IsValidator reports whether a header is one entity tag or date, as If-Range takes it (RFC
+// 9110, section 13.1.5).
 func IsValidator(lines []string) bool {
 	return len(lines) == 1 && IsETag(lines[0]) || IsDate(lines)
 }

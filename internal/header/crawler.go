@@ -6,7 +6,7 @@ import (
 )
 
 // crawlers are parts of the User-Agents of well-known crawlers, in lower case.
-// They are told of a page once, and must not be told of a placeholder.
+// They ask for a page once, and would index a placeholder.
 var crawlers = []string{
 	"googlebot", "google-inspectiontool", "storebot-google", "mediapartners-google", "adsbot-google",
 	"bingbot", "bingpreview", "slurp", "duckduckbot", "baiduspider", "yandex", "sogou", "yeti", "seznambot",

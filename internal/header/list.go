@@ -79,6 +79,8 @@ func IsUnsafe(method string) bool {
 	return true
 }
 
+// BodyAllowed reports whether a response with a status has a body (RFC 9110, section
+// 6.4.1).
 func BodyAllowed(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }

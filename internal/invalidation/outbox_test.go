@@ -19,7 +19,7 @@ func newTable(t *testing.T) *invalidation.Table {
 	return invalidation.New(limit, func(*invalidation.Judgements) {}, func() { t.Error("the table is full") })
 }
 
-// undelivered fails the test unless the Store is to be told of just these tags.
+// undelivered fails the test unless just these tags are pending.
 func undelivered(t *testing.T, table *invalidation.Table, want map[store.Effect][]string) {
 	t.Helper()
 	got, clock := table.Undelivered()
@@ -36,27 +36,26 @@ func undelivered(t *testing.T, table *invalidation.Table, want map[store.Effect]
 	}
 }
 
-// unheard fails the test unless a page with a tag that comes from the Store is to have
-// an effect that the Store has not heard of.
-func unheard(t *testing.T, table *invalidation.Table, tag string, want store.Effect) {
+// untaken fails the test unless invalidations that the Store has not taken have an
+// effect on a page with a tag.
+func untaken(t *testing.T, table *invalidation.Table, tag string, want store.Effect) {
 	t.Helper()
 	if got := table.UndeliveredEffect(&pagekey.Key{Path: "/"}, []string{tag}); got != want {
-		t.Errorf("what the Store has not heard of has effect %v on %q, want %v", got, tag, want)
+		t.Errorf("what the Store has not taken has effect %v on %q, want %v", got, tag, want)
 	}
 }
 
 // What is delivered never enters the outbox; what is in flight is in it, and becomes
-// somebody else's to send when it was not taken; what is pending is sent until the Store
-// acknowledges it.
+// pending when the call fails; what is pending stays so until Ack.
 func TestOutbox(t *testing.T) {
 	table := newTable(t)
 	table.Invalidate(store.Gone, invalidation.Delivered, "delivered")
 	table.Invalidate(store.Expired, invalidation.InFlight, "flying", "lost")
 	table.Invalidate(store.Stale, invalidation.Pending, "a", "b")
 	undelivered(t, table, map[store.Effect][]string{store.Stale: {"a", "b"}})
-	unheard(t, table, "delivered", store.None)
-	unheard(t, table, "flying", store.Expired)
-	unheard(t, table, "b", store.Stale)
+	untaken(t, table, "delivered", store.None)
+	untaken(t, table, "flying", store.Expired)
+	untaken(t, table, "b", store.Stale)
 
 	table.Nack([]string{"lost", "never entered"})
 	undelivered(t, table, map[store.Effect][]string{store.Stale: {"a", "b"}, store.Expired: {"lost"}})
@@ -65,7 +64,7 @@ func TestOutbox(t *testing.T) {
 	table.Ack(store.Stale, 11, table.Clock(), "a")
 	undelivered(t, table, map[store.Effect][]string{store.Stale: {"b"}})
 	for tag, want := range map[string]store.Effect{"flying": store.None, "lost": store.None, "a": store.None, "b": store.Stale} {
-		unheard(t, table, tag, want)
+		untaken(t, table, tag, want)
 	}
 }
 
@@ -89,9 +88,9 @@ func TestOutboxKnowsPagesByTheirKeys(t *testing.T) {
 	}
 }
 
-// The Store acknowledges what it was asked, and no more: what was invalidated since
-// then, or is to have a stronger effect, is still to be told. Whichever of the answers
-// comes first, nothing is left when all have come.
+// An Ack removes what the call has delivered, and no more: what was invalidated since
+// then, or has a stronger effect, stays. In whatever order the calls return, nothing is
+// left when all have.
 func TestOutboxAck(t *testing.T) {
 	type ack struct {
 		effect store.Effect
@@ -121,10 +120,10 @@ func TestOutboxAck(t *testing.T) {
 					table.Invalidate(effect, d, "tag")
 					clocks[i+1] = table.Clock()
 				}
-				unheard(t, table, "tag", max(test.first, test.second))
+				untaken(t, table, "tag", max(test.first, test.second))
 				for i, a := range test.acks {
 					table.Ack(a.effect, store.Version(10+i), clocks[a.asked], "tag")
-					unheard(t, table, "tag", test.want[i])
+					untaken(t, table, "tag", test.want[i])
 					if d == invalidation.Pending {
 						want := map[store.Effect][]string{test.want[i]: {"tag"}}
 						delete(want, store.None)
@@ -174,7 +173,7 @@ func TestOutboxOverflow(t *testing.T) {
 	if !table.Invalidate(store.Gone, invalidation.Pending, known) {
 		t.Error("not remembered, and it is in the outbox")
 	}
-	unheard(t, table, known, store.Gone)
+	untaken(t, table, known, store.Gone)
 
 	// What is delivered makes room.
 	for {
@@ -194,8 +193,8 @@ func TestOutboxOverflow(t *testing.T) {
 	}
 }
 
-// Any number of goroutines may fill, read and empty the outbox; nothing is left of what
-// all of them have told.
+// Any number of goroutines may fill, read and empty the outbox; nothing is left when all
+// have delivered theirs.
 func TestOutboxConcurrent(t *testing.T) {
 	table := newTable(t)
 	var version atomic.Uint64
@@ -222,6 +221,6 @@ func TestOutboxConcurrent(t *testing.T) {
 		}
 	}
 	for i := range 7 {
-		unheard(t, table, fmt.Sprint("tag ", i), store.None)
+		untaken(t, table, fmt.Sprint("tag ", i), store.None)
 	}
 }

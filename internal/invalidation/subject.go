@@ -41,7 +41,7 @@ type judgement struct {
 // Judgements are one judgement for each effect, which the pages share.
 type Judgements [store.Gone + 1]*judgement
 
-// Judge stamps what a compaction makes of a subject into it.
+// Judge stores in a subject the effect that a compaction has found.
 func (s *Subject) Judge(by *Judgements, effect store.Effect) { s.judged.Store(by[effect]) }
 
 // Advance returns the snapshot from which on what had no effect by a compaction is

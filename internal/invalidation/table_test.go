@@ -143,7 +143,7 @@ func TestApply(t *testing.T) {
 	affected(t, table, "it began after", subject(table, "a", "b"), store.None)
 }
 
-// What this instance has told the Store has its effect by the Store's order, too, with
+// What the Store has taken from this instance has its effect by the Store's order, too, with
 // the version that it was given: on what the Store dates before it.
 func TestAckHoldsInTheStoresOrder(t *testing.T) {
 	table := newTable(t)
@@ -276,7 +276,7 @@ func TestTablesAreBounded(t *testing.T) {
 				}
 			}
 			if overflown.Load() == 0 {
-				t.Error("nobody was told that the table was full")
+				t.Error("overflown was not called for a table that is full")
 			}
 			s := &invalidation.Subject{Since: began, Tags: []string{"never invalidated"}}
 			affected(t, table, "a run that is too slow", s, store.Expired)

@@ -22,7 +22,7 @@ func samplePage() (*Page, Meta) {
 	return New(m, http.StatusOK, h, []byte(strings.Repeat("<p>some words</p>\n", 600))), m
 }
 
-// A part of a page is none, and so is one that no handler can have made, even where
+// A part of a page is refused, and so is one that no handler can have made, even where
 // the checksum is right.
 func TestDecodeRefuses(t *testing.T) {
 	p, req := samplePage()

@@ -78,7 +78,7 @@ func (p *Page) Judge(table *invalidation.Table, by *invalidation.Judgements) sto
 	if t := p.failures.Load(); t != nil && !table.Since(&t.began, &p.Key, p.Subject.Tags) { // likewise
 		judged := *t
 		judged.began = by.Advance(t.began)
-		p.failures.CompareAndSwap(t, &judged) // who has come first has a newer one
+		p.failures.CompareAndSwap(t, &judged) // where it fails, there is a newer one
 	}
 	p.Subject.Judge(by, effect)
 	return effect
@@ -104,5 +104,5 @@ type Meta struct {
 	MaxBytes int64                 // of memory, for all pages
 }
 
-// IsUnknown reports whether there is no page, or but a note that there is none.
+// IsUnknown reports whether there is no page, or only a hit-for-pass.
 func (p *Page) IsUnknown() bool { return p == nil || p.NotStored != (policy.Refusal{}) }

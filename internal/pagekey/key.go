@@ -27,6 +27,7 @@ type Key struct {
 // of a site has such a URL, and runs hold their keys when the visitor has left.
 const MaxBytes = 32 << 10
 
+// Length returns how many bytes the key's strings have, for the bound MaxBytes.
 func (k *Key) Length() int {
 	return len(k.Host) + len(k.Path) + len(k.Pattern) + len(k.Query) + len(k.Variant)
 }

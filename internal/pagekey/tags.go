@@ -86,6 +86,7 @@ func bucketTag(tag string) string {
 	return bucketTags[sum[0]%tagBuckets]
 }
 
+// IsBucket reports whether a tag is one of those that stand for several.
 func IsBucket(tag string) bool { return strings.HasPrefix(tag, "\x00~") }
 
 // WithBuckets returns tags and their buckets.

@@ -65,6 +65,7 @@ func appendHeader(b []byte, name string, values []string) []byte {
 	return b
 }
 
+// AppendString appends a string with its length before it.
 func AppendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

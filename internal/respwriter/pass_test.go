@@ -86,7 +86,7 @@ func TestPassKeepsAbilities(t *testing.T) {
 	}
 }
 
-// A success is told when the handler says so, before the visitor may know of it, and
+// A success is reported when the handler says so, before the visitor may know of it, and
 // when the handler has returned.
 func TestPassTellsSuccess(t *testing.T) {
 	for name, test := range map[string]struct {

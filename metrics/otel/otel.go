@@ -55,7 +55,7 @@ type Options struct {
 	Attributes []attribute.KeyValue
 }
 
-// Telemetry is what OpenTelemetry is told of one [isr.Site]. Make it with [New].
+// Telemetry is what OpenTelemetry gets of one [isr.Site]. Make it with [New].
 // Its methods are safe for concurrent use.
 type Telemetry struct {
 	meter   metric.Meter
@@ -201,7 +201,7 @@ func valid(s string) string {
 }
 
 // Register adds what is read when the metrics are collected: the events that
-// Observe was told of, and the [isr.Stats] of the site. Call it once, with the
+// Observe has counted, and the [isr.Stats] of the site. Call it once, with the
 // site that t observes. Unregister the result where the site does not live as
 // long as the MeterProvider. Register panics if site is nil.
 func (t *Telemetry) Register(site *isr.Site) (metric.Registration, error) {

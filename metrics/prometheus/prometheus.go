@@ -141,7 +141,7 @@ func (m *Metrics) route(pattern string) *route {
 	return r
 }
 
-// Collector returns what to register: the events that Observe was told of, and
+// Collector returns what to register: the events that Observe has counted, and
 // the [isr.Stats] of the site, as they are when Prometheus asks. It is for the
 // site that m observes. Where a process has several, each with Metrics of its
 // own, tell them apart with [prometheus.WrapRegistererWith]. Collector panics if

@@ -46,7 +46,7 @@ const (
 	defaultMaxBytes = 1 << 30
 	pollInterval    = 20 * time.Millisecond // how often Changes looks
 	heartbeat       = time.Second           // how long it does
-	maxCalls        = 64                    // of reading, and of writing, at a time: a file system that hangs keeps each one's thread
+	maxCalls        = 64                    // of reading, and of writing, at a time: a file system that hangs blocks a thread for each
 )
 
 // Options configure a [Store].

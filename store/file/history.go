@@ -28,8 +28,8 @@ const (
 var errReplaced = errors.New("the directory was replaced")
 
 // A history is the order of the invalidations: the log, and what this process has
-// read of it. What it has read is kept up with the file on every call, so there is
-// nothing to be told by others, and nothing to miss.
+// read of it. Every call reads what the file has more by then, so there is no message
+// between processes, and none to miss.
 type history struct {
 	dir, path string
 	slack     int64
@@ -283,8 +283,8 @@ func (h *history) appendTo(f *os.File, v *view, e entry, held func() error) (err
 
 // confirm says whether the log, now that it was written to, was ours. Where it was not,
 // as when this process was stopped in the midst of it and the lock deleted, others may
-// have written what we have written over, and been told that it holds. So the log
-// goes: without it nothing is shown of what may have been purged.
+// have written what this write has replaced, and returned that it holds. So the log is
+// removed: without it nothing is shown of what may have been purged.
 func (h *history) confirm(held func() error) error {
 	err := held()
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// rename replaces a file. Here it fails as long as somebody has the old one open,
-// who is only reading it, and soon done.
+// rename replaces a file. Here it fails as long as the old one is open, which
+// it is only to be read, and not for long.
 func rename(from, to string) error {
 	const errorSharingViolation = syscall.Errno(32)
 	for pause := time.Millisecond; ; pause *= 2 {

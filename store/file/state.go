@@ -18,8 +18,8 @@ import (
 
 // The file "state" is the lock of all processes, and keeps what may be lost without
 // harm: the last fence, the sum of the pages' bytes, and the leases, in a hash table
-// of fixed size. Who finds no room in it leads without a lease. Where the file itself
-// is lost while somebody has the lock, see confirm.
+// of fixed size. A leader that finds no room in it has no lease. Where the file itself
+// is lost while a process has the lock, see confirm.
 const (
 	fenceAt  = 0
 	bytesAt  = 8
@@ -53,8 +53,8 @@ type locked struct {
 
 // lock waits for the lock of all processes, with os.O_CREATE in the flag also where
 // the directory must be created for it. The caller's goroutine may be stuck in it as
-// long as another process sleeps on the lock, and then holds up those of its own
-// process, who give up when their contexts end.
+// long as another process sleeps on the lock, and then holds up the others of its own
+// process, which return when their contexts end.
 func (s *Store) lock(ctx context.Context, flag int) (*locked, error) {
 	select {
 	case s.turn <- struct{}{}:

@@ -53,7 +53,7 @@ var sweeperKey = keyHash{31: 1}
 // sweepAlone sweeps, if no other process does. It makes no files: its directory may
 // be on the way to being deleted.
 func (s *Store) sweepAlone() error {
-	ctx := context.Background() // the sweep is nobody's
+	ctx := context.Background() // no caller waits for the sweep
 	l, err := s.lock(ctx, 0)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ func (t *test) next(i int, after store.Version) (store.Changes, error) {
 		return c, err
 	}
 	if len(c.List) == 0 {
-		// A store that does not wait is none to go round and round with.
+		// A store that does not wait would be asked in a busy loop.
 		<-time.After(time.Millisecond)
 	}
 	last := after
@@ -75,7 +75,7 @@ func changes(t *test) {
 	from := t.invalidate(0, store.Stale, "first")
 	const writers, each = 8, 25
 	var (
-		mu     sync.Mutex
+		mu     sync.Mutex                    // guards what follows
 		own    = make(map[store.Change]bool) // of a tag that occurs once
 		shared = make(map[store.Change]bool)
 	)
@@ -206,8 +206,8 @@ func heartbeat(t *test) {
 	}
 }
 
-// What is there already is not waited for. Only in a bubble can that be told from a
-// slow engine.
+// What is there already is not waited for. Only in a bubble does that differ from a slow
+// engine.
 func atOnce(t *test) {
 	after := t.invalidate(0, store.Stale, "first")
 	t.invalidate(0, store.Stale, "tag")

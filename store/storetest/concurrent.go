@@ -30,10 +30,9 @@ func raise(v *atomic.Uint64, n uint64) {
 	}
 }
 
-// Whatever readers, generators and editors do at the same time in two processes:
-// who asks after an invalidation has returned is shown nothing that was read before
-// it without being told so; nothing that was never put; and nothing older than what
-// was shown before.
+// Whatever readers, generators and editors do at the same time in two processes: a Get
+// after an invalidation has returned shows nothing that was read before it without its
+// effect; nothing that was never put; and nothing older than what was shown before.
 func concurrent(t *test) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

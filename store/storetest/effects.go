@@ -84,7 +84,7 @@ func afterGone(t *test) {
 func otherTags(t *test) {
 	tags := append([]string{"t", "ta", "tag", "tag:", "tag:1", "tag:10", "xtag", "tag*", "t,a", "t a", "Tag"}, hostile...)
 	// In each round those fall whose number has a certain bit, so that any two of
-	// them are told apart in one.
+	// them differ in one.
 	for bit := 1; bit < len(tags); bit *= 2 {
 		var fall []string
 		for n, tag := range tags {
@@ -229,7 +229,7 @@ func noTags(t *test) {
 	t.is("key", "data", store.None)
 }
 
-// What is none of the effects is an error, and has none.
+// An unknown effect is an error, and changes nothing.
 func unknownEffects(t *test) {
 	t.store(0, "key", "data", "tag")
 	for i, s := range t.Stores {

@@ -18,7 +18,7 @@ const maxBytes = 100 << 10
 // does as a store should in each.
 type engine struct {
 	store.Store
-	mu      sync.Mutex
+	mu      sync.Mutex    // guards what follows
 	paused  chan struct{} // closed by resume; nil: not paused
 	damaged map[string]bool
 	born    time.Time

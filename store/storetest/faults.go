@@ -231,8 +231,8 @@ func (t *test) old(key string) {
 	}
 }
 
-// reset fails the test if a cursor of a lost history is not told so, or cannot go on
-// from where it is then.
+// reset fails the test if a cursor of a lost history gets no Reset, or cannot go on from
+// where that ends.
 func (t *test) reset(i int, after store.Version) {
 	t.Helper()
 	var c store.Changes

@@ -8,8 +8,8 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// leads fails the test if the key is, or is not, somebody's. Where it is nobody's it
-// becomes the ticket's.
+// leads begins a generation, and fails the test unless it is, or is not, the key's
+// leader.
 func (t *test) leads(i int, key string, want bool) store.Ticket {
 	t.Helper()
 	ticket := t.begin(i, key)
