@@ -39,12 +39,13 @@ var rooms = []struct{ name, imports string }{
 	{"internal/policy", "internal/header internal/pagekey"},
 	{"internal/parallel", ""},
 	{"internal/routing", "internal/pagekey internal/policy"},
+	{"internal/inside", "internal/pagekey internal/policy"},
 	{"internal/invalidation", "internal/pagekey store"},
 	{"internal/respwriter", "internal/header internal/policy"},
 	{"internal/page", "internal/header internal/invalidation internal/pagekey internal/policy store"},
 	{"internal/backing", "internal/guard internal/invalidation internal/pagekey store"},
 	{"internal/cache", "internal/invalidation internal/page internal/pagekey internal/policy store"},
-	{"internal/flight", "internal/backing internal/cache internal/header internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
+	{"internal/flight", "internal/backing internal/cache internal/header internal/inside internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
 }
 
 // Each room imports what it may, and there is no other.

@@ -91,8 +91,8 @@ func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
 	out.Failures, out.Err = p.Failures()
 	if p.NotStored != (policy.Refusal{}) {
 		out.TTL = page.HitForPassTTL
-	} else if p.Lifetime.TTL != policy.Forever {
-		out.TTL = cmp.Or(p.Lifetime.TTL, -1)
+	} else if ttl := p.Lifetime.Fresh(); ttl != policy.Forever {
+		out.TTL = cmp.Or(ttl, -1)
 	}
 	return out
 }
@@ -291,16 +291,28 @@ func (s *Site) warn(rt *policy.Route, why policy.Refusal, path string) {
 		return
 	}
 	level := slog.LevelDebug
-	if why.Remedy != "" {
-		w := warning{rt, why.Why}
-		if _, given := s.warned.Load(w); !given && s.warnings.Add(1) <= maxWarnings {
-			if _, given := s.warned.LoadOrStore(w, true); !given {
-				level = slog.LevelWarn
-			}
-		}
+	if why.Remedy != "" && s.isFirst(warning{rt, why.Why}) {
+		level = slog.LevelWarn
 	}
 	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+why.Why,
 		"path", path, "route", rt.Pattern, "remedy", why.Remedy)
+}
+
+// isFirst reports whether a warning is yet to be given.
+func (s *Site) isFirst(w warning) bool {
+	if _, given := s.warned.Load(w); given || s.warnings.Add(1) > maxWarnings {
+		return false
+	}
+	_, given := s.warned.LoadOrStore(w, true)
+	return !given
+}
+
+// late warns that something was said of a page whose handler had returned.
+func (s *Site) late(rt *policy.Route) {
+	if s.log != nil && s.isFirst(warning{rt, "late"}) {
+		s.log.Warn("isr: Tag, TTL, Until or Fail was called when the handler had returned: it has no effect", "route", rt.Pattern,
+			"remedy", "have the handler wait for the goroutines that do so")
+	}
 }
 
 // warnOverflow warns, once, that the table of invalidations was full of what it had to

@@ -201,6 +201,37 @@ func ExampleSite_Prerender() {
 	// 3/3 /blog/2 isr: prerender /blog/2: the handler answered 500 Internal Server Error
 }
 
+// A posts is a repository: it knows which rows a page is made of, and has but a context.
+type posts map[string]string
+
+// Title tags whatever page it is called for, also where there is no post yet.
+func (p posts) Title(ctx context.Context, id string) string {
+	isr.Tag(ctx, "post-"+id)
+	return p[id]
+}
+
+// The edit of a row names one tag, and every page that shows the row changes.
+func ExampleTag() {
+	repository := posts{"1": "Hello"}
+	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s: %s", r.URL.Path, repository.Title(r.Context(), "1"))
+	}), isr.Options{})
+	show(site, "/")
+	show(site, "/archive")
+
+	repository["1"] = "Hello, world"
+	if err := site.PurgeTag(context.Background(), "post-1"); err != nil {
+		fmt.Println(err)
+	}
+	show(site, "/")
+	show(site, "/archive")
+	// Output:
+	// 200 /: Hello (isr; fwd=uri-miss; stored)
+	// 200 /archive: Hello (isr; fwd=uri-miss; stored)
+	// 200 /: Hello, world (isr; fwd=uri-miss; stored)
+	// 200 /archive: Hello, world (isr; fwd=uri-miss; stored)
+}
+
 // expvar publishes the counts with one line.
 func ExampleSite_Stats() {
 	site := isr.Wrap(http.NotFoundHandler(), isr.Options{})

@@ -211,7 +211,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: s.regenerations,
-		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Log: s.log,
+		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Late: s.late, Log: s.log,
 	})
 	return s
 }

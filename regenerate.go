@@ -11,6 +11,7 @@ import (
 
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/parallel"
 	"github.com/isr-go/isr/internal/policy"
@@ -97,7 +98,7 @@ func (v *visit) showStale() bool {
 
 // stream passes on what is too large to be stored.
 func (v *visit) stream(f *flight.Flight, st flight.Stream) bool {
-	if f.WasInvalidatedSince(v.asked, f.Route.TagsOf(st.Header)) {
+	if f.WasInvalidatedSince(v.asked, st.Tags) {
 		st.Close()
 		return false
 	}
@@ -229,57 +230,8 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 	v.fail(out.Status, out.Answer, fwd.String())
 }
 
-// Why there is no page, where no run was begun.
-var (
-	errClosed = errors.New("the site is shut down")
-	errBusy   = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
-)
-
-// generate waits until a fresh page is stored. All that was invalidated before is
-// known by the page's key.
-func (s *Site) generate(ctx context.Context, req flight.Request) error {
-	inside := flight.IsInside(ctx)
-	for ctx.Err() == nil {
-		p, effect := s.cache.Get(&req.Key, nil)
-		if p.View(effect, time.Now()).State == page.Fresh {
-			return nil
-		}
-		w := &flight.Waiter{ByName: true, Inside: inside}
-		f, how := s.runs.Join(req, p, w)
-		switch {
-		case how == flight.Closed:
-			return errClosed
-		case f == nil:
-			continue
-		}
-		select {
-		case <-f.Done():
-			w.Leave()
-		case <-ctx.Done():
-			w.Leave()
-			return ctx.Err()
-		}
-		switch out := f.Outcome(); {
-		case out.Kind == flight.Failed:
-			return out.Err
-		case out.Kind != flight.Generated:
-		case out.Page.NotStored != (policy.Refusal{}):
-			return &notStoredError{out.Page.NotStored, out.Status, out.Location}
-		default:
-			return nil
-		}
-	}
-	return ctx.Err()
-}
-
-// A notStoredError says that the response may not be stored.
-type notStoredError struct {
-	why      policy.Refusal
-	status   int    // of the response; zero where there was none
-	location string // its Location
-}
-
-func (e *notStoredError) Error() string { return "not stored: it " + e.why.String() }
+// errBusy is why there is no page, where no run was begun.
+var errBusy = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
 
 // Prerender generates the pages at the given paths, a few at a time, so that the
 // first visitors find them; pages that are stored and fresh are left alone. It
@@ -296,7 +248,7 @@ func (e *notStoredError) Error() string { return "not stored: it " + e.why.Strin
 func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
 	return parallel.Each(ctx, s.regenerations, paths, s.toPrerender,
 		func(ctx context.Context, path string, req flight.Request) error {
-			err := s.generate(ctx, req)
+			err := s.runs.Generate(ctx, req)
 			if err != nil {
 				err = fmt.Errorf("isr: prerender %s: %w", path, err)
 			}
@@ -343,3 +295,38 @@ func (s *Site) Shutdown(ctx context.Context) error {
 	defer s.backing.Close()
 	return cmp.Or(s.runs.Shutdown(ctx), s.backing.Wait(ctx))
 }
+
+// Tag says that the page that is being made under ctx depends on the given tags, as the
+// handler's Cache-Tag header does: it is for a data layer that has no ResponseWriter.
+// With a tag that is none (empty, longer than 256 bytes, or one that begins with "/")
+// the page is not stored, and the Logger says so.
+//
+// Tag, TTL, Until and Fail work at any depth and on any goroutine, until the handler has
+// returned, also after it has written its response or answers 304. What they say then
+// holds beside what was said of the stored page. Outside of a generation, as in
+// a request that passes, they do nothing; after the handler has returned they do nothing,
+// and the Logger warns, once for each route.
+func Tag(ctx context.Context, tags ...string) { inside.From(ctx).Tag(tags...) }
+
+// TTL says how long the page that is being made under ctx is fresh. Of several the
+// shortest counts. It replaces Route.TTL, be that shorter or NoStore, and may shorten the
+// handler's Cache-Control and NotFoundTTL, but not lengthen them. With zero or less the
+// page is stale from the beginning: it is shown, and renewed whenever it is asked for.
+// Caches in front are told no more than Options.SharedMaxAge allows.
+func TTL(ctx context.Context, d time.Duration) { inside.From(ctx).TTL(d) }
+
+// Until says that the page that is being made under ctx expires at t, where something is
+// published or taken off: from then on visitors wait for a new one. Of several the
+// earliest counts. Nothing in front is allowed to hold the page for longer.
+func Until(ctx context.Context, t time.Time) { inside.From(ctx).Until(t) }
+
+// Fail says that the page that is being made under ctx could not be: the generation has
+// failed, whatever the handler writes, and whoever recovers from its panic. Of several
+// errors the first is the one that Revalidate and Prerender return and the Logger gets.
+// Visitors get the last good page where that may be shown, else the handler's own
+// failure, where that is what it writes, or a 500.
+func Fail(ctx context.Context, err error) { inside.From(ctx).Fail(err) }
+
+// Generating reports whether ctx is that of a page request, or derived from one. Then it
+// holds nothing of any visitor.
+func Generating(ctx context.Context) bool { return flight.IsInside(ctx) }

@@ -131,8 +131,8 @@ func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			r.err = s.generate(ctx, r.Request)
-			if notStored := (*notStoredError)(nil); r.err != nil && !errors.As(r.err, &notStored) {
+			r.err = s.runs.Generate(ctx, r.Request)
+			if notStored := (*flight.NotStoredError)(nil); r.err != nil && !errors.As(r.err, &notStored) {
 				errs[i] = fmt.Errorf("isr: revalidate %s: %w", r.Key.Path, r.err)
 			}
 		})
@@ -146,8 +146,8 @@ func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
 // logged: the editor may have named the wrong one.
 func (s *Site) movedTo(r *renewal) (t routing.Target, ok bool) {
 	status, location := 0, ""
-	if notStored := (*notStoredError)(nil); errors.As(r.err, &notStored) {
-		status, location = notStored.status, notStored.location
+	if notStored := (*flight.NotStoredError)(nil); errors.As(r.err, &notStored) {
+		status, location = notStored.Status, notStored.Location
 	} else if p := s.cache.Peek(&r.Key); r.err == nil && !p.IsUnknown() {
 		h, _ := p.Header()
 		status, location = p.Status, h.Get("Location")

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/isr-go/isr/internal/inside"
 )
 
 // A deadlineContext has a deadline, at which its run is to cancel it. Unlike that
@@ -13,14 +15,15 @@ type deadlineContext struct {
 	deadline time.Time
 	open     atomic.Bool // whether the deadline was lifted
 	done     chan struct{}
+	scope    *inside.Scope // what is said under it
 
 	mu    sync.Mutex           // guards what follows; held alone
 	err   error                // constant once done is closed
 	after map[*func()]struct{} // what is to be called when done is closed
 }
 
-func newDeadlineContext(deadline time.Time) *deadlineContext {
-	return &deadlineContext{deadline: deadline, done: make(chan struct{})}
+func newDeadlineContext(deadline time.Time, scope *inside.Scope) *deadlineContext {
+	return &deadlineContext{deadline: deadline, done: make(chan struct{}), scope: scope}
 }
 
 func (c *deadlineContext) cancel(err error) {
@@ -77,15 +80,7 @@ func (c *deadlineContext) Err() error {
 	}
 }
 
-// insideKey is the context key by which a request is known to come from a run.
-type insideKey struct{}
-
-func (c *deadlineContext) Value(key any) any {
-	if key == (insideKey{}) {
-		return true
-	}
-	return nil
-}
+func (c *deadlineContext) Value(key any) any { return c.scope.Value(key) }
 
 // IsInside reports whether ctx is that of a page request.
-func IsInside(ctx context.Context) bool { return ctx.Value(insideKey{}) != nil }
+func IsInside(ctx context.Context) bool { return inside.From(ctx) != nil }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -49,8 +50,9 @@ type Flight struct {
 	looked func()        // closes found, once
 	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
 
-	begin   time.Time // of the handler's call
-	matched string    // the pattern that the handler has matched; for the run's goroutine alone
+	scope   *inside.Scope // what the handler says of the page; constant
+	begin   time.Time     // of the handler's call
+	matched string        // the pattern that the handler has matched; for the run's goroutine alone
 
 	takers atomic.Int64  // those who would take a stream
 	offer  chan Stream   // to one of them: a response that is too large to be stored

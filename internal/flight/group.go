@@ -18,6 +18,7 @@ import (
 
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -42,6 +43,7 @@ type Config struct {
 	Ended    func(f *Flight, took time.Duration) // a run has ended that has called the handler; before those who wait have the Outcome
 	Evicted  func([]*page.Page)
 	Damaged  func(f *Flight, err error) // the Store's record of the page cannot be read
+	Late     func(*policy.Route)        // something was said of a page when its handler had returned
 	TooLarge func(*Flight)              // the page is too large for the Store
 	Log      *slog.Logger               // of panics that reach no visitor; nil: silence
 }
@@ -264,11 +266,12 @@ func (f *Flight) isAwaited() bool { return f.visitors+f.editors > 0 }
 // called under Group.mu.
 func (g *Group) newFlight(req Request, old *page.Page) *Flight {
 	req.Key = req.Key.Clone()
+	rt := req.Route
 	if req.Pattern == "" && old != nil {
 		req.Pattern = old.Pattern
 	}
 	f := &Flight{
-		Request: req, g: g, old: old,
+		Request: req, g: g, old: old, scope: inside.New(func() { g.c.Late(rt) }),
 		offer: make(chan Stream), left: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if g.c.Backing != nil {

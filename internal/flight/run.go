@@ -36,7 +36,10 @@ func (f *Flight) run() {
 	rec := respwriter.NewRecorder(respwriter.Config{
 		Context: f.ctx, Limit: g.c.MaxPageBytes, Budget: g.c.Streaming,
 		IsFailure: f.Route.IsFailure, Refuses: f.Route.Refuses, Renew: f.renewal(),
-		HandOff:   func(st *respwriter.Stream) bool { return f.handOff(Stream{st, matched()}, free) },
+		RefusesAtEnd: f.refusesAtEnd, Failed: f.scope.Err,
+		HandOff: func(st *respwriter.Stream) bool {
+			return f.handOff(Stream{st, matched(), f.Route.TagsOf(st.Header, f.scope.Said().Tags)}, free)
+		},
 		Cancel:    func() { f.ctx.cancel(context.Canceled) },
 		KeepAlive: func() { timer.Reset(f.Route.Timeout) },
 		Done:      f.recorded,
@@ -51,6 +54,7 @@ func (f *Flight) run() {
 	defer func() {
 		timer.Stop()
 		f.ctx.cancel(context.Canceled)
+		f.scope.Close()
 		if returned {
 			return
 		}
@@ -62,6 +66,9 @@ func (f *Flight) run() {
 			} else {
 				out.Stack = debug.Stack()
 			}
+		}
+		if err := f.scope.Err(); err != nil {
+			out.Err = err // that it has failed was said before it panicked
 		}
 		rec.Abort(out.Err)
 		if !f.finish(out) && out.Stack != nil && g.c.Log != nil { // it reaches no visitor and no report
@@ -84,6 +91,7 @@ func (f *Flight) run() {
 		g.c.Handler.ServeHTTP(rec, r)
 	}
 	f.matched = matched()
+	f.scope.Close()
 	rec.Finish()
 	returned = true
 }
@@ -95,7 +103,7 @@ func (f *Flight) call() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f.begin = time.Now()
-	f.ctx = newDeadlineContext(f.begin.Add(f.Route.Timeout))
+	f.ctx = newDeadlineContext(f.begin.Add(f.Route.Timeout), f.scope)
 	return !f.ended.Load()
 }
 
@@ -113,16 +121,22 @@ func (f *Flight) renewal() func(h http.Header) (status int, updated http.Header,
 	}
 }
 
+// refusesAtEnd says why a response may not be stored after all.
+func (f *Flight) refusesAtEnd(status int, h http.Header) policy.Refusal {
+	said := f.scope.Said()
+	return f.Route.RefusesAtEnd(status, h, &said)
+}
+
 // recorded ends the run with the recorder's Result.
 func (f *Flight) recorded(res respwriter.Result) {
 	switch res.Kind {
 	case respwriter.Page:
 		m := f.meta()
-		m.Matched = f.matched
+		m.Matched, m.Said = f.matched, f.scope.Said()
 		f.finish(Outcome{Page: page.New(m, res.Status, res.Header, res.Body)})
 	case respwriter.Renewal:
 		m := f.meta()
-		m.Matched = f.matched
+		m.Matched, m.Said = f.matched, f.scope.Said()
 		f.finish(Outcome{Page: page.Freshen(m, f.old, res.Header)})
 	case respwriter.Refused:
 		mark := page.HitForPass(f.meta(), res.Why)
@@ -140,7 +154,8 @@ func (f *Flight) recorded(res respwriter.Result) {
 // A Stream is a response that is too large to be stored, for one of those who wait.
 type Stream struct {
 	*respwriter.Stream
-	Pattern string // that the handler has matched, where it differs from the request's
+	Pattern string   // that the handler has matched, where it differs from the request's
+	Tags    []string // that the page would have
 }
 
 // handOff hands a stream to one of those who wait, if there is one. The run's slot

@@ -195,6 +195,39 @@ func Revoked(own string) string {
 	return "public, max-age=0, must-revalidate"
 }
 
+// Shortened returns what a Cache-Control says, less what it promises for longer than
+// some time: to browsers, which would guess where it is silent, to shared caches, and to
+// those that show what is stale.
+func Shortened(own string, limit time.Duration) string {
+	limit, silent := max(0, limit), true
+	var out []string
+	for line := own; line != ""; {
+		var name, arg string
+		name, arg, line = cutDirective(line)
+		switch directive := strings.ToLower(name); directive {
+		case "":
+			continue
+		case "stale-while-revalidate", "stale-if-error", "immutable":
+			continue
+		case "max-age", "s-maxage":
+			silent = silent && directive != "max-age"
+			arg = strconv.FormatInt(int64(min(parseSeconds(arg), limit)/time.Second), 10)
+		}
+		if arg != "" {
+			name += "=" + arg
+		}
+		out = append(out, name)
+	}
+	if silent {
+		d := ParseCacheControl([]string{own})
+		if d.SMaxAge >= 0 {
+			limit = 0 // what is said of shared caches is not said of browsers
+		}
+		out = append(out, "max-age="+strconv.FormatInt(int64(limit/time.Second), 10))
+	}
+	return strings.Join(out, ", ")
+}
+
 // IsPersonal reports whether outer middleware has made a response one visitor's
 // own, by the headers that it has set.
 func IsPersonal(h http.Header) bool {

@@ -26,19 +26,19 @@ func (p *Page) Record(key string) *store.Record {
 		rec.Tags = append(rec.Tags, tag)
 	}
 	rec.Tags = append(rec.Tags, pagekey.Everything)
-	if l := p.Lifetime; l.TTL != policy.Forever {
+	if l := p.Lifetime; l.Fresh() != policy.Forever {
 		shown := min(max(l.StaleWhileRevalidate, l.StaleIfError, time.Second), keepStale)
 		if policy.IsNotFound(p.Status) {
 			shown = time.Second // visitors can ask for any number of them
 		}
-		rec.TTL = max(0, l.TTL-time.Since(p.Generated)) + shown
+		rec.TTL = max(0, l.Fresh()-time.Since(p.Generated)) + shown
 	}
 	return rec
 }
 
 // pageFormat is the number of the encoding that encode makes. The checksum comes
 // after it: not every Store notices when it damages what it keeps.
-const pageFormat = 3
+const pageFormat = 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -61,6 +61,7 @@ func (p *Page) encode(key string) []byte {
 	for _, n := range [...]int64{
 		int64(p.Status), p.Generated.UnixNano(), int64(p.Took), int64(p.upstream),
 		int64(p.Lifetime.TTL), int64(p.Lifetime.StaleWhileRevalidate), int64(p.Lifetime.StaleIfError),
+		int64(p.Lifetime.Until), int64(p.saidTTL), int64(p.saidTags),
 	} {
 		b = binary.AppendVarint(b, n)
 	}
@@ -126,7 +127,9 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 		Status: int(d.number()), Generated: time.Unix(0, d.number()), Took: time.Duration(d.number()), upstream: time.Duration(d.number()),
 		Lifetime: policy.Lifetime{
 			TTL: time.Duration(d.number()), StaleWhileRevalidate: time.Duration(d.number()), StaleIfError: time.Duration(d.number()),
+			Until: time.Duration(d.number()),
 		},
+		saidTTL: time.Duration(d.number()), saidTags: int(d.number()),
 	}
 	for n := d.count(); n > 0; n-- {
 		p.Subject.Tags = append(p.Subject.Tags, string(d.bytes()))
@@ -141,7 +144,7 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 	if flags&hasGzip != 0 {
 		compressed = d.bytes()
 	}
-	if d.bad || len(d.b) > 0 || p.Status < 200 || p.Status > 999 {
+	if d.bad || len(d.b) > 0 || p.saidTags < 0 || p.saidTags > len(p.Subject.Tags) || p.Status < 200 || p.Status > 999 {
 		return nil, errForeign
 	}
 	p.ownControl = flags&hasOwnControl != 0

@@ -88,7 +88,21 @@ func (p *Page) Merge(update http.Header) http.Header {
 
 // Freshen makes a page of a stored one and the headers that a 304 has updated (RFC
 // 9111, section 4.3.4).
+//
+// What was said of the stored page from inside of its generation holds for this one, too:
+// a handler that finds nothing new may not come to say it again. A shorter or an earlier
+// one counts, but not a time that has come.
 func Freshen(m Meta, old *Page, merged http.Header) *Page {
+	said := old.Subject.Tags[len(old.Subject.Tags)-old.saidTags:]
+	m.Said.Tags = append(slices.Clip(said), m.Said.Tags...)
+	if old.saidTTL >= 0 && !m.Said.HasTTL {
+		m.Said.TTL, m.Said.HasTTL = old.saidTTL, true
+	}
+	if u := old.Lifetime.Until; u != 0 {
+		if until := old.Generated.Add(u); until.After(time.Now()) && (m.Said.Until.IsZero() || until.Before(m.Said.Until)) {
+			m.Said.Until = until
+		}
+	}
 	var compressed []byte
 	if old.gzip != nil {
 		compressed = old.gzip.body
@@ -120,8 +134,17 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &Page{
 		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Matched: unique.Make(m.Matched).Value(),
-		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h)}, Seq: m.Seq, Order: m.Order,
-		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil,
+		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, m.Said.Tags)}, Seq: m.Seq, Order: m.Order,
+		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, saidTTL: -1,
+	}
+	if len(m.Said.Tags) > 0 {
+		p.saidTags = len(p.Subject.Tags) - len(m.Route.TagsOf(h, nil))
+		if n := len(p.Subject.Tags); n > 0 && pagekey.IsBucket(p.Subject.Tags[n-1]) {
+			p.saidTags = n // in a bucket one cannot be told from another
+		}
+	}
+	if m.Said.HasTTL {
+		p.saidTTL = max(0, m.Said.TTL)
 	}
 	var explicit bool
 	if p.Lifetime, explicit = m.Route.Lifetime(status, h, d); explicit {
@@ -130,6 +153,9 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 		p.upstream = age
 		p.Generated = p.Generated.Add(-age)
 	}
+	promised := p.Lifetime.TTL
+	p.Lifetime = m.Said.Apply(p.Lifetime, explicit, status, p.Generated, p.upstream)
+	fresh := p.Lifetime.Fresh()
 	etag := h.Get("Etag")
 	if header.IsETag(etag) {
 		p.Validators.etag = etag
@@ -137,9 +163,19 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 		sum := sha256.Sum256(plain)
 		etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
 	}
+	if p.ownControl && (explicit && fresh < promised || p.Lifetime.Until != 0) {
+		h["Cache-Control"] = []string{header.Shortened(strings.Join(h["Cache-Control"], ", "), fresh)}
+		header.DeleteTargeted(h)
+		delete(h, "Expires")
+		d.MaxAge = max(d.MaxAge, 0) // there is one now
+	}
 	switch {
 	case !p.ownControl:
 		h["Cache-Control"] = []string{m.Route.CacheControlFor(status, p.Lifetime)}
+		if p.Lifetime.Until != 0 {
+			header.DeleteTargeted(h)
+			delete(h, "Expires")
+		}
 	case d.SMaxAge >= 0 && d.MaxAge < 0 && h["Expires"] == nil:
 		// Browsers would guess how long they may keep it.
 		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")

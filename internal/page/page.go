@@ -32,6 +32,8 @@ type Page struct {
 	Took        time.Duration
 	upstream    time.Duration // the Age that it came with, by which generated is earlier
 	Lifetime    policy.Lifetime
+	saidTTL     time.Duration // by isr.TTL, or below zero
+	saidTags    int           // how many of the last tags are by isr.Tag
 	Validators  Validators
 	modified    time.Time       // by validators.lastModified
 	ownControl  bool            // whether the Cache-Control is the handler's
@@ -102,6 +104,7 @@ type Meta struct {
 	Seq      uint64                // which of the Site's generations it is: a later one has more
 	Order    store.Ticket          // the Store's; zero where it was not to be had
 	MaxBytes int64                 // of memory, for all pages
+	Said     policy.Said           // from inside of the generation
 }
 
 // IsUnknown reports whether there is no page, or only a hit-for-pass.

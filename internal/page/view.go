@@ -48,6 +48,11 @@ func (p *Page) View(effect store.Effect, now time.Time) View {
 	if v.Invalidated {
 		v.Left = min(v.Left, -max(0, now.Sub(p.Subject.InvalidatedAt())))
 	}
+	expired := false // whether its time has come, by isr.Until
+	if u := p.Lifetime.Until; u != 0 {
+		v.Left = min(v.Left, u-v.Age)
+		expired = v.Age >= u
+	}
 	v.OnError = effect != store.Gone && v.Left > -p.Lifetime.StaleIfError
 	standby := p.standby.Load()
 	switch {
@@ -57,7 +62,7 @@ func (p *Page) View(effect store.Effect, now time.Time) View {
 		v.State = Expired
 	case v.Left > 0 && !v.Invalidated:
 		v.State = Fresh
-	case effect <= store.Stale && v.Left > -p.Lifetime.StaleWhileRevalidate:
+	case !expired && effect <= store.Stale && v.Left > -p.Lifetime.StaleWhileRevalidate:
 		v.State = Stale
 	default:
 		v.State = Expired

@@ -12,12 +12,22 @@ import (
 // still be shown. The bounds are forever where there is none.
 type Lifetime struct {
 	TTL, StaleWhileRevalidate, StaleIfError time.Duration
+
+	Until time.Duration // how long after its generation it is expired, whatever else; zero: there is no such time
+}
+
+// Fresh returns how long the page is fresh at most.
+func (l *Lifetime) Fresh() time.Duration {
+	if l.Until != 0 {
+		return min(l.TTL, l.Until)
+	}
+	return l.TTL
 }
 
 // Lifetime says how long a response lives, and whether the handler itself gave
 // it its time (RFC 9111, section 4.2.1).
 func (rt *Route) Lifetime(status int, h http.Header, d header.Directives) (l Lifetime, explicit bool) {
-	l = Lifetime{rt.TTL, rt.StaleWhileRevalidate, rt.StaleIfError}
+	l = Lifetime{rt.TTL, rt.StaleWhileRevalidate, rt.StaleIfError, 0}
 	if IsNotFound(status) {
 		// What was published meanwhile must be seen.
 		l.TTL, l.StaleWhileRevalidate = rt.NotFoundTTL, 0
@@ -64,11 +74,14 @@ const oneYear = 31536000
 func (rt *Route) CacheControlFor(status int, l Lifetime) string {
 	switch {
 	case rt.CacheControl != "" && status < 400: // what is not found may be there tomorrow
+		if l.Until != 0 {
+			return header.Shortened(rt.CacheControl, l.Until)
+		}
 		return rt.CacheControl
 	case rt.Rules.Covers("Authorization"):
 		return header.Private // public would let others share it (RFC 9111, section 3.5)
 	case rt.SharedMaxAge < 0:
 		return "public, max-age=0"
 	}
-	return fmt.Sprintf("public, max-age=0, s-maxage=%d", min(oneYear, max(0, min(l.TTL, rt.SharedMaxAge)/time.Second)))
+	return fmt.Sprintf("public, max-age=0, s-maxage=%d", min(oneYear, max(0, min(l.Fresh(), rt.SharedMaxAge)/time.Second)))
 }

@@ -57,7 +57,7 @@ func TestWhatIsStored(t *testing.T) {
 	whole := func(rt *policy.Route) { rt.Rules, _ = pagekey.NewRules(nil, nil, []string{"cookie"}, nil, nil) }
 	s := time.Second
 	type lifetime = policy.Lifetime
-	route := lifetime{time.Minute, forever, forever}
+	route := lifetime{time.Minute, forever, forever, 0}
 	for _, test := range []struct {
 		name   string
 		route  func(*policy.Route) // nil: as newRoute has it
@@ -71,21 +71,21 @@ func TestWhatIsStored(t *testing.T) {
 		{"203 is stored", nil, 203, "", "", route},
 		{"301 is stored", nil, 301, "Location: /b", "", route},
 		{"308 is stored", nil, 308, "Location: /b", "", route},
-		{"404 is a page, but not for long, and not stale", nil, 404, "", "", lifetime{10 * s, 0, forever}},
-		{"410 is a page, but not for long, and not stale", nil, 410, "", "", lifetime{10 * s, 0, forever}},
-		{"404 is shown stale where the handler says so", nil, 404, "Cache-Control: stale-while-revalidate=5", "", lifetime{10 * s, 5 * s, forever}},
-		{"404 lives as long as the handler says", nil, 404, "Cache-Control: max-age=3600", "", lifetime{time.Hour, 0, forever}},
+		{"404 is a page, but not for long, and not stale", nil, 404, "", "", lifetime{10 * s, 0, forever, 0}},
+		{"410 is a page, but not for long, and not stale", nil, 410, "", "", lifetime{10 * s, 0, forever, 0}},
+		{"404 is shown stale where the handler says so", nil, 404, "Cache-Control: stale-while-revalidate=5", "", lifetime{10 * s, 5 * s, forever, 0}},
+		{"404 lives as long as the handler says", nil, 404, "Cache-Control: max-age=3600", "", lifetime{time.Hour, 0, forever, 0}},
 		{"404 where NotFoundTTL is negative", no404, 404, "", "has status 404, and Route.NotFoundTTL is negative", lifetime{}},
 		{"410 where NotFoundTTL is negative", no404, 410, "", "has status 410, and Route.NotFoundTTL is negative", lifetime{}},
-		{"404 where NotFoundTTL is negative, but the handler says how long", no404, 404, "Cache-Control: max-age=5", "", lifetime{5 * s, 0, forever}},
+		{"404 where NotFoundTTL is negative, but the handler says how long", no404, 404, "Cache-Control: max-age=5", "", lifetime{5 * s, 0, forever, 0}},
 		{"302 depends on cookies", nil, 302, "Location: /login", "has status 302", lifetime{}},
 		{"307 depends on cookies", nil, 307, "Location: /login", "has status 307", lifetime{}},
 		{"303", nil, 303, "Location: /", "has status 303", lifetime{}},
 		{"204", nil, 204, "", "has status 204", lifetime{}},
 		{"403", nil, 403, "", "has status 403", lifetime{}},
 		{"418", nil, 418, "", "has status 418", lifetime{}},
-		{"302 with an explicit lifetime (RFC 9110, section 15.1)", nil, 302, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever}},
-		{"204 with an explicit lifetime (RFC 9110, section 15.1)", nil, 204, "Cache-Control: s-maxage=5", "", lifetime{5 * s, forever, forever}},
+		{"302 with an explicit lifetime (RFC 9110, section 15.1)", nil, 302, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever, 0}},
+		{"204 with an explicit lifetime (RFC 9110, section 15.1)", nil, 204, "Cache-Control: s-maxage=5", "", lifetime{5 * s, forever, forever, 0}},
 		{"302 with a lifetime of nothing", nil, 302, "Cache-Control: max-age=0", "has status 302", lifetime{}},
 		{"302 that is but public", nil, 302, "Cache-Control: public", "has status 302", lifetime{}},
 		{"206 is a part (RFC 9111, section 3.3)", nil, 206, "Cache-Control: max-age=5", "has status 206", lifetime{}},
@@ -124,37 +124,41 @@ func TestWhatIsStored(t *testing.T) {
 		{"a Cache-Tag that is none", nil, 200, "Cache-Tag: a, /b", "has a Cache-Tag that is none", lifetime{}},
 
 		// For how long (RFC 9111, section 4.2.1).
-		{"kept until revalidated", kept, 200, "", "", lifetime{forever, forever, forever}},
-		{"bounds of the route", bounded, 200, "", "", lifetime{time.Minute, time.Hour, -1}},
-		{"max-age goes before the route (RFC 9111, section 4.2.1)", kept, 200, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever}},
-		{"s-maxage goes before max-age (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=5, s-maxage=7", "", lifetime{7 * s, forever, forever}},
-		{"max-age goes before Expires (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=5\nExpires: 0", "", lifetime{5 * s, forever, forever}},
-		{"Expires is counted from Date (RFC 9111, section 4.2.1)", nil, 200, "Expires: Thu, 01 Jan 1998 00:02:00 GMT\nDate: Thu, 01 Jan 1998 00:00:00 GMT", "", lifetime{2 * time.Minute, forever, forever}},
-		{"Expires without a Date is counted from now (RFC 9111, section 4.2.1)", nil, 200, "Expires: Sat, 01 Jan 2000 01:00:00 GMT", "", lifetime{time.Hour, forever, forever}},
-		{"Expires in the past", nil, 200, "Expires: Thu, 01 Jan 1998 00:00:00 GMT", "", lifetime{0, forever, forever}},
-		{"Expires that is no date (RFC 9111, section 5.3)", nil, 200, "Expires: 0", "", lifetime{0, forever, forever}},
-		{"the first of duplicates (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=5\nCache-Control: max-age=7", "", lifetime{5 * s, forever, forever}},
-		{"what is no number means stale (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=soon", "", lifetime{0, forever, forever}},
-		{"a quoted number is one (RFC 9111, section 5.2)", nil, 200, `Cache-Control: max-age="5"`, "", lifetime{5 * s, forever, forever}},
-		{"a number that is too large (RFC 9111, section 1.2.2)", nil, 200, "Cache-Control: max-age=99999999999999999999", "", lifetime{(1<<31 - 1) * s, forever, forever}},
-		{"stale-while-revalidate (RFC 5861, section 3)", bounded, 200, "Cache-Control: stale-while-revalidate=5", "", lifetime{time.Minute, 5 * s, -1}},
-		{"stale-if-error (RFC 5861, section 4)", bounded, 200, "Cache-Control: max-age=1, stale-if-error=5", "", lifetime{s, time.Hour, 5 * s}},
-		{"stale-while-revalidate of nothing (RFC 5861, section 3)", nil, 200, "Cache-Control: stale-while-revalidate=0", "", lifetime{time.Minute, 0, forever}},
-		{"must-revalidate is never stale (RFC 9111, section 5.2.2.2)", nil, 200, "Cache-Control: must-revalidate, stale-if-error=5", "", lifetime{time.Minute, 0, 0}},
-		{"proxy-revalidate is never stale (RFC 9111, section 5.2.2.8)", nil, 200, "Cache-Control: max-age=5, proxy-revalidate", "", lifetime{5 * s, 0, 0}},
+		{"kept until revalidated", kept, 200, "", "", lifetime{forever, forever, forever, 0}},
+		{"bounds of the route", bounded, 200, "", "", lifetime{time.Minute, time.Hour, -1, 0}},
+		{"max-age goes before the route (RFC 9111, section 4.2.1)", kept, 200, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever, 0}},
+		{"s-maxage goes before max-age (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=5, s-maxage=7", "", lifetime{7 * s, forever, forever, 0}},
+		{"max-age goes before Expires (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=5\nExpires: 0", "", lifetime{5 * s, forever, forever, 0}},
+		{"Expires is counted from Date (RFC 9111, section 4.2.1)", nil, 200, "Expires: Thu, 01 Jan 1998 00:02:00 GMT\nDate: Thu, 01 Jan 1998 00:00:00 GMT", "", lifetime{2 * time.Minute, forever, forever, 0}},
+		{"Expires without a Date is counted from now (RFC 9111, section 4.2.1)", nil, 200, "Expires: Sat, 01 Jan 2000 01:00:00 GMT", "", lifetime{time.Hour, forever, forever, 0}},
+		{"Expires in the past", nil, 200, "Expires: Thu, 01 Jan 1998 00:00:00 GMT", "", lifetime{0, forever, forever, 0}},
+		{"Expires that is no date (RFC 9111, section 5.3)", nil, 200, "Expires: 0", "", lifetime{0, forever, forever, 0}},
+		{"the first of duplicates (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=5\nCache-Control: max-age=7", "", lifetime{5 * s, forever, forever, 0}},
+		{"what is no number means stale (RFC 9111, section 4.2.1)", nil, 200, "Cache-Control: max-age=soon", "", lifetime{0, forever, forever, 0}},
+		{"a quoted number is one (RFC 9111, section 5.2)", nil, 200, `Cache-Control: max-age="5"`, "", lifetime{5 * s, forever, forever, 0}},
+		{"a number that is too large (RFC 9111, section 1.2.2)", nil, 200, "Cache-Control: max-age=99999999999999999999", "", lifetime{(1<<31 - 1) * s, forever, forever, 0}},
+		{"stale-while-revalidate (RFC 5861, section 3)", bounded, 200, "Cache-Control: stale-while-revalidate=5", "", lifetime{time.Minute, 5 * s, -1, 0}},
+		{"stale-if-error (RFC 5861, section 4)", bounded, 200, "Cache-Control: max-age=1, stale-if-error=5", "", lifetime{s, time.Hour, 5 * s, 0}},
+		{"stale-while-revalidate of nothing (RFC 5861, section 3)", nil, 200, "Cache-Control: stale-while-revalidate=0", "", lifetime{time.Minute, 0, forever, 0}},
+		{"must-revalidate is never stale (RFC 9111, section 5.2.2.2)", nil, 200, "Cache-Control: must-revalidate, stale-if-error=5", "", lifetime{time.Minute, 0, 0, 0}},
+		{"proxy-revalidate is never stale (RFC 9111, section 5.2.2.8)", nil, 200, "Cache-Control: max-age=5, proxy-revalidate", "", lifetime{5 * s, 0, 0, 0}},
 
 		// Routes that store only what the handler marks.
 		{"a NoStore route", noStore, 200, "", "has no lifetime by its Cache-Control, and Route.TTL is NoStore", lifetime{}},
-		{"a NoStore route and max-age", noStore, 200, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever}},
+		{"a NoStore route and max-age", noStore, 200, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever, 0}},
 		{"a NoStore route and a lifetime of nothing", noStore, 200, "Cache-Control: max-age=0", "has no lifetime by its Cache-Control, and Route.TTL is NoStore", lifetime{}},
 		{"a NoStore route and 404", noStore, 404, "", "has no lifetime by its Cache-Control, and Route.TTL is NoStore", lifetime{}},
-		{"a NoStore route and 404 with max-age", noStore, 404, "Cache-Control: max-age=5", "", lifetime{5 * s, 0, forever}},
-		{"a NoStore route and 302 with max-age", noStore, 302, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever}},
+		{"a NoStore route and 404 with max-age", noStore, 404, "Cache-Control: max-age=5", "", lifetime{5 * s, 0, forever, 0}},
+		{"a NoStore route and 302 with max-age", noStore, 302, "Cache-Control: max-age=5", "", lifetime{5 * s, forever, forever, 0}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // where it is 2000-01-01 00:00:00 UTC
 				rt, h := newRoute(t, test.route), fields(test.header)
-				if got := rt.Refuses(test.status, h).Why; got != test.why {
+				why := rt.Refuses(test.status, h)
+				if why == (policy.Refusal{}) {
+					why = rt.RefusesAtEnd(test.status, h, new(policy.Said))
+				}
+				if got := why.Why; got != test.why {
 					t.Errorf("refused because it %q, want %q", got, test.why)
 				}
 				if test.why != "" {
@@ -301,7 +305,7 @@ func TestTagsOf(t *testing.T) {
 		"Cache-Tag: c, a,,d":               {"a", "b", "c", "d"},
 		"Cache-Tag: d\nCache-Tag: d, c, d": {"a", "b", "d", "c"},
 	} {
-		if got := rt.TagsOf(fields(lines)); !slices.Equal(got, want) {
+		if got := rt.TagsOf(fields(lines), nil); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", lines, got, want)
 		}
 	}
@@ -309,7 +313,7 @@ func TestTagsOf(t *testing.T) {
 	for i := range 1000 {
 		many = append(many, fmt.Sprint("tag", i))
 	}
-	if got := rt.TagsOf(fields("Cache-Tag: " + strings.Join(many, ","))); len(got) > 128 || got[0] != "a" || got[2] != "tag0" {
+	if got := rt.TagsOf(fields("Cache-Tag: "+strings.Join(many, ",")), nil); len(got) > 128 || got[0] != "a" || got[2] != "tag0" {
 		t.Errorf("%d tags: %q", len(got), got)
 	}
 	if got := rt.Tags[:3][2]; got != "" {

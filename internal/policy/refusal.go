@@ -63,7 +63,7 @@ func (rt *Route) Refuses(status int, h http.Header) (no Refusal) {
 			return Refusal{Why: fmt.Sprintf("has status %d", status), Remedy: "set Route.Bypass, or Cache-Control: max-age in the handler if it is the same for everyone"}
 		}
 	}
-	if l.TTL < 0 || l.TTL == 0 && rt.TTL < 0 {
+	if explicit && (l.TTL < 0 || l.TTL == 0 && rt.TTL < 0) { // else see RefusesAtEnd
 		return Refusal{Why: "has no lifetime by its Cache-Control, and Route.TTL is NoStore"}
 	}
 	for tag := range header.List(h["Cache-Tag"]) {
@@ -103,10 +103,10 @@ func varyRemedy(name string) string {
 	return "add it to Route.Vary"
 }
 
-// TagsOf returns the tags of the route and those of the handler, folded where they
-// are too many.
-func (rt *Route) TagsOf(h http.Header) []string {
-	if len(h["Cache-Tag"]) == 0 {
+// TagsOf returns the tags of the route, those that the handler has sent and those that
+// it has said, in this order, folded where they are too many.
+func (rt *Route) TagsOf(h http.Header, said []string) []string {
+	if len(h["Cache-Tag"]) == 0 && len(said) == 0 {
 		return rt.Tags
 	}
 	tags := slices.Clip(rt.Tags)
@@ -114,11 +114,17 @@ func (rt *Route) TagsOf(h http.Header) []string {
 	for _, tag := range tags {
 		seen[tag] = true
 	}
-	for tag := range header.List(h["Cache-Tag"]) {
+	add := func(tag string) {
 		if !seen[tag] {
 			seen[tag] = true
 			tags = append(tags, strings.Clone(tag))
 		}
+	}
+	for tag := range header.List(h["Cache-Tag"]) {
+		add(tag)
+	}
+	for _, tag := range said {
+		add(tag)
 	}
 	return pagekey.FoldTags(tags)
 }

@@ -27,6 +27,14 @@ type Config struct {
 	IsFailure func(status int, h http.Header) bool
 	Refuses   func(status int, h http.Header) policy.Refusal
 
+	// RefusesAtEnd is asked once more, when the handler has returned, or flushes: it may
+	// have given the response its lifetime by then. The status is the stored page's
+	// where this is as good as new.
+	RefusesAtEnd func(status int, h http.Header) policy.Refusal
+
+	// Failed says why the generation has failed, if the handler has said so.
+	Failed func() error
+
 	// Renew returns the status and the headers of the stored page as a 304 with the
 	// headers h updates them, or false where that is about another page (RFC 9111,
 	// section 4.3.4). It is nil where there is no stored page.
@@ -91,6 +99,7 @@ type Recorder struct {
 	sent        http.Header // as it was then
 	length      int64       // the declared Content-Length, or -1
 	kind        Kind
+	final       int // the status of the page, which is not that of a 304
 	body        *bytes.Buffer
 	size        int64 // of the body so far
 	overrun     bool  // whether more was written than declared
@@ -126,7 +135,11 @@ func (r *Recorder) WriteHeader(status int) {
 // Flush writes the header, which may already decide the Result, and flushes what a
 // visitor has got of a Stream.
 func (r *Recorder) Flush() {
-	r.refuse(r.takeHeader(http.StatusOK, true))
+	why := r.takeHeader(http.StatusOK, true)
+	if why == (policy.Refusal{}) {
+		why = r.refusesAtEnd()
+	}
+	r.refuse(why)
 	r.mu.Lock()
 	pipe := r.pipe
 	r.mu.Unlock()
@@ -202,7 +215,7 @@ func (r *Recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
 		length = n
 	}
 	switch {
-	case r.c.IsFailure(status, sent):
+	case r.c.Failed() != nil, r.c.IsFailure(status, sent):
 		kind = Failure
 	case status == http.StatusNotModified && r.c.Renew != nil:
 		kind = foreign
@@ -220,7 +233,7 @@ func (r *Recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
 	if r.status != 0 || r.closed != nil { // meanwhile
 		return policy.Refusal{}
 	}
-	r.status, r.sent, r.length, r.kind = status, sent, length, kind
+	r.status, r.sent, r.length, r.kind, r.final = status, sent, length, kind, final
 	if why != (policy.Refusal{}) {
 		r.closed = discarded(why)
 	}
@@ -245,8 +258,11 @@ func (r *Recorder) refuse(why policy.Refusal) {
 }
 
 func (r *Recorder) Write(b []byte) (n int, err error) {
-	why := r.takeHeader(http.StatusOK, true)
+	why, failed := r.takeHeader(http.StatusOK, true), r.c.Failed() != nil
 	r.mu.Lock()
+	if failed && r.pipe == nil && (r.kind == Page || r.kind == Renewal) {
+		r.kind = Failure
+	}
 	if why == (policy.Refusal{}) {
 		n, why, err = r.write(b)
 	}
@@ -352,6 +368,10 @@ func (r *Recorder) Abort(err error) {
 // Finish is to be called when the handler has returned.
 func (r *Recorder) Finish() {
 	why := r.takeHeader(http.StatusOK, true)
+	if why == (policy.Refusal{}) {
+		why = r.refusesAtEnd()
+	}
+	failed := r.c.Failed()
 	r.mu.Lock()
 	pipe, decided := r.pipe, r.closed != nil
 	r.closed = errDiscarded
@@ -361,24 +381,53 @@ func (r *Recorder) Finish() {
 	r.mu.Unlock()
 	r.refuse(why)
 	if pipe != nil {
-		pipe.Close()
+		pipe.CloseWithError(failed)
 	}
 	if decided {
 		return
 	}
 	// From here on no other goroutine touches the response.
 	defer putBuffer(r.body)
-	r.c.Done(r.result())
+	r.c.Done(r.result(failed))
 }
 
-// result returns the Result of a complete response.
-func (r *Recorder) result() Result {
+// refusesAtEnd says why a response that is being recorded may not be stored after all,
+// if so.
+func (r *Recorder) refusesAtEnd() (why policy.Refusal) {
+	r.mu.Lock()
+	status, h := r.final, r.sent
+	recorded := r.closed == nil && r.late == 0 && (r.kind == Page || r.kind == Renewal)
+	r.mu.Unlock()
+	if !recorded || r.c.Failed() != nil {
+		return why
+	}
+	if why = r.c.RefusesAtEnd(status, h); why != (policy.Refusal{}) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.closed != nil { // meanwhile
+			return policy.Refusal{}
+		}
+		r.closed = discarded(why)
+	}
+	return why
+}
+
+// result returns the Result of a complete response, which has failed where the handler
+// has said so.
+func (r *Recorder) result(failed error) Result {
 	var body []byte
 	if r.body != nil {
 		body = r.body.Bytes()
 	}
 	fail := Result{Kind: Failure, Status: http.StatusBadGateway}
 	switch {
+	case failed != nil && r.kind == Failure && r.c.IsFailure(r.status, r.sent):
+		fail.Status, fail.Err, fail.RetryAfter = r.status, failed, header.RetryAfter(r.sent)
+		if r.size <= r.c.Limit {
+			fail.Header, fail.Body = r.sent, body
+		}
+	case failed != nil:
+		fail.Status, fail.Err = http.StatusInternalServerError, failed
 	case r.late != 0:
 		fail.Status = r.late
 		fail.Err = fmt.Errorf("%w, after it had begun to answer %d", &statusError{r.late}, r.status)

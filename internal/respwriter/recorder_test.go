@@ -36,7 +36,9 @@ func newRun(t *testing.T) *run {
 	r.ctx = ctx
 	r.Config = respwriter.Config{
 		Context: ctx, Limit: limit, Budget: respwriter.NewBudget(1 << 10),
-		IsFailure: func(status int, h http.Header) bool { return status >= 500 || h.Get("X-Failure") != "" },
+		IsFailure:    func(status int, h http.Header) bool { return status >= 500 || h.Get("X-Failure") != "" },
+		RefusesAtEnd: func(int, http.Header) policy.Refusal { return policy.Refusal{} },
+		Failed:       func() error { return nil },
 		Refuses: func(status int, h http.Header) policy.Refusal {
 			if h["Set-Cookie"] != nil {
 				return policy.Refusal{Why: "sets a cookie"}

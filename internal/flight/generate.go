@@ -1,0 +1,59 @@
+package flight
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/policy"
+)
+
+// ErrClosed says that no run is begun any more.
+var ErrClosed = errors.New("the site is shut down")
+
+// Generate waits until a fresh page is stored, or fails with the error of its run. All
+// that was invalidated before is known by the page's key.
+func (g *Group) Generate(ctx context.Context, req Request) error {
+	isInside := IsInside(ctx)
+	for ctx.Err() == nil {
+		p, effect := g.c.Cache.Get(&req.Key, nil)
+		if p.View(effect, time.Now()).State == page.Fresh {
+			return nil
+		}
+		w := &Waiter{ByName: true, Inside: isInside}
+		f, how := g.Join(req, p, w)
+		switch {
+		case how == Closed:
+			return ErrClosed
+		case f == nil:
+			continue
+		}
+		select {
+		case <-f.Done():
+			w.Leave()
+		case <-ctx.Done():
+			w.Leave()
+			return ctx.Err()
+		}
+		switch out := f.Outcome(); {
+		case out.Kind == Failed:
+			return out.Err
+		case out.Kind != Generated:
+		case out.Page.NotStored != (policy.Refusal{}):
+			return &NotStoredError{out.Page.NotStored, out.Status, out.Location}
+		default:
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// A NotStoredError says that the response may not be stored.
+type NotStoredError struct {
+	Why      policy.Refusal
+	Status   int    // of the response; zero where there was none
+	Location string // its Location
+}
+
+func (e *NotStoredError) Error() string { return "not stored: it " + e.Why.String() }

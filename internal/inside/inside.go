@@ -1,0 +1,134 @@
+// Package inside is what the code under a handler says of the page that is being made:
+// by the context of the page request, from any depth and any goroutine.
+package inside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+)
+
+// key is the context key of a Scope.
+type key struct{}
+
+// A Scope collects what is said during one generation. It is safe for concurrent use.
+type Scope struct {
+	late func() // is told, once, that something was said too late
+
+	mu     sync.Mutex // guards what follows; held alone
+	said   policy.Said
+	err    error
+	closed bool
+	warned bool
+}
+
+// New returns a Scope in which nothing was said. It tells late, at most once, that
+// something was said after Close.
+func New(late func()) *Scope { return &Scope{late: late} }
+
+// Value returns the Scope under the key by which From looks for it, else nil. It is for
+// the Value method of a context.
+func (s *Scope) Value(k any) any {
+	if k == (key{}) {
+		return s
+	}
+	return nil
+}
+
+// From returns the Scope of the generation that ctx belongs to, or nil where it belongs
+// to none. The methods of a nil Scope do nothing.
+func From(ctx context.Context) *Scope {
+	s, _ := ctx.Value(key{}).(*Scope)
+	return s
+}
+
+// say calls f, which notes something, unless that comes too late.
+func (s *Scope) say(f func()) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	tell := s.closed && !s.warned
+	s.warned = s.warned || s.closed
+	if !s.closed {
+		f()
+	}
+	s.mu.Unlock()
+	if tell {
+		s.late()
+	}
+}
+
+// Tag adds tags to the page. One that is none is why the page is not stored.
+func (s *Scope) Tag(tags ...string) {
+	s.say(func() {
+		for _, tag := range tags {
+			if err := pagekey.CheckTag(tag); err != nil {
+				s.said.BadTag = fmt.Errorf("tag %q: %w", tag, err)
+			} else if !slices.Contains(s.said.Tags, tag) {
+				s.said.Tags = append(s.said.Tags, tag)
+			}
+		}
+	})
+}
+
+// TTL says how long the page is fresh. The shortest counts.
+func (s *Scope) TTL(d time.Duration) {
+	s.say(func() {
+		if !s.said.HasTTL || d < s.said.TTL {
+			s.said.TTL, s.said.HasTTL = d, true
+		}
+	})
+}
+
+// Until says when the page expires. The earliest counts.
+func (s *Scope) Until(t time.Time) {
+	s.say(func() {
+		if s.said.Until.IsZero() || t.Before(s.said.Until) {
+			s.said.Until = t
+		}
+	})
+}
+
+var errUnnamed = errors.New("isr.Fail was called without an error")
+
+// Fail says that the generation has failed. The first error counts.
+func (s *Scope) Fail(err error) {
+	s.say(func() {
+		if err == nil {
+			err = errUnnamed
+		}
+		if s.err == nil {
+			s.err = err
+		}
+	})
+}
+
+// Err returns the error of Fail, if it was called in time.
+func (s *Scope) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Said returns what was said so far.
+func (s *Scope) Said() policy.Said {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	said := s.said
+	said.Tags = slices.Clip(said.Tags)
+	return said
+}
+
+// Close ends the time in which something can be said.
+func (s *Scope) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}
