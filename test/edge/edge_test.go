@@ -23,7 +23,10 @@ var pauses = []time.Duration{3 * time.Second}
 const (
 	poll  = 100 * time.Millisecond
 	after = 1500 * time.Millisecond // for so long the new page has to stay
-	bar   = time.Second             // beside sharedMaxAge
+
+	// Beside sharedMaxAge: nginx counts in whole seconds, by which it holds a page up to a
+	// second longer, and the next poll comes after that.
+	bar = time.Second + 5*poll
 )
 
 // A result is what readers saw of one edit behind one front.
