@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -440,4 +441,43 @@ func TestHitAllocs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A value that is in memory, beside a look-up in a map of as many.
+func BenchmarkLoad(b *testing.B) {
+	const n = 1000
+	keys, plain := make([]string, n), make(map[string]*menu, n)
+	menus := &isr.Data[*menu]{Name: "menu"}
+	site := isr.Wrap(http.NotFoundHandler(), isr.Options{})
+	ctx := site.Context(b.Context())
+	load := func(key string) (*menu, error) {
+		return menus.Load(ctx, key, func(context.Context) (*menu, error) { return &menu{Items: []string{key}}, nil })
+	}
+	for i := range keys {
+		keys[i] = fmt.Sprint("key ", i)
+		plain[keys[i]] = new(menu)
+		if _, err := load(keys[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var mu sync.RWMutex
+	b.Run("map", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			mu.RLock()
+			m := plain[keys[i%n]]
+			mu.RUnlock()
+			if m == nil {
+				b.Fatal("no value")
+			}
+		}
+	})
+	b.Run("data", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if m, err := load(keys[i%n]); err != nil || m == nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -7,10 +7,12 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/isr-go/isr/internal/backing"
-	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/data"
+	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
@@ -87,6 +89,9 @@ func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
 		Varied: pagekey.ParseHeader(p.Key.Variant), Status: p.Status, State: State(view.State), NotStored: p.WhyUncacheable(view).String(),
 		Generated: p.Generated, Duration: p.Took, Size: p.Size, Tags: pagekey.PlainTags(p.Subject.Tags), Hits: p.Hits.Load(),
 	}
+	if out.Scheme == data.Scheme {
+		out.Path, out.Query = data.NameOf(&p.Key)
+	}
 	out.Header, out.ETag = p.Header()
 	out.Failures, out.Err = p.Failures()
 	if p.NotStored != (policy.Refusal{}) {
@@ -100,7 +105,8 @@ func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
 // Stats are counts since [Wrap], and what is held and under way now.
 type Stats struct {
 	Hits, Stale, Misses, Passed uint64 // visits, by what came of them; see Kind
-	Generated, Failed           uint64 // generations
+	Generated, Failed           uint64 // generations, of data, too
+	DataHits, DataMisses        uint64 // calls of Data.Load, by whether they had to wait
 	Evicted                     uint64 // pages that were evicted to make room
 	StoreErrors                 uint64 // failures of the Store
 	Pages                       int    // in memory, hits-for-pass and what is purged but not yet freed included
@@ -115,6 +121,7 @@ func (s *Site) Stats() Stats {
 		Hits: count(Hit), Stale: count(StaleHit), Misses: count(Miss), Passed: count(Passed),
 		Generated: count(Generated), Failed: count(Failed), Evicted: count(Evicted), StoreErrors: count(StoreFailed),
 	}
+	out.DataHits, out.DataMisses = s.data.Counts()
 	out.Pages, out.Bytes = s.cache.Size()
 	out.Generating = s.runs.Running()
 	return out
@@ -133,12 +140,14 @@ const (
 	Revalidated             // a path or tag was revalidated
 	Purged                  // a path or tag was purged
 	Evicted                 // a page was evicted to make room
-	StoreFailed             // a call to the Store failed, or what it holds cannot be read
+	StoreFailed             // the Store did not do what it should
+	DataHit                 // Data.Load found a value in memory
+	DataMiss                // Data.Load waited for a value, or for its failure
 )
 
 // String returns the kind in lower case.
 func (k Kind) String() string {
-	names := [...]string{"hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted", "store failed"}
+	names := [...]string{"hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted", "store failed", "data hit", "data miss"}
 	if k < 0 || int(k) >= len(names) {
 		return fmt.Sprintf("Kind(%d)", int(k))
 	}
@@ -185,40 +194,6 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 	s.tell(e, age)
 }
 
-// ended reports the outcome of a run.
-func (s *Site) ended(f *flight.Flight, took time.Duration) {
-	out := f.Outcome()
-	e := s.event(Generated, &f.Key, f.Route)
-	e.Duration = took
-	switch p := out.Page; {
-	case out.Kind == flight.Failed:
-		e.Kind, e.Status, e.Err, e.Tags = Failed, out.Status, out.Err, pagekey.PlainTags(f.Tags())
-		var stack []slog.Attr
-		if out.Stack != nil {
-			stack = append(stack, slog.String("stack", string(out.Stack)))
-		}
-		s.report(e, stack...)
-	case p.NotStored != (policy.Refusal{}):
-		s.warn(p.Route, p.NotStored, p.Key.Path)
-	default:
-		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
-		e.Changed = s.observe != nil && !p.IsSame(f.Old())
-		s.report(e)
-	}
-}
-
-// damaged reports that the Store's record of a page cannot be read.
-func (s *Site) damaged(f *flight.Flight, err error) {
-	e := s.event(StoreFailed, &f.Key, f.Route)
-	e.Err = err
-	s.report(e)
-}
-
-// tooLarge warns that a page is too large for the Store.
-func (s *Site) tooLarge(f *flight.Flight) {
-	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Path)
-}
-
 // evicted reports which pages were evicted to make room.
 func (s *Site) evicted(pages []*page.Page) {
 	for _, p := range pages {
@@ -230,6 +205,10 @@ func (s *Site) evicted(pages []*page.Page) {
 
 // event returns an event about a page.
 func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
+	if k.Scheme == data.Scheme {
+		name, key := data.NameOf(k)
+		return Event{Kind: kind, Path: name, Query: key, Route: rt.Pattern}
+	}
 	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}
 }
 
@@ -265,7 +244,7 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	switch e.Kind {
 	case Hit, StaleHit:
 		attrs = append(attrs, slog.Duration("age", age), slog.Duration("duration", e.Duration))
-	case Miss, Passed, Generated, Failed:
+	case Miss, Passed, Generated, Failed, DataHit, DataMiss:
 		attrs = append(attrs, slog.Duration("duration", e.Duration))
 	}
 	if e.Err != nil {
@@ -307,14 +286,6 @@ func (s *Site) isFirst(w warning) bool {
 	return !given
 }
 
-// late warns that something was said of a page whose handler had returned.
-func (s *Site) late(rt *policy.Route) {
-	if s.log != nil && s.isFirst(warning{rt, "late"}) {
-		s.log.Warn("isr: Tag, TTL, Until or Fail was called when the handler had returned: it has no effect", "route", rt.Pattern,
-			"remedy", "have the handler wait for the goroutines that do so")
-	}
-}
-
 // warnOverflow warns, once, that the table of invalidations was full of what it had to
 // keep.
 func (s *Site) warnOverflow() {
@@ -340,4 +311,78 @@ func (s *Site) open(st store.Store, version string) {
 			}
 		},
 	})
+}
+
+// Data are values that pages share: a menu, a post, a price list. Make one for each kind
+// of value, as a variable of the package. The zero value but for Name keeps each until
+// its tags are revalidated.
+//
+// Values are kept like pages, as JSON, in Options.MaxBytes and in the Store: renewed behind
+// those who ask, kept where they cannot be renewed, and each is fetched once at a time.
+// T must be what encoding/json can encode and decode.
+type Data[T any] struct {
+	// Name is part of the values' tags. It is not empty, does not begin with "/", and
+	// one Site has one Data of a name.
+	Name string
+
+	// As in Route; Timeout is that of one fetch.
+	TTL, StaleWhileRevalidate, StaleIfError, Timeout time.Duration
+
+	// Tags are those of all values, beside Name and Name:key, which each value has, too.
+	Tags []string
+}
+
+// Load returns the value with a key, of at most 1 KiB, which fetch makes where there is
+// none. What it returns is shared: read it only.
+//
+// During a generation a page is never newer than the data in it: it gets no value that
+// was invalidated, or is past its TTL, unless no other can be had; then the page is stale
+// from the beginning. It takes over the value's tags: the value's Name and Name:key, Tags,
+// and those that fetch adds by [Tag]. What fetch says by [Until] counts for the page, too.
+// Elsewhere, in a request that passes, stale values are used while they are renewed.
+//
+// Fetch is called as a handler is: in a context of its own that holds nothing of any
+// visitor, and for all who wait. Where it fails, panics or takes too long the last good
+// value is used, if StaleIfError allows it. Values that differ by visitor have no place
+// here. If ctx belongs to no Site, Load calls fetch with it.
+//
+// Load fails with fetch's error, with that of ctx, where Name is empty or that of another
+// Data, where the key is too long, where the value has no JSON, and where a value is loaded
+// to make itself. It is safe for concurrent use.
+func (d *Data[T]) Load(ctx context.Context, key string, fetch func(context.Context) (T, error)) (v T, err error) {
+	s, ok := inside.SiteOf(ctx).(*Site)
+	if !ok {
+		return fetch(ctx)
+	}
+	src := s.data.Source(d)
+	if src == nil {
+		if src, err = s.data.Add(d, data.Spec(*d), reflect.TypeFor[T]()); err != nil {
+			return v, err
+		}
+	}
+	if v, ok := s.data.Hit(ctx, src, key); ok {
+		out, _ := v.(T) // a T that is an interface may be nil
+		return out, nil
+	}
+	return load(ctx, s, src, key, fetch)
+}
+
+// load is Load of what is not in memory.
+func load[T any](ctx context.Context, s *Site, src *data.Source, key string, fetch func(context.Context) (T, error)) (v T, err error) {
+	out, err := s.data.Load(ctx, src, key, func(ctx context.Context) (any, error) { return fetch(ctx) })
+	v, _ = out.(T)
+	return v, err
+}
+
+// Context returns a context in which Data.Load finds the Site, for work outside of its
+// requests: a ticker, a test.
+func (s *Site) Context(ctx context.Context) context.Context { return inside.WithSite(ctx, s) }
+
+// tellData tells what has come of a Load.
+func (s *Site) tellData(src *data.Source, key string, v data.Visit) {
+	kind := DataMiss
+	if v.Hit {
+		kind = DataHit
+	}
+	s.tell(Event{Kind: kind, Path: src.Name, Query: key, Route: src.Route.Pattern, Duration: v.Took, Err: v.Err}, 0)
 }

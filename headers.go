@@ -11,6 +11,7 @@ import (
 
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
@@ -215,8 +216,10 @@ func (s *Site) asksToPass(r *http.Request) bool {
 // forward hands the visitor's own request to the wrapped handler.
 func (v *visit) forward(c respwriter.PassConfig) {
 	p := respwriter.NewPass(v.w, c)
-	panicked := true
+	panicked, outer := true, v.r
+	r := outer.WithContext(inside.WithSite(outer.Context(), v.site))
 	defer func() {
+		outer.Pattern = r.Pattern // for the traces and logs of outer middleware
 		p.Finish(panicked)
 		status := 0
 		if c.OnSuccess != nil {
@@ -224,7 +227,7 @@ func (v *visit) forward(c respwriter.PassConfig) {
 		}
 		v.done(Passed, status, 0, nil)
 	}()
-	v.site.handler.ServeHTTP(p.Writer(), v.r)
+	v.site.handler.ServeHTTP(p.Writer(), r)
 	panicked = false
 }
 

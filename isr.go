@@ -49,6 +49,7 @@ import (
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/changed"
+	"github.com/isr-go/isr/internal/data"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
@@ -166,13 +167,14 @@ type Site struct {
 	warnings atomic.Int32
 	overflow atomic.Bool // whether warnOverflow was called
 	observe  func(Event)
-	counts   [StoreFailed + 1]atomic.Uint64
+	counts   [DataMiss + 1]atomic.Uint64
 
 	table     *invalidation.Table
 	cache     *cache.Cache
 	locations *changed.Limiter
 	backing   *backing.Store // nil without a Store
 	runs      *flight.Group
+	data      *data.Loader
 
 	regenerations int // Options.MaxRegenerations
 }
@@ -212,7 +214,13 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: s.regenerations,
 		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Late: s.late, Log: s.log,
+		Site: s,
 	})
+	tell := s.tellData
+	if s.log == nil && s.observe == nil {
+		tell = nil
+	}
+	s.data = data.New(s.runs, s.cache, s.table, tell)
 	return s
 }
 

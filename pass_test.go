@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -56,9 +57,10 @@ func TestPassedRequestsAreUntouched(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w, r := httptest.NewRecorder(), test.request()
 			c := &countingHandler{serve: func(gotW http.ResponseWriter, gotR *http.Request, n int64) {
-				if gotR != r {
-					t.Error("the handler got another Request")
+				if !reflect.DeepEqual(gotR.WithContext(r.Context()), r) || gotR.URL != r.URL || gotR.Body != r.Body {
+					t.Error("the handler got another Request") // but for the context, which knows the Site
 				}
+				gotR.Pattern = "GET /" // as a ServeMux does, for the logs of outer middleware
 				if u, ok := gotW.(interface{ Unwrap() http.ResponseWriter }); !ok || u.Unwrap() != http.ResponseWriter(w) {
 					t.Errorf("the handler's %T is not around the original ResponseWriter", gotW)
 				}
@@ -76,6 +78,9 @@ func TestPassedRequestsAreUntouched(t *testing.T) {
 				site.ServeHTTP(w, r)
 				if got := w.Header()["Cache-Status"]; !cmp.Equal(got, []string{test.status}) {
 					t.Errorf("Cache-Status %q, want %q", got, test.status)
+				}
+				if r.Pattern != "GET /" {
+					t.Errorf("outside the pattern is %q", r.Pattern)
 				}
 			}
 			if c.calls.Load() != 2 || len(pages(site)) != 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/parallel"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/routing"
@@ -24,13 +26,17 @@ import (
 // visit is decided again.
 func (v *visit) wait(p *page.Page) bool {
 	s, ctx := v.site, v.r.Context()
-	w := flight.Waiter{Streams: v.r.Method == http.MethodGet, Inside: flight.IsInside(ctx)}
+	w := flight.Waiter{Streams: v.r.Method == http.MethodGet, Inside: flight.IsInside(ctx), Outer: flight.RunOf(ctx)}
 	f, how := s.runs.Join(v.request(), p, &w)
 	switch how {
 	case flight.Changed:
 		return false
 	case flight.Closed:
 		v.passPrivate(fwdBypass)
+		return true
+	case flight.Circle:
+		v.fail(http.StatusLoopDetected, nil, header.CacheStatus{Fwd: "uri-miss", Detail: "circle"}.String())
+		v.done(Miss, http.StatusLoopDetected, 0, errCircle)
 		return true
 	case flight.Full:
 		v.busy()
@@ -181,6 +187,9 @@ func (v *visit) answer(f *flight.Flight, joined bool) bool {
 	default:
 		fwd.Stored = out.Stored
 		view := made.View(effect, time.Now())
+		if view.State != page.Fresh {
+			fwd.Detail = "stale" // from the beginning, by isr.TTL or its data, or since then
+		}
 		v.tags = made.Subject.Tags
 		made.ServeForwarded(v.w, v.r, view, fwd)
 		v.done(Miss, made.Status, view.Age, nil)
@@ -230,8 +239,11 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 	v.fail(out.Status, out.Answer, fwd.String())
 }
 
-// errBusy is why there is no page, where no run was begun.
-var errBusy = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
+// Why there is no page, where no run was begun.
+var (
+	errBusy   = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
+	errCircle = errors.New("the page is asked for to make itself")
+)
 
 // Prerender generates the pages at the given paths, a few at a time, so that the
 // first visitors find them; pages that are stored and fresh are left alone. It
@@ -294,6 +306,48 @@ func (s *Site) Shutdown(ctx context.Context) error {
 	}
 	defer s.backing.Close()
 	return cmp.Or(s.runs.Shutdown(ctx), s.backing.Wait(ctx))
+}
+
+// ended reports the outcome of a run.
+func (s *Site) ended(f *flight.Flight, took time.Duration) {
+	out := f.Outcome()
+	e := s.event(Generated, &f.Key, f.Route)
+	e.Duration = took
+	switch p := out.Page; {
+	case out.Kind == flight.Failed:
+		e.Kind, e.Status, e.Err, e.Tags = Failed, out.Status, out.Err, pagekey.PlainTags(f.Tags())
+		var stack []slog.Attr
+		if out.Stack != nil {
+			stack = append(stack, slog.String("stack", string(out.Stack)))
+		}
+		s.report(e, stack...)
+	case p.NotStored != (policy.Refusal{}):
+		s.warn(p.Route, p.NotStored, p.Key.Path)
+	default:
+		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
+		e.Changed = s.observe != nil && !p.IsSame(f.Old())
+		s.report(e)
+	}
+}
+
+// damaged reports that the Store's record of a page cannot be read.
+func (s *Site) damaged(f *flight.Flight, err error) {
+	e := s.event(StoreFailed, &f.Key, f.Route)
+	e.Err = err
+	s.report(e)
+}
+
+// tooLarge warns that a page is too large for the Store.
+func (s *Site) tooLarge(f *flight.Flight) {
+	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Path)
+}
+
+// late warns that something was said of a page whose handler had returned.
+func (s *Site) late(rt *policy.Route) {
+	if s.log != nil && s.isFirst(warning{rt, "late"}) {
+		s.log.Warn("isr: Tag, TTL, Until or Fail was called when the handler had returned: it has no effect", "route", rt.Pattern,
+			"remedy", "have the handler wait for the goroutines that do so")
+	}
 }
 
 // Tag says that the page that is being made under ctx depends on the given tags, as the

@@ -398,6 +398,7 @@ func TestSaidTooLate(t *testing.T) {
 		for _, path := range []string{"/blog/1", "/blog/2", "/about"} {
 			ask(site, path)
 			time.Sleep(2 * time.Second)
+			synctest.Wait()
 			if p := pages(site)[path]; p.State != isr.Fresh || len(p.Tags) != 0 || p.TTL != 0 || p.Failures != 0 {
 				t.Errorf("%+v", p)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,7 @@ type Flight struct {
 	byName    bool          // whether an editor has asked for the page by its name
 	inside    bool          // whether another run waits for it
 	successor *Flight       // the run behind it
+	waits     []*Flight     // the runs that it waits for
 	queue     *list.List    // where it waits for a slot, if it does
 	place     *list.Element // in queue
 	counted   bool          // in Group.active
@@ -51,6 +53,7 @@ type Flight struct {
 	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
 
 	scope   *inside.Scope // what the handler says of the page; constant
+	value   any           // that the Fetch has made
 	begin   time.Time     // of the handler's call
 	matched string        // the pattern that the handler has matched; for the run's goroutine alone
 
@@ -83,6 +86,8 @@ type Outcome struct {
 	Status int  // of a failure: what those who wait get, unless Repanic says otherwise; of a hit-for-pass: the handler's
 
 	Location string // of a hit-for-pass: the handler's
+
+	Stale error // of a page: why the data in it is not good, if so
 
 	Err        error
 	Pattern    string        // of a failure: what the handler has matched, where it is its own
@@ -133,6 +138,11 @@ func (w *Waiter) Leave() {
 	}
 	g.mu.Lock()
 	f.count(w, -1)
+	if w.Outer != nil {
+		if i := slices.Index(w.Outer.waits, f); i >= 0 {
+			w.Outer.waits = slices.Delete(w.Outer.waits, i, i+1)
+		}
+	}
 	ctx := f.unattended()
 	g.mu.Unlock()
 	if ctx != nil {
@@ -267,6 +277,57 @@ func (f *Flight) Old() *page.Page {
 	f.g.mu.Lock()
 	defer f.g.mu.Unlock()
 	return f.old
+}
+
+// Value returns the value that the run has made. It is called once Done is closed.
+func (f *Flight) Value() any { return f.value }
+
+// RunOf returns the run that ctx belongs to, or nil.
+func RunOf(ctx context.Context) *Flight {
+	if scope := inside.From(ctx); scope != nil {
+		return scope.Run.(*Flight)
+	}
+	return nil
+}
+
+// MayUse reports whether a stored value may be used in the page that the run makes: what
+// was invalidated before the run began must be known here, as far as it concerns the
+// value. A nil run may use everything.
+func (f *Flight) MayUse(p *page.Page) bool {
+	if f == nil || f.g.c.Backing == nil {
+		return true
+	}
+	if p.Subject.Since.Offline != 0 && f.began.Offline == 0 {
+		return false
+	}
+	return p.Subject.Since.Version >= f.began.Version || f.g.c.Table.Followed() >= f.began.Version
+}
+
+// isOlderThan reports whether what comes of the run may be older than what another needs.
+// It is called under Group.mu.
+func (f *Flight) isOlderThan(outer *Flight) bool {
+	return f.counted && f.began.Version < outer.began.Version
+}
+
+// waitsFor reports whether the run is another, or waits for it, also by others. It is
+// called under Group.mu.
+func (f *Flight) waitsFor(other *Flight) bool {
+	seen := make(map[*Flight]bool)
+	var reaches func(*Flight) bool
+	reaches = func(f *Flight) bool {
+		if f == other {
+			return true
+		}
+		if seen[f] {
+			return false
+		}
+		seen[f] = true
+		if before := f.g.flights[f.Key]; before != nil && before != f && !f.started && reaches(before) {
+			return true
+		}
+		return slices.ContainsFunc(f.waits, reaches)
+	}
+	return reaches(f)
 }
 
 // isByName reports whether an editor has asked for the page by its name.

@@ -9,8 +9,11 @@ import (
 	"github.com/isr-go/isr/internal/policy"
 )
 
-// ErrClosed says that no run is begun any more.
-var ErrClosed = errors.New("the site is shut down")
+// Why no run is begun.
+var (
+	ErrClosed = errors.New("the site is shut down")
+	errCircle = errors.New("it is asked for to make itself")
+)
 
 // Generate waits until a fresh page is stored, or fails with the error of its run. All
 // that was invalidated before is known by the page's key.
@@ -21,11 +24,13 @@ func (g *Group) Generate(ctx context.Context, req Request) error {
 		if p.View(effect, time.Now()).State == page.Fresh {
 			return nil
 		}
-		w := &Waiter{ByName: true, Inside: isInside}
+		w := &Waiter{ByName: true, Inside: isInside, Outer: RunOf(ctx)}
 		f, how := g.Join(req, p, w)
 		switch {
 		case how == Closed:
 			return ErrClosed
+		case how == Circle:
+			return errCircle
 		case f == nil:
 			continue
 		}
@@ -43,7 +48,7 @@ func (g *Group) Generate(ctx context.Context, req Request) error {
 		case out.Page.NotStored != (policy.Refusal{}):
 			return &NotStoredError{out.Page.NotStored, out.Status, out.Location}
 		default:
-			return nil
+			return out.Stale
 		}
 	}
 	return ctx.Err()

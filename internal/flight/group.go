@@ -33,6 +33,7 @@ type Config struct {
 	Cache     *cache.Cache
 	Table     *invalidation.Table
 	Backing   *backing.Store     // nil without a Store
+	Site      any                // what inside.SiteOf finds during a run
 	Streaming *respwriter.Budget // of the bytes that streams may hold
 
 	MaxPageBytes  int64
@@ -53,6 +54,13 @@ type Request struct {
 	Key     pagekey.Key
 	Route   *policy.Route
 	Pattern string // of a ServeMux around the Site, if there is one
+	Fetch   *Fetch // of data: what makes it, instead of the handler
+}
+
+// A Fetch makes a value, and reads it.
+type Fetch struct {
+	Do     func(ctx context.Context) (v any, body []byte, size int64, err error)
+	Decode func(body []byte) (v any, size int64, err error)
 }
 
 // Build returns the request that the handler sees.
@@ -154,7 +162,12 @@ func (g *Group) maybeIdle() {
 type Waiter struct {
 	Streams bool // whether it would take a response that is too large to be stored
 	ByName  bool // whether it asked for the page by its name: a stale one will not do
+	Fresh   bool // whether a stale page will not do, nor one that is older than Outer
 	Inside  bool // whether it is a run itself, which has a slot already
+
+	// Outer is the run that it is, if it is one. It does not join a run that is waiting for
+	// it, be it by others.
+	Outer *Flight
 
 	f      *Flight
 	queued bool // what Queued returns
@@ -177,6 +190,7 @@ const (
 	Paused          // nothing: it is too early for another attempt in the background
 	Full            // nothing: too many wait for a slot
 	Closed          // nothing: the Group is shut down
+	Circle          // nothing: the run would wait for itself
 )
 
 // Join finds a run of the page for a visit that found seen in the cache, or begins one.
@@ -186,7 +200,7 @@ func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f, how := g.flights[req.Key], Joined
-	if f != nil && f.isSuperseded() {
+	if f != nil && (f.isSuperseded() || w != nil && w.Fresh && w.Outer != nil && f.isOlderThan(w.Outer)) {
 		f = f.successor
 	}
 	if f == nil {
@@ -199,6 +213,12 @@ func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining)
 			return nil, Paused
 		}
 		f, how = g.newFlight(req, seen), Began
+	}
+	if w != nil && w.Outer != nil && f.waitsFor(w.Outer) {
+		if how == Began {
+			g.done(f)
+		}
+		return nil, Circle
 	}
 	if !g.addWaiter(f, w, how == Began) {
 		return nil, Full
@@ -216,7 +236,7 @@ func (g *Group) addWaiter(f *Flight, w *Waiter, isNew bool) bool {
 		f.count(w, 1)
 		f.kept = f.kept || w.ByName
 		f.byName = f.byName || w.ByName
-		f.renews = f.renews || w.ByName
+		f.renews = f.renews || w.ByName || w.Fresh
 		f.inside = f.inside || w.Inside
 	}
 	ok := true
@@ -244,6 +264,9 @@ func (g *Group) addWaiter(f *Flight, w *Waiter, isNew bool) bool {
 	}
 	if w != nil && w != Peeker {
 		w.f, w.queued = f, !f.started
+		if w.Outer != nil {
+			w.Outer.waits = append(w.Outer.waits, f)
+		}
 		if w.Streams {
 			f.takers.Add(1)
 		}
@@ -271,9 +294,10 @@ func (g *Group) newFlight(req Request, old *page.Page) *Flight {
 		req.Pattern = old.Pattern
 	}
 	f := &Flight{
-		Request: req, g: g, old: old, scope: inside.New(func() { g.c.Late(rt) }),
+		Request: req, g: g, old: old,
 		offer: make(chan Stream), left: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	f.scope = inside.New(f, g.c.Site, func() { g.c.Late(rt) })
 	if g.c.Backing != nil {
 		f.found = make(chan struct{})
 		f.looked = sync.OnceFunc(func() { close(f.found) })

@@ -129,6 +129,14 @@ func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, befor
 		g.c.Damaged(f, err)
 		return false
 	}
+	if f.Fetch != nil {
+		v, size, err := f.Fetch.Decode(p.Body())
+		if err != nil { // of a build whose values have another type
+			g.c.Damaged(f, err)
+			return false
+		}
+		p.SetValue(v, size)
+	}
 	effect = max(effect, g.c.Table.UndeliveredEffect(&p.Key, p.Subject.Tags))
 	p.Order, p.Seq, p.Subject.StoreEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
 	p.Subject.Since = invalidation.Snapshot{Clock: before.Clock, Version: max(before.Version, rec.Version)}

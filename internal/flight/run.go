@@ -38,7 +38,7 @@ func (f *Flight) run() {
 		IsFailure: f.Route.IsFailure, Refuses: f.Route.Refuses, Renew: f.renewal(),
 		RefusesAtEnd: f.refusesAtEnd, Failed: f.scope.Err,
 		HandOff: func(st *respwriter.Stream) bool {
-			return f.handOff(Stream{st, matched(), f.Route.TagsOf(st.Header, f.scope.Said().Tags)}, free)
+			return f.handOff(Stream{st, matched(), f.tagsOf(st.Header)}, free)
 		},
 		Cancel:    func() { f.ctx.cancel(context.Canceled) },
 		KeepAlive: func() { timer.Reset(f.Route.Timeout) },
@@ -80,6 +80,11 @@ func (f *Flight) run() {
 	// that needs no goroutine, through any number of WithValue.
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
+	if f.Fetch != nil {
+		f.runFetch(ctx, rec)
+		returned = true
+		return
+	}
 	r = f.Build(ctx, g.c.Origin)
 	asked = r.Pattern
 	if f.old != nil && f.old.Effect(g.c.Table) < store.Expired {
@@ -94,6 +99,36 @@ func (f *Flight) run() {
 	f.scope.Close()
 	rec.Finish()
 	returned = true
+}
+
+// runFetch makes a value.
+func (f *Flight) runFetch(ctx context.Context, rec *respwriter.Recorder) {
+	v, body, size, err := f.Fetch.Do(ctx)
+	f.scope.Close()
+	if failed := f.scope.Err(); failed != nil {
+		err = failed
+	}
+	said := f.scope.Said()
+	switch {
+	case said.BadTag != nil && err == nil:
+		err = said.BadTag
+		fallthrough
+	case err != nil:
+		rec.Abort(err)
+		f.finish(Outcome{Kind: Failed, Err: err, Status: http.StatusInternalServerError})
+		return
+	}
+	m := f.meta()
+	m.Said, f.value = said, v
+	why := f.Route.RefusesAtEnd(http.StatusOK, nil, &said)
+	if int64(len(body)) > f.g.c.MaxPageBytes {
+		why = policy.Refusal{Why: fmt.Sprintf("is larger than MaxPageBytes (%d)", f.g.c.MaxPageBytes), Remedy: "raise it, or load less at a time"}
+	}
+	p := page.HitForPass(m, why)
+	if why == (policy.Refusal{}) {
+		p = page.NewValue(m, v, size, body)
+	}
+	f.finish(Outcome{Page: p, Stale: said.Stale})
 }
 
 // call notes that the handler is about to be called, and reports false where the run
@@ -121,6 +156,12 @@ func (f *Flight) renewal() func(h http.Header) (status int, updated http.Header,
 	}
 }
 
+// tagsOf returns the tags that a response has.
+func (f *Flight) tagsOf(h http.Header) []string {
+	said := f.scope.Said()
+	return f.Route.TagsOf(h, &said)
+}
+
 // refusesAtEnd says why a response may not be stored after all.
 func (f *Flight) refusesAtEnd(status int, h http.Header) policy.Refusal {
 	said := f.scope.Said()
@@ -133,11 +174,11 @@ func (f *Flight) recorded(res respwriter.Result) {
 	case respwriter.Page:
 		m := f.meta()
 		m.Matched, m.Said = f.matched, f.scope.Said()
-		f.finish(Outcome{Page: page.New(m, res.Status, res.Header, res.Body)})
+		f.finish(Outcome{Page: page.New(m, res.Status, res.Header, res.Body), Stale: m.Said.Stale})
 	case respwriter.Renewal:
 		m := f.meta()
 		m.Matched, m.Said = f.matched, f.scope.Said()
-		f.finish(Outcome{Page: page.Freshen(m, f.old, res.Header)})
+		f.finish(Outcome{Page: page.Freshen(m, f.old, res.Header), Stale: m.Said.Stale})
 	case respwriter.Refused:
 		mark := page.HitForPass(f.meta(), res.Why)
 		mark.Private = policy.IsPrivate(res.Status, res.Header)

@@ -3,6 +3,7 @@
 package inside
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,24 +20,30 @@ type key struct{}
 
 // A Scope collects what is said during one generation. It is safe for concurrent use.
 type Scope struct {
+	Run  any    // the run
+	Site any    // the Site that the run belongs to
 	late func() // is told, once, that something was said too late
 
 	mu     sync.Mutex // guards what follows; held alone
 	said   policy.Said
+	used   map[string]struct{} // said.Data
 	err    error
 	closed bool
 	warned bool
 }
 
-// New returns a Scope in which nothing was said. It tells late, at most once, that
-// something was said after Close.
-func New(late func()) *Scope { return &Scope{late: late} }
+// New returns the Scope of a run, in which nothing was said. It tells late, at most once,
+// that something was said after Close.
+func New(run, site any, late func()) *Scope { return &Scope{Run: run, Site: site, late: late} }
 
 // Value returns the Scope under the key by which From looks for it, else nil. It is for
 // the Value method of a context.
 func (s *Scope) Value(k any) any {
-	if k == (key{}) {
+	switch k {
+	case key{}:
 		return s
+	case siteKey{}:
+		return s.Site
 	}
 	return nil
 }
@@ -47,6 +54,17 @@ func From(ctx context.Context) *Scope {
 	s, _ := ctx.Value(key{}).(*Scope)
 	return s
 }
+
+// siteKey is the context key of the Site that a request passes through.
+type siteKey struct{}
+
+// WithSite returns a context in which SiteOf finds a Site.
+func WithSite(ctx context.Context, site any) context.Context {
+	return context.WithValue(ctx, siteKey{}, site)
+}
+
+// SiteOf returns the Site that ctx belongs to, or nil.
+func SiteOf(ctx context.Context) any { return ctx.Value(siteKey{}) }
 
 // say calls f, which notes something, unless that comes too late.
 func (s *Scope) say(f func()) {
@@ -96,6 +114,32 @@ func (s *Scope) Until(t time.Time) {
 	})
 }
 
+// Use says that the page holds a value which has tags, and expires at a time, if that is
+// not zero. Where it is no good one, stale says why, and until when there is no better one.
+func (s *Scope) Use(tags []string, expires time.Time, stale error, until time.Time) {
+	s.say(func() {
+		if s.used == nil {
+			s.used = make(map[string]struct{})
+		}
+		for _, tag := range tags {
+			if _, ok := s.used[tag]; !ok {
+				s.used[tag] = struct{}{}
+				s.said.Data = append(s.said.Data, tag)
+			}
+		}
+		if !expires.IsZero() && (s.said.Until.IsZero() || expires.Before(s.said.Until)) {
+			s.said.Until = expires
+		}
+		if stale != nil {
+			s.said.Stale = cmp.Or(s.said.Stale, stale)
+			s.said.TTL, s.said.HasTTL = 0, true
+			if until.After(s.said.StaleUntil) {
+				s.said.StaleUntil = until
+			}
+		}
+	})
+}
+
 var errUnnamed = errors.New("isr.Fail was called without an error")
 
 // Fail says that the generation has failed. The first error counts.
@@ -122,8 +166,15 @@ func (s *Scope) Said() policy.Said {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	said := s.said
-	said.Tags = slices.Clip(said.Tags)
+	said.Tags, said.Data = slices.Clip(said.Tags), slices.Clip(said.Data)
 	return said
+}
+
+// IsClosed reports whether Close was called.
+func (s *Scope) IsClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // Close ends the time in which something can be said.

@@ -69,6 +69,9 @@ func New(limit int64, judgeAll func(*Judgements), overflown func()) *Table {
 // Clock returns the newest moment in the Site's own order.
 func (t *Table) Clock() uint64 { return t.clock.Load() }
 
+// Followed returns the version up to which all that was invalidated in the Store is known.
+func (t *Table) Followed() store.Version { return store.Version(t.followed.Load()) }
+
 // Reconnects returns how often the Store has recovered.
 func (t *Table) Reconnects() uint64 { return t.reconnects.Load() }
 

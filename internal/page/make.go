@@ -66,6 +66,25 @@ func New(m Meta, status int, sent http.Header, body []byte) *Page {
 	return makePage(m, status, h, header.ParseAge(sent["Age"]), plain, compress(h, plain))
 }
 
+// NewValue makes a page of a value, which takes size bytes in memory, and its JSON.
+func NewValue(m Meta, v any, size int64, body []byte) *Page {
+	p := makePage(m, http.StatusOK, http.Header{"Content-Type": {"application/json"}}, 0, body, nil)
+	p.SetValue(v, size)
+	return p
+}
+
+// SetValue gives the page of a value that value, which takes size bytes. It is called
+// before the page is shared.
+func (p *Page) SetValue(v any, size int64) {
+	if p.NotStored == (policy.Refusal{}) {
+		p.Value = v
+		p.Size += size
+	}
+}
+
+// Body returns the bytes of the page, without encoding.
+func (p *Page) Body() []byte { return p.plain.body }
+
 // Merge returns the headers of a stored page, as a 304 has updated them (RFC
 // 9111, section 3.2).
 func (p *Page) Merge(update http.Header) http.Header {
@@ -94,7 +113,7 @@ func (p *Page) Merge(update http.Header) http.Header {
 // one counts, but not a time that has come.
 func Freshen(m Meta, old *Page, merged http.Header) *Page {
 	said := old.Subject.Tags[len(old.Subject.Tags)-old.saidTags:]
-	m.Said.Tags = append(slices.Clip(said), m.Said.Tags...)
+	m.Said.Data = append(slices.Clip(said), m.Said.Data...)
 	if old.saidTTL >= 0 && !m.Said.HasTTL {
 		m.Said.TTL, m.Said.HasTTL = old.saidTTL, true
 	}
@@ -134,17 +153,20 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &Page{
 		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Matched: unique.Make(m.Matched).Value(),
-		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, m.Said.Tags)}, Seq: m.Seq, Order: m.Order,
+		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, &m.Said)}, Seq: m.Seq, Order: m.Order,
 		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, saidTTL: -1,
 	}
-	if len(m.Said.Tags) > 0 {
-		p.saidTags = len(p.Subject.Tags) - len(m.Route.TagsOf(h, nil))
+	if len(m.Said.Tags)+len(m.Said.Data) > 0 {
+		p.saidTags = len(p.Subject.Tags) - len(m.Route.TagsOf(h, new(policy.Said)))
 		if n := len(p.Subject.Tags); n > 0 && pagekey.IsBucket(p.Subject.Tags[n-1]) {
 			p.saidTags = n // in a bucket one cannot be told from another
 		}
 	}
-	if m.Said.HasTTL {
+	if m.Said.HasTTL && m.Said.Stale == nil {
 		p.saidTTL = max(0, m.Said.TTL)
+	}
+	if !m.Said.StaleUntil.IsZero() {
+		p.LeftToLeaderUntil.Store(m.Said.StaleUntil.UnixNano())
 	}
 	var explicit bool
 	if p.Lifetime, explicit = m.Route.Lifetime(status, h, d); explicit {

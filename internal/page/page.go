@@ -41,6 +41,7 @@ type Page struct {
 	Size        int64
 
 	Route *policy.Route
+	Value any // of data: the decoded body
 
 	// Guarded by cache.Cache.mu.
 	Next, Prev *Page // at the same cache.Path
@@ -50,7 +51,7 @@ type Page struct {
 
 	Hits              atomic.Uint64
 	Touched           atomic.Int64                  // the second of the last move to the front of the list
-	LeftToLeaderUntil atomic.Int64                  // Unix time in ns until which it is left to another instance
+	LeftToLeaderUntil atomic.Int64                  // Unix time in ns until which it is not renewed: another instance does it, or the data is not to be had
 	failures          atomic.Pointer[failureRecord] // the failures since
 	standby           atomic.Pointer[standby]       // why this page is kept only for errors, if so
 

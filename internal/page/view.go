@@ -113,6 +113,22 @@ func (p *Page) Failures() (failed int, last error) {
 // HasFailed reports whether the last attempt to make the page has failed.
 func (p *Page) HasFailed() bool { return p != nil && p.failures.Load() != nil }
 
+// Expires returns when the page expires whatever else, by isr.Until; zero: never.
+func (p *Page) Expires() (at time.Time) {
+	if u := p.Lifetime.Until; u != 0 {
+		at = p.Generated.Add(u)
+	}
+	return at
+}
+
+// PausedUntil returns until when nothing renews the page that nobody waits for.
+func (p *Page) PausedUntil() (until time.Time) {
+	if t := p.failures.Load(); t != nil {
+		until = t.until
+	}
+	return until
+}
+
 // IsPaused reports whether it is too early for another attempt to renew the page
 // that nobody waits for.
 func (p *Page) IsPaused(table *invalidation.Table, now time.Time) bool {

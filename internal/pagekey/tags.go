@@ -123,6 +123,47 @@ func FoldTags(tags []string) []string {
 	return out
 }
 
+// maxDataTags is how many tags of values a page has. They are more than its own, as a
+// list may show hundreds of rows, and each is named by edits.
+const maxDataTags = 512
+
+// WithData returns the tags of a page, by FoldTags, and those of the values in it. They
+// come before the buckets. Where they are too many the rest is folded, too.
+func WithData(tags, data []string) []string {
+	if len(data) == 0 {
+		return tags
+	}
+	plain := PlainTags(tags)
+	buckets := tags[len(plain):]
+	out := slices.Clone(plain)
+	seen := make(map[string]bool, len(out)+len(data))
+	for _, tag := range tags {
+		seen[tag] = true
+	}
+	var used [tagBuckets]bool
+	for _, bucket := range buckets {
+		used[slices.Index(bucketTags[:], bucket)] = true
+	}
+	for _, tag := range data {
+		switch {
+		case seen[tag]:
+		case IsBucket(tag):
+			used[slices.Index(bucketTags[:], tag)] = true
+		case len(out)-len(plain) < maxDataTags:
+			out = append(out, strings.Clone(tag))
+		default:
+			used[slices.Index(bucketTags[:], bucketTag(tag))] = true
+		}
+		seen[tag] = true
+	}
+	for i, bucket := range bucketTags {
+		if used[i] {
+			out = append(out, bucket)
+		}
+	}
+	return out
+}
+
 // PlainTags returns those of a page's tags that are not buckets.
 func PlainTags(tags []string) []string {
 	if len(tags) == 0 || !IsBucket(tags[len(tags)-1]) {

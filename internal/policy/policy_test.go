@@ -305,7 +305,7 @@ func TestTagsOf(t *testing.T) {
 		"Cache-Tag: c, a,,d":               {"a", "b", "c", "d"},
 		"Cache-Tag: d\nCache-Tag: d, c, d": {"a", "b", "d", "c"},
 	} {
-		if got := rt.TagsOf(fields(lines), nil); !slices.Equal(got, want) {
+		if got := rt.TagsOf(fields(lines), new(policy.Said)); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", lines, got, want)
 		}
 	}
@@ -313,7 +313,7 @@ func TestTagsOf(t *testing.T) {
 	for i := range 1000 {
 		many = append(many, fmt.Sprint("tag", i))
 	}
-	if got := rt.TagsOf(fields("Cache-Tag: "+strings.Join(many, ",")), nil); len(got) > 128 || got[0] != "a" || got[2] != "tag0" {
+	if got := rt.TagsOf(fields("Cache-Tag: "+strings.Join(many, ",")), new(policy.Said)); len(got) > 128 || got[0] != "a" || got[2] != "tag0" {
 		t.Errorf("%d tags: %q", len(got), got)
 	}
 	if got := rt.Tags[:3][2]; got != "" {

@@ -104,9 +104,9 @@ func varyRemedy(name string) string {
 }
 
 // TagsOf returns the tags of the route, those that the handler has sent and those that
-// it has said, in this order, folded where they are too many.
-func (rt *Route) TagsOf(h http.Header, said []string) []string {
-	if len(h["Cache-Tag"]) == 0 && len(said) == 0 {
+// it has said, in this order, folded where they are too many; and those of its data.
+func (rt *Route) TagsOf(h http.Header, said *Said) []string {
+	if len(h["Cache-Tag"]) == 0 && len(said.Tags) == 0 && len(said.Data) == 0 {
 		return rt.Tags
 	}
 	tags := slices.Clip(rt.Tags)
@@ -123,10 +123,10 @@ func (rt *Route) TagsOf(h http.Header, said []string) []string {
 	for tag := range header.List(h["Cache-Tag"]) {
 		add(tag)
 	}
-	for _, tag := range said {
+	for _, tag := range said.Tags {
 		add(tag)
 	}
-	return pagekey.FoldTags(tags)
+	return pagekey.WithData(pagekey.FoldTags(tags), said.Data)
 }
 
 // IsFailure reports whether an answer says that the handler could not make the

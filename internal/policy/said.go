@@ -12,6 +12,11 @@ type Said struct {
 	Tags   []string
 	BadTag error // why one of them is none
 
+	Data []string // the tags of the values that it has loaded
+
+	Stale      error     // why one of them is not a good one, if so
+	StaleUntil time.Time // and until when there is no better one
+
 	HasTTL bool
 	TTL    time.Duration // the shortest
 	Until  time.Time     // the earliest; zero: there is none
