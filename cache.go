@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/isr-go/isr/internal/backing"
@@ -330,6 +331,8 @@ type Data[T any] struct {
 
 	// Tags are those of all values, beside Name and Name:key, which each value has, too.
 	Tags []string
+
+	last atomic.Pointer[data.Source] // of the Site that was used last
 }
 
 // Load returns the value with a key, of at most 1 KiB, which fetch makes where there is
@@ -354,11 +357,16 @@ func (d *Data[T]) Load(ctx context.Context, key string, fetch func(context.Conte
 	if !ok {
 		return fetch(ctx)
 	}
-	src := s.data.Source(d)
-	if src == nil {
-		if src, err = s.data.Add(d, data.Spec(*d), reflect.TypeFor[T]()); err != nil {
+	src := d.last.Load()
+	if src == nil || src.Loader != s.data {
+		spec := data.Spec{
+			Name: d.Name, TTL: d.TTL, StaleWhileRevalidate: d.StaleWhileRevalidate, StaleIfError: d.StaleIfError,
+			Timeout: d.Timeout, Tags: d.Tags,
+		}
+		if src, err = s.data.Source(d, spec, reflect.TypeFor[T]()); err != nil {
 			return v, err
 		}
+		d.last.Store(src)
 	}
 	if v, ok := s.data.Hit(ctx, src, key); ok {
 		out, _ := v.(T) // a T that is an interface may be nil

@@ -395,3 +395,23 @@ func TestLargeData(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A value that is in memory costs no more than one allocation, and nothing is decoded.
+func TestLoadAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	c := &shop{menus: &isr.Data[*menu]{Name: "menu"}}
+	ctx := isr.Wrap(c, isr.Options{}).Context(t.Context())
+	first, err := c.load(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		if m, err := c.load(ctx); err != nil || m != first {
+			t.Errorf("%p, %v, want %p", m, err, first)
+		}
+	}); n > 1 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -375,7 +375,7 @@ func TTL(ctx context.Context, d time.Duration) { inside.From(ctx).TTL(d) }
 func Until(ctx context.Context, t time.Time) { inside.From(ctx).Until(t) }
 
 // Fail says that the page that is being made under ctx could not be: the generation has
-// failed, whatever the handler writes, and whoever recovers from its panic. Of several
+// failed, whatever the handler writes, and whatever recovers from its panic. Of several
 // errors the first is the one that Revalidate and Prerender return and the Logger gets.
 // Visitors get the last good page where that may be shown, else the handler's own
 // failure, where that is what it writes, or a 500.

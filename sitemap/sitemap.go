@@ -69,7 +69,7 @@ type Options struct {
 // Read returns the URLs in the sitemap at an absolute URL, and in those that it names
 // where it is an index, in their order. It reads while it is ranged over: one file after
 // the other, each to its end before its first URL is passed on, so that no connection
-// waits for whoever takes the URLs.
+// waits for what takes the URLs.
 //
 // Each element is a URL, or an error with what it is about: the URL of a file that
 // cannot be read, or a URL that is none or of another origin. After it Read goes on

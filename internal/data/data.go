@@ -39,8 +39,7 @@ const MaxKeyBytes = 1 << 10
 // maxNames is how many sources a Site has: who has more makes them for each request.
 const maxNames = 10_000
 
-// A Spec has the fields of isr.Data, which says what they mean, so that the one can be
-// converted into the other.
+// A Spec has the fields of isr.Data, which says what they mean.
 type Spec struct {
 	Name                                             string
 	TTL, StaleWhileRevalidate, StaleIfError, Timeout time.Duration
@@ -79,6 +78,7 @@ func (l *Loader) Counts() (hits, misses uint64) { return l.hits.Load(), l.misses
 
 // A Source is the values of one name.
 type Source struct {
+	Loader *Loader
 	Route  *policy.Route
 	Name   string
 	typ    reflect.Type
@@ -86,17 +86,12 @@ type Source struct {
 	prefix string // of the paths of all values
 }
 
-// Source returns what was added for an owner, or nil.
-func (l *Loader) Source(owner any) *Source {
-	if s, ok := l.sources.Load(owner); ok {
-		return s.(*Source)
-	}
-	return nil
-}
-
-// Add adds a source, whose values have a type and belong to an owner: a pointer. It fails
+// Source returns the source of an owner: a pointer. Its values have a type. It fails
 // where another owner has the name.
-func (l *Loader) Add(owner any, s Spec, t reflect.Type) (*Source, error) {
+func (l *Loader) Source(owner any, s Spec, t reflect.Type) (*Source, error) {
+	if src, ok := l.sources.Load(owner); ok {
+		return src.(*Source), nil
+	}
 	if s.Name == "" {
 		return nil, errors.New("isr: Data without a Name")
 	}
@@ -117,7 +112,7 @@ func (l *Loader) Add(owner any, s Spec, t reflect.Type) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("isr: Data %q: %w", s.Name, err)
 	}
-	src := &Source{Route: rt, Name: s.Name, typ: t, tag: tagOf(s.Name), prefix: s.Name + separator}
+	src := &Source{Loader: l, Route: rt, Name: s.Name, typ: t, tag: tagOf(s.Name), prefix: s.Name + separator}
 	l.names[s.Name] = owner
 	l.sources.Store(owner, src)
 	return src, nil
@@ -152,7 +147,7 @@ func (l *Loader) Hit(ctx context.Context, src *Source, key string) (any, bool) {
 	if l.tell != nil {
 		return nil, false // Load tells
 	}
-	k, now, scope := src.key(key), time.Now(), inside.From(ctx)
+	k, scope := src.key(key), inside.From(ctx)
 	p, effect := l.cache.Get(&k, l.cache.Path(k.Path))
 	if outer := runOf(scope); outer != nil && p != nil {
 		if !outer.MayUse(p) {
@@ -160,10 +155,10 @@ func (l *Loader) Hit(ctx context.Context, src *Source, key string) (any, bool) {
 		}
 		effect = p.Effect(l.table) // after it was known that all is known
 	}
-	if p.View(effect, now).State != page.Fresh {
+	if !p.IsFresh(effect) {
 		return nil, false
 	}
-	return l.hit(scope, p, now), true
+	return l.hit(scope, p), true
 }
 
 // runOf returns the run that a scope belongs to, or nil, also where that is over.
@@ -174,10 +169,11 @@ func runOf(scope *inside.Scope) *flight.Flight {
 	return scope.Run.(*flight.Flight)
 }
 
-func (l *Loader) hit(scope *inside.Scope, p *page.Page, now time.Time) any {
-	p.Hits.Add(1)
+func (l *Loader) hit(scope *inside.Scope, p *page.Page) any {
+	if p.Hits.Add(1)%64 == 1 { // to ask for the time takes as long as all the rest
+		l.cache.Touch(p, time.Now())
+	}
 	l.hits.Add(1)
-	l.cache.Touch(p, now)
 	depend(scope, p, nil)
 	return p.Value
 }
@@ -221,10 +217,10 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 		view := p.View(effect, now)
 		switch isFailing := view.OnError && p.IsFailing(l.table); {
 		case view.State == page.Fresh && mayUse:
-			return l.hit(scope, p, now), true, nil
+			return l.hit(scope, p), true, nil
 		case outer == nil && (view.State == page.Stale || view.State == page.Expired && isFailing):
 			l.runs.Join(req, p, nil)
-			return l.hit(scope, p, now), true, nil
+			return l.hit(scope, p), true, nil
 		case outer != nil && isFailing && p.IsPaused(l.table, now):
 			_, err := p.Failures()
 			depend(inside.From(ctx), p, err)

@@ -70,6 +70,14 @@ func (p *Page) View(effect store.Effect, now time.Time) View {
 	return v
 }
 
+// IsFresh reports whether the page is fresh now, given what the invalidations did to it.
+func (p *Page) IsFresh(effect store.Effect) bool {
+	if p != nil && effect == store.None && p.Lifetime.Fresh() == policy.Forever && p.standby.Load() == nil && p.NotStored == (policy.Refusal{}) {
+		return true // whatever the time is
+	}
+	return p.View(effect, time.Now()).State == Fresh
+}
+
 // IsShowable reports whether the page may be shown where a new one could not be had.
 func (v View) IsShowable() bool {
 	return v.State == Fresh || v.State == Stale || v.OnError
