@@ -384,7 +384,7 @@ func load[T any](ctx context.Context, s *Site, src *data.Source, key string, fet
 
 // Context returns a context in which Data.Load finds the Site, for work outside of its
 // requests: a ticker, a test.
-func (s *Site) Context(ctx context.Context) context.Context { return inside.WithSite(ctx, s) }
+func (s *Site) Context(ctx context.Context) context.Context { return inside.WithSite(ctx, s, false) }
 
 // tellData tells what has come of a Load.
 func (s *Site) tellData(src *data.Source, key string, v data.Visit) {

@@ -26,6 +26,15 @@ const NoStore time.Duration = -1
 // Always is a [Route] Bypass for routes whose requests are never for the cache.
 func Always(*http.Request) bool { return true }
 
+// A Mode says whether a Site keeps pages.
+type Mode int
+
+const (
+	On      Mode = iota // pages are kept
+	Develop             // each visit makes its page anew, by the page request, and so its data; failures are shown; there is no Store
+	Off                 // every request passes, and so does Data.Load; Revalidate, Purge, Prerender and the like do nothing, without error
+)
+
 // Route says how the pages of one pattern live. The zero value keeps a page
 // until it is revalidated on demand.
 type Route struct {
@@ -182,6 +191,7 @@ func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
 // The Cache-Status of requests that go to the handler untouched (RFC 9211).
 const (
 	fwdBypass      = "isr; fwd=bypass"
+	fwdOff         = "isr; fwd=bypass; detail=off"
 	fwdMethod      = "isr; fwd=method"
 	fwdUncacheable = "isr; fwd=bypass; detail=uncacheable"
 	fwdTooLong     = "isr; fwd=bypass; detail=too-long" // of a key over pagekey.MaxBytes
@@ -217,7 +227,10 @@ func (s *Site) asksToPass(r *http.Request) bool {
 func (v *visit) forward(c respwriter.PassConfig) {
 	p := respwriter.NewPass(v.w, c)
 	panicked, outer := true, v.r
-	r := outer.WithContext(inside.WithSite(outer.Context(), v.site))
+	r := outer
+	if v.site.mode != Off {
+		r = r.WithContext(inside.WithSite(r.Context(), v.site, v.site.mode == Develop))
+	}
 	defer func() {
 		outer.Pattern = r.Pattern // for the traces and logs of outer middleware
 		p.Finish(panicked)

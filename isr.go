@@ -121,6 +121,9 @@ type Options struct {
 	// no s-maxage is derived, so that they ask each time.
 	SharedMaxAge time.Duration
 
+	// Mode says whether pages are kept. Zero means On.
+	Mode Mode
+
 	// Store, if not nil, is a second level, behind the memory: one that makes pages
 	// outlive a restart, or that the instances of a fleet share, so that each page
 	// is generated once for all of them and a purge reaches them all. Its failures
@@ -158,6 +161,7 @@ type Options struct {
 // handler, a Store, Observe, the Logger or a func of Options with any of them held.
 type Site struct {
 	handler  http.Handler
+	mode     Mode
 	origin   pagekey.Origin
 	patterns pagekey.Patterns
 	routes   *routing.Table
@@ -197,7 +201,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	maxBytes := cmp.Or(opts.MaxBytes, defaultMaxBytes)
 	limit := min(cmp.Or(opts.MaxPageBytes, defaultMaxPageBytes), maxBytes)
 	s := &Site{
-		handler: h, origin: origin, routes: newRoutes(origin, &opts),
+		handler: h, mode: opts.Mode, origin: origin, routes: newRoutes(origin, &opts),
 		log: opts.Logger, observe: opts.Observe,
 		locations:     changed.NewLimiter(),
 		regenerations: cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)),
@@ -205,7 +209,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.patterns.Init(h, origin)
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warnOverflow)
 	s.cache = cache.New(maxBytes, s.table)
-	if opts.Store != nil {
+	if opts.Store != nil && opts.Mode == On {
 		s.open(opts.Store, opts.Version)
 	}
 	s.runs = flight.NewGroup(flight.Config{
@@ -214,13 +218,13 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: s.regenerations,
 		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Late: s.late, Log: s.log,
-		Site: s,
+		Site: s, Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})
 	tell := s.tellData
 	if s.log == nil && s.observe == nil {
 		tell = nil
 	}
-	s.data = data.New(s.runs, s.cache, s.table, tell)
+	s.data = data.New(s.runs, s.cache, s.table, opts.Mode == Develop, tell)
 	return s
 }
 
@@ -229,6 +233,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := visit{site: s, w: w, r: r, start: time.Now()}
 	switch isGet := r.Method == http.MethodGet || r.Method == http.MethodHead; {
+	case s.mode == Off:
+		v.pass(fwdOff)
+		return
 	case !isGet && header.IsUnsafe(r.Method):
 		v.change()
 		return
@@ -278,6 +285,8 @@ func (v *visit) answered(path string, at *cache.Path) bool {
 	view := p.View(effect, v.start)
 	unknown := view.State == page.Absent
 	switch {
+	case v.site.mode == Develop:
+		return v.wait(p)
 	case view.State == page.Fresh:
 		v.hit(p, view)
 	case view.State == page.Uncacheable:

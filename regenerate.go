@@ -187,7 +187,9 @@ func (v *visit) answer(f *flight.Flight, joined bool) bool {
 	default:
 		fwd.Stored = out.Stored
 		view := made.View(effect, time.Now())
-		if view.State != page.Fresh {
+		if s.mode == Develop {
+			fwd.Detail = "develop"
+		} else if view.State != page.Fresh {
 			fwd.Detail = "stale" // from the beginning, by isr.TTL or its data, or since then
 		}
 		v.tags = made.Subject.Tags
@@ -228,7 +230,7 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 	fwd.FwdStatus = out.Status
 	old := fwd
 	old.Detail = "stale-if-error"
-	if v.standIn(old, out.Err) {
+	if v.site.mode != Develop && v.standIn(old, out.Err) {
 		return
 	}
 	if out.Pattern != "" {

@@ -51,6 +51,7 @@ type Loader struct {
 	runs  *flight.Group
 	cache *cache.Cache
 	table *invalidation.Table
+	anew  bool
 	tell  func(*Source, string, Visit)
 
 	sources sync.Map       // from an owner to its *Source
@@ -67,10 +68,11 @@ type Visit struct {
 	Err  error
 }
 
-// New returns a Loader without sources. It tells what comes of each Load, where tell is
-// not nil.
-func New(runs *flight.Group, c *cache.Cache, table *invalidation.Table, tell func(*Source, string, Visit)) *Loader {
-	return &Loader{runs: runs, cache: c, table: table, tell: tell, names: make(map[string]any)}
+// New returns a Loader without sources. It makes values anew for each page and each
+// request that passes, if so asked, and tells what comes of each Load, where tell is not
+// nil.
+func New(runs *flight.Group, c *cache.Cache, table *invalidation.Table, anew bool, tell func(*Source, string, Visit)) *Loader {
+	return &Loader{runs: runs, cache: c, table: table, anew: anew, tell: tell, names: make(map[string]any)}
 }
 
 // Counts returns how many values were found in memory, and how many were waited for.
@@ -144,8 +146,8 @@ const separator = "\x00"
 
 // Hit returns a value that is in memory and may be used without further ado.
 func (l *Loader) Hit(ctx context.Context, src *Source, key string) (any, bool) {
-	if l.tell != nil {
-		return nil, false // Load tells
+	if l.tell != nil || l.anew {
+		return nil, false // see Load
 	}
 	k, scope := src.key(key), inside.From(ctx)
 	p, effect := l.cache.Get(&k, l.cache.Path(k.Path))
@@ -192,6 +194,13 @@ func (l *Loader) Load(ctx context.Context, src *Source, key string, fetch func(c
 		return nil, fmt.Errorf("isr: Data %q: a key of %d bytes, and at most %d are allowed", src.Name, len(key), MaxKeyBytes)
 	}
 	begin := time.Now()
+	if l.anew {
+		made := fetch
+		fetch = func(inner context.Context) (v any, err error) {
+			inside.Guarded(ctx, func() { v, err = made(inner) })
+			return v, err
+		}
+	}
 	v, hit, err := l.load(ctx, src, key, fetch)
 	if !hit {
 		l.misses.Add(1)
@@ -209,7 +218,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 	for ctx.Err() == nil {
 		now := time.Now()
 		p, effect := l.cache.Get(&req.Key, nil)
-		mayUse := outer == nil
+		mayUse := outer == nil && !l.anew
 		if outer != nil && p != nil {
 			mayUse = outer.MayUse(p)
 			effect = p.Effect(l.table) // after it was known that all is known
@@ -218,7 +227,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 		switch isFailing := view.OnError && p.IsFailing(l.table); {
 		case view.State == page.Fresh && mayUse:
 			return l.hit(scope, p), true, nil
-		case outer == nil && (view.State == page.Stale || view.State == page.Expired && isFailing):
+		case outer == nil && !l.anew && (view.State == page.Stale || view.State == page.Expired && isFailing):
 			l.runs.Join(req, p, nil)
 			return l.hit(scope, p), true, nil
 		case outer != nil && isFailing && p.IsPaused(l.table, now):
@@ -226,7 +235,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 			depend(inside.From(ctx), p, err)
 			return p.Value, false, nil
 		}
-		w := &flight.Waiter{Fresh: outer != nil, Inside: outer != nil, Outer: outer}
+		w := &flight.Waiter{Fresh: outer != nil || l.anew, Inside: outer != nil, Outer: outer}
 		f, how := l.runs.Join(req, p, w)
 		switch {
 		case how == flight.Circle:
@@ -295,7 +304,7 @@ func (l *Loader) wait(ctx context.Context, src *Source, f *flight.Flight, w *fli
 // else the error.
 func (l *Loader) fallback(ctx context.Context, src *Source, key string, k *pagekey.Key, err error) (any, bool, error) {
 	p, effect := l.cache.Get(k, nil)
-	if ctx.Err() != nil || p.IsUnknown() || !p.View(effect, time.Now()).IsShowable() {
+	if ctx.Err() != nil || l.anew || p.IsUnknown() || !p.View(effect, time.Now()).IsShowable() {
 		return nil, false, fmt.Errorf("isr: Data %q, key %q: %w", src.Name, key, err)
 	}
 	depend(inside.From(ctx), p, err)

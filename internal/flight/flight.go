@@ -294,7 +294,12 @@ func RunOf(ctx context.Context) *Flight {
 // was invalidated before the run began must be known here, as far as it concerns the
 // value. A nil run may use everything.
 func (f *Flight) MayUse(p *page.Page) bool {
-	if f == nil || f.g.c.Backing == nil {
+	switch {
+	case f == nil:
+		return true
+	case f.g.c.Anew:
+		return p.Seq > f.seq
+	case f.g.c.Backing == nil:
 		return true
 	}
 	if p.Subject.Since.Offline != 0 && f.began.Offline == 0 {

@@ -18,6 +18,9 @@ var (
 // Generate waits until a fresh page is stored, or fails with the error of its run. All
 // that was invalidated before is known by the page's key.
 func (g *Group) Generate(ctx context.Context, req Request) error {
+	if g.c.Off {
+		return nil
+	}
 	isInside := IsInside(ctx)
 	for ctx.Err() == nil {
 		p, effect := g.c.Cache.Get(&req.Key, nil)

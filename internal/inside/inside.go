@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/isr-go/isr/internal/pagekey"
@@ -58,9 +59,43 @@ func From(ctx context.Context) *Scope {
 // siteKey is the context key of the Site that a request passes through.
 type siteKey struct{}
 
-// WithSite returns a context in which SiteOf finds a Site.
-func WithSite(ctx context.Context, site any) context.Context {
+// WithSite returns a context in which SiteOf finds a Site. If it is watched, it panics
+// where code asks for a value that Guarded runs: that is a visitor's.
+func WithSite(ctx context.Context, site any, watched bool) context.Context {
+	if watched {
+		ctx = &watchedContext{Context: ctx}
+	}
 	return context.WithValue(ctx, siteKey{}, site)
+}
+
+// A watchedContext is that of a visitor.
+type watchedContext struct {
+	context.Context
+	guarded atomic.Int32 // how many calls of Guarded are under way
+}
+
+type watchKey struct{}
+
+func (c *watchedContext) Value(k any) any {
+	switch k.(type) {
+	case watchKey:
+		return c
+	case siteKey, key, *int: // *int: the context package's own
+	default:
+		if c.guarded.Load() > 0 {
+			panic(fmt.Sprintf("isr: Data: fetch asks a visitor's context for %v: what it returns is for all visitors; use the context that it gets", k))
+		}
+	}
+	return c.Context.Value(k)
+}
+
+// Guarded calls f while no code may ask ctx for what is a visitor's, where it is watched.
+func Guarded(ctx context.Context, f func()) {
+	if c, ok := ctx.Value(watchKey{}).(*watchedContext); ok {
+		c.guarded.Add(1)
+		defer c.guarded.Add(-1)
+	}
+	f()
 }
 
 // SiteOf returns the Site that ctx belongs to, or nil.
