@@ -258,3 +258,41 @@ func TestCacheStatusOrder(t *testing.T) {
 		t.Errorf("after a panic: %q", got)
 	}
 }
+
+// Vary names each header once, whoever has named it before, in whatever case: session
+// middleware around the site, the handler, or the route.
+func TestVaryNamesEachOnce(t *testing.T) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		w.Header().Add("Vary", "accept, Accept")
+		if r.URL.Path == "/large" {
+			w.Write(make([]byte, 64<<10))
+		}
+		fmt.Fprint(w, strings.Repeat("page ", 500))
+	}}
+	site := isr.Wrap(c, isr.Options{MaxPageBytes: 32 << 10, Default: isr.Route{Vary: []string{"Accept"}, VaryCookies: []string{"theme"}}})
+	for _, test := range []struct {
+		outer []string
+		want  string
+	}{
+		{nil, "accept, Cookie, Accept-Encoding"},
+		{[]string{"Cookie"}, "Cookie, accept, Accept-Encoding"},
+		{[]string{"cookie", "Origin"}, "cookie, Origin, accept, Accept-Encoding"},
+		{[]string{"Accept-Encoding, Accept , COOKIE"}, "Accept-Encoding, Accept , COOKIE"},
+	} {
+		outer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for _, line := range test.outer {
+				w.Header().Add("Vary", line)
+			}
+			site.ServeHTTP(w, r)
+		})
+		for _, what := range []string{"miss", "hit"} {
+			if got := strings.Join(get(outer, "/").Header["Vary"], ", "); got != test.want {
+				t.Errorf("outer %q, %s: %q, want %q", test.outer, what, got, test.want)
+			}
+		}
+		res := get(outer, "/large") // streamed on
+		if got := strings.ToLower(strings.Join(res.Header["Vary"], ", ")); strings.Count(got, "cookie") != 1 {
+			t.Errorf("outer %q, streamed: %q", test.outer, got)
+		}
+	}
+}

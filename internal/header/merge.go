@@ -41,9 +41,9 @@ func Forwardable(h http.Header, body []byte) http.Header {
 
 // AddVary adds names to Vary, each once.
 func AddVary(h http.Header, names string) {
-	have := slices.Collect(List(h["Vary"]))
-	for name := range List([]string{names}) {
-		if !slices.ContainsFunc(have, func(s string) bool { return strings.EqualFold(s, name) }) {
+	var have []string
+	for name := range List(append(slices.Clip(h["Vary"]), names)) {
+		if !hasName(have, name) {
 			have = append(have, name)
 		}
 	}
@@ -52,13 +52,49 @@ func AddVary(h http.Header, names string) {
 	}
 }
 
+// mergeVary returns the lines of outer, and those of inner without the names that outer
+// has.
+func mergeVary(outer, inner []string) []string {
+	out := slices.Clip(outer)
+	for _, line := range inner {
+		var rest []string
+		repeats := false
+		for name := range List([]string{line}) {
+			if hasName(out, name) {
+				repeats = true
+			} else {
+				rest = append(rest, name)
+			}
+		}
+		switch {
+		case !repeats:
+			out = append(out, line)
+		case len(rest) > 0:
+			out = append(out, strings.Join(rest, ", "))
+		}
+	}
+	return out
+}
+
+// hasName reports whether the lines of a list have a name, in whatever case.
+func hasName(lines []string, name string) bool {
+	for have := range List(lines) {
+		if strings.EqualFold(have, name) {
+			return true
+		}
+	}
+	return false
+}
+
 // Merge returns the values of a header of the page among those that outer
 // middleware has set already: in Vary and Cache-Status others have their say, and
 // what they have made one visitor's own must not be shared downstream.
 func Merge(h http.Header, name string, values []string) []string {
 	switch name {
-	case "Vary", "Cache-Status":
+	case "Cache-Status":
 		return append(slices.Clip(h[name]), values...)
+	case "Vary":
+		return mergeVary(h[name], values)
 	case "Cache-Control":
 		outer := ParseCacheControl(h[name])
 		switch {

@@ -182,9 +182,21 @@ var differences = []difference{
 		"`Vary` names what the route declares, and `Accept-Encoding`", "pages",
 		"Caches in front must tell the same variants apart. What middleware around the site has put there stays, where a handler that sets `Vary` would have removed it.",
 		func(x *exchange, c change) bool {
-			return c.field == "Vary" && x.fromPage() && strings.HasPrefix(c.on, "Cookie, ") && strings.Contains(c.on, c.off)
+			return c.field == "Vary" && x.fromPage() && strings.HasPrefix(c.on, "Cookie") && strings.Contains(c.on, c.off) && eachOnce(c.on)
 		},
 	},
+}
+
+// eachOnce reports whether a list names nothing twice, in whatever case.
+func eachOnce(list string) bool {
+	seen := make(map[string]bool)
+	for name := range strings.SplitSeq(strings.ToLower(list), ",") {
+		if name = strings.TrimSpace(name); seen[name] {
+			return false
+		}
+		seen[name] = true
+	}
+	return true
 }
 
 // explain returns the index of the difference that a change is, or -1.
