@@ -122,6 +122,23 @@ type Route struct {
 	// look-up.
 	PrerenderedOnly bool
 
+	// NotFound answers for the unknown paths of PrerenderedOnly, with no-store. Nil means
+	// http.NotFound.
+	NotFound http.Handler
+
+	// IgnoreVary names headers in a response's Vary that do not count, though the route
+	// does not declare them: for a handler that cannot be changed. Visitors are not told
+	// that the page varies on them. The handler does not see them either.
+	IgnoreVary []string
+
+	// MaxTTL is the longest TTL that the handler may ask for by its Cache-Control or
+	// Expires. What it promises goes out shortened. Zero means that there is no bound.
+	MaxTTL time.Duration
+
+	// Rewrite, if not nil, changes the handler's header before it is judged: it may drop
+	// a Set-Cookie that means nothing. It is called for each generation, concurrently.
+	Rewrite func(status int, h http.Header)
+
 	// Failure, if not nil, reports whether an answer of the handler is a failure,
 	// beside those that always are: 5xx, 429, 408 and 425. A failure never replaces a
 	// page. It is called with the headers as they were sent, for each generation,
@@ -272,11 +289,14 @@ func (v *visit) passUncacheable() {
 
 // notFound answers for a path that was never prerendered.
 func (v *visit) notFound() {
-	h := v.w.Header()
-	header.SetNoStore(h)
-	h.Add("Cache-Status", "isr; detail=not-prerendered")
-	http.NotFound(v.w, v.r)
-	v.done(Miss, http.StatusNotFound, 0, nil)
+	v.w.Header().Add("Cache-Status", "isr; detail=not-prerendered")
+	w := respwriter.NewNoStore(v.w)
+	if h := v.route.NotFound; h != nil {
+		h.ServeHTTP(w, v.r)
+	} else {
+		http.NotFound(w, v.r)
+	}
+	v.done(Miss, w.Finish(), 0, nil)
 }
 
 // placeholder answers while the page is being generated.

@@ -37,6 +37,7 @@ package isr
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -120,6 +121,11 @@ type Options struct {
 	// instead is not bounded by it. Zero means 1 minute; less than zero means that
 	// no s-maxage is derived, so that they ask each time.
 	SharedMaxAge time.Duration
+
+	// BaseContext, if not nil, returns what the contexts of page requests are made on: its
+	// values are for all pages, and when it is done they are. It is called for each
+	// generation, concurrently. Nil means context.Background.
+	BaseContext func() context.Context
 
 	// Mode says whether pages are kept. Zero means On.
 	Mode Mode
@@ -218,7 +224,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: s.regenerations,
 		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Late: s.late, Log: s.log,
-		Site: s, Off: opts.Mode == Off, Anew: opts.Mode == Develop,
+		Site: s, BaseContext: opts.BaseContext, Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})
 	tell := s.tellData
 	if s.log == nil && s.observe == nil {

@@ -15,6 +15,7 @@ type deadlineContext struct {
 	deadline time.Time
 	open     atomic.Bool // whether the deadline was lifted
 	done     chan struct{}
+	base     context.Context
 	scope    *inside.Scope // what is said under it
 
 	mu    sync.Mutex           // guards what follows; held alone
@@ -22,8 +23,8 @@ type deadlineContext struct {
 	after map[*func()]struct{} // what is to be called when done is closed
 }
 
-func newDeadlineContext(deadline time.Time, scope *inside.Scope) *deadlineContext {
-	return &deadlineContext{deadline: deadline, done: make(chan struct{}), scope: scope}
+func newDeadlineContext(deadline time.Time, base context.Context, scope *inside.Scope) *deadlineContext {
+	return &deadlineContext{deadline: deadline, done: make(chan struct{}), base: base, scope: scope}
 }
 
 func (c *deadlineContext) cancel(err error) {
@@ -80,7 +81,12 @@ func (c *deadlineContext) Err() error {
 	}
 }
 
-func (c *deadlineContext) Value(key any) any { return c.scope.Value(key) }
+func (c *deadlineContext) Value(key any) any {
+	if v := c.scope.Value(key); v != nil {
+		return v
+	}
+	return c.base.Value(key)
+}
 
 // IsInside reports whether ctx is that of a page request.
 func IsInside(ctx context.Context) bool { return inside.From(ctx) != nil }

@@ -12,7 +12,7 @@ import (
 // last visitor leaves just before the handler is called.
 func TestContextEndsWhileDeriving(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx := newDeadlineContext(time.Now().Add(time.Hour), nil)
+		ctx := newDeadlineContext(time.Now().Add(time.Hour), t.Context(), nil)
 		ctx.cancel(context.Canceled)
 		told, held := false, make(chan struct{}, 1)
 		held <- struct{}{}

@@ -36,8 +36,9 @@ type Config struct {
 	Site      any                // what inside.SiteOf finds during a run
 	Streaming *respwriter.Budget // of the bytes that streams may hold
 
-	Off           bool // Generate does nothing
-	Anew          bool // values are made anew in each page
+	Off           bool                   // Generate does nothing
+	Anew          bool                   // values are made anew in each page
+	BaseContext   func() context.Context // what the contexts of runs are made on; nil: context.Background
 	MaxPageBytes  int64
 	Generations   int // how many runs for visitors who wait, at a time
 	Regenerations int // how many others, of each kind

@@ -35,7 +35,7 @@ func (f *Flight) run() {
 	var timer *time.Timer // the deadline
 	rec := respwriter.NewRecorder(respwriter.Config{
 		Context: f.ctx, Limit: g.c.MaxPageBytes, Budget: g.c.Streaming,
-		IsFailure: f.Route.IsFailure, Refuses: f.Route.Refuses, Renew: f.renewal(),
+		IsFailure: f.Route.IsFailure, Rewrite: f.Route.Rewrite, Refuses: f.Route.Refuses, Renew: f.renewal(),
 		RefusesAtEnd: f.refusesAtEnd, Failed: f.scope.Err,
 		HandOff: func(st *respwriter.Stream) bool {
 			return f.handOff(Stream{st, matched(), f.tagsOf(st.Header)}, free)
@@ -51,7 +51,9 @@ func (f *Flight) run() {
 		free()
 	})
 	returned := false
+	stop := context.AfterFunc(f.ctx.base, func() { f.ctx.cancel(f.ctx.base.Err()) })
 	defer func() {
+		stop()
 		timer.Stop()
 		f.ctx.cancel(context.Canceled)
 		f.scope.Close()
@@ -135,10 +137,15 @@ func (f *Flight) runFetch(ctx context.Context, rec *respwriter.Recorder) {
 // has been dropped meanwhile.
 func (f *Flight) call() bool {
 	g := f.g
+	base := context.Background()
+	if g.c.BaseContext != nil {
+		base = g.c.BaseContext()
+	}
+	begin := time.Now()
+	ctx := newDeadlineContext(begin.Add(f.Route.Timeout), base, f.scope)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	f.begin = time.Now()
-	f.ctx = newDeadlineContext(f.begin.Add(f.Route.Timeout), f.scope)
+	f.begin, f.ctx = begin, ctx
 	return !f.ended.Load()
 }
 

@@ -39,6 +39,23 @@ func Forwardable(h http.Header, body []byte) http.Header {
 	return out
 }
 
+// DropVary drops names, which are canonical, from Vary.
+func DropVary(h http.Header, names []string) {
+	if len(names) == 0 || h["Vary"] == nil {
+		return
+	}
+	var left []string
+	for name := range List(h["Vary"]) {
+		if !slices.Contains(names, http.CanonicalHeaderKey(name)) {
+			left = append(left, name)
+		}
+	}
+	delete(h, "Vary")
+	if len(left) > 0 {
+		h["Vary"] = []string{strings.Join(left, ", ")}
+	}
+}
+
 // AddVary adds names to Vary, each once.
 func AddVary(h http.Header, names string) {
 	var have []string

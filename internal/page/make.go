@@ -176,6 +176,9 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 		p.Generated = p.Generated.Add(-age)
 	}
 	promised := p.Lifetime.TTL
+	if most := m.Route.MaxTTL; explicit && most > 0 {
+		p.Lifetime.TTL = min(p.Lifetime.TTL, most)
+	}
 	p.Lifetime = m.Said.Apply(p.Lifetime, explicit, status, p.Generated, p.upstream)
 	fresh := p.Lifetime.Fresh()
 	etag := h.Get("Etag")
@@ -202,6 +205,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 		// Browsers would guess how long they may keep it.
 		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
 	}
+	header.DropVary(h, m.Route.IgnoreVary)
 	header.AddVary(h, m.Route.Rules.Vary())
 	if compressed != nil {
 		header.AddVary(h, "Accept-Encoding")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/pagekey"
 )
 
@@ -28,6 +29,10 @@ type Spec struct {
 	CacheControl         string
 	Placeholder          http.Handler
 	PrerenderedOnly      bool
+	NotFound             http.Handler
+	IgnoreVary           []string
+	MaxTTL               time.Duration
+	Rewrite              func(status int, h http.Header)
 	Failure              func(status int, h http.Header) bool
 	Patience             time.Duration
 	Timeout              time.Duration
@@ -50,6 +55,16 @@ func New(pattern string, s Spec, sharedMaxAge time.Duration) (*Route, error) {
 	}
 	if s.Patience < 0 {
 		return nil, wrong("Patience", s.Patience, "negative; zero means that visitors wait")
+	}
+	if s.MaxTTL < 0 {
+		return nil, wrong("MaxTTL", s.MaxTTL, "negative; zero means that there is no bound")
+	}
+	ignored := make([]string, len(s.IgnoreVary))
+	for i, name := range s.IgnoreVary {
+		if !header.IsToken(name) || name == "*" {
+			return nil, wrong("IgnoreVary", fmt.Sprintf("%q", name), "is no name of a header")
+		}
+		ignored[i] = http.CanonicalHeaderKey(name)
 	}
 	for _, tag := range s.Tags {
 		if err := pagekey.CheckTag(tag); err != nil {
@@ -77,6 +92,10 @@ func New(pattern string, s Spec, sharedMaxAge time.Duration) (*Route, error) {
 		Tags:                 pagekey.FoldTags(slices.Clone(s.Tags)),
 		CacheControl:         s.CacheControl,
 		Failure:              s.Failure,
+		NotFound:             s.NotFound,
+		IgnoreVary:           ignored,
+		MaxTTL:               s.MaxTTL,
+		Rewrite:              s.Rewrite,
 		Bypass:               s.Bypass,
 		Placeholder:          s.Placeholder,
 		PrerenderedOnly:      s.PrerenderedOnly,

@@ -43,7 +43,7 @@ func (rt *Route) Refuses(status int, h http.Header) (no Refusal) {
 		switch {
 		case name == "*":
 			return Refusal{Why: "varies on everything"}
-		case name == "Accept-Encoding", rt.Rules.Covers(name):
+		case name == "Accept-Encoding", rt.Rules.Covers(name), slices.Contains(rt.IgnoreVary, name):
 		case name == "Cookie":
 			return Refusal{Why: "varies on Cookie", Remedy: "name the cookies in Route.VaryCookies"}
 		default:

@@ -30,6 +30,10 @@ type Route struct {
 	Bypass            func(*http.Request) bool             // may be nil
 	Placeholder       http.Handler                         // may be nil
 	PrerenderedOnly   bool
+	NotFound          http.Handler                    // may be nil
+	IgnoreVary        []string                        // canonical
+	MaxTTL            time.Duration                   // zero: no bound
+	Rewrite           func(status int, h http.Header) // may be nil
 
 	Names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
 }

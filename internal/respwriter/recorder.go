@@ -25,6 +25,7 @@ type Config struct {
 	Limit     int64           // what is larger, in bytes, may not be stored
 	Budget    *Budget         // of all the streams together
 	IsFailure func(status int, h http.Header) bool
+	Rewrite   func(status int, h http.Header) // of what is sent; may be nil
 	Refuses   func(status int, h http.Header) policy.Refusal
 
 	// RefusesAtEnd is asked once more, when the handler has returned, or flushes: it may
@@ -211,6 +212,10 @@ func (r *Recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
 		return why
 	}
 	sent, length, kind, final := header.Canonical(h), int64(-1), Page, status
+	if r.c.Rewrite != nil {
+		r.c.Rewrite(status, sent)
+		sent = header.Canonical(sent) // however it spells them
+	}
 	if n, err := strconv.ParseInt(sent.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
 		length = n
 	}
