@@ -57,6 +57,7 @@ import (
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/renew"
 	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/internal/routing"
 	"github.com/isr-go/isr/store"
@@ -185,8 +186,7 @@ type Site struct {
 	backing   *backing.Store // nil without a Store
 	runs      *flight.Group
 	data      *data.Loader
-
-	regenerations int // Options.MaxRegenerations
+	renew     *renew.Renewer
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
@@ -209,9 +209,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s := &Site{
 		handler: h, mode: opts.Mode, origin: origin, routes: newRoutes(origin, &opts),
 		log: opts.Logger, observe: opts.Observe,
-		locations:     changed.NewLimiter(),
-		regenerations: cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0)),
+		locations: changed.NewLimiter(),
 	}
+	regenerations := cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0))
 	s.patterns.Init(h, origin)
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warnOverflow)
 	s.cache = cache.New(maxBytes, s.table)
@@ -222,10 +222,13 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing,
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
-		Regenerations: s.regenerations,
+		Regenerations: regenerations,
 		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Late: s.late, Log: s.log,
 		Site: s, BaseContext: opts.BaseContext, Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})
+	s.renew = &renew.Renewer{
+		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Log: s.log,
+	}
 	tell := s.tellData
 	if s.log == nil && s.observe == nil {
 		tell = nil

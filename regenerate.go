@@ -17,7 +17,6 @@ import (
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/parallel"
 	"github.com/isr-go/isr/internal/policy"
-	"github.com/isr-go/isr/internal/routing"
 	"github.com/isr-go/isr/store"
 )
 
@@ -260,7 +259,7 @@ var (
 // Origin, visitors get pages of their own, unless the wrapped handler is a ServeMux
 // itself, which sets its own pattern.
 func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
-	return parallel.Each(ctx, s.regenerations, paths, s.toPrerender,
+	return parallel.Each(ctx, s.renew.Limit, paths, s.toPrerender,
 		func(ctx context.Context, path string, req flight.Request) error {
 			err := s.runs.Generate(ctx, req)
 			if err != nil {
@@ -277,22 +276,15 @@ func (s *Site) toPrerender(path string) (req flight.Request, err error) {
 	if err != nil {
 		return req, err
 	}
-	req, ok := s.pageOf(&t)
+	req, ok := s.renew.PageOf(&t)
 	switch {
 	case !ok:
 		return req, fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
-	case s.bypasses(req):
+	case s.renew.Bypasses(req):
 		return req, fmt.Errorf("isr: prerender %s: its route's Bypass keeps it out of the cache", path)
 	}
-	s.admit(&t)
+	s.renew.Admit(&t)
 	return req, nil
-}
-
-// admit makes a path known to its PrerenderedOnly route.
-func (s *Site) admit(t *routing.Target) {
-	if t.Route.PrerenderedOnly || s.routes.HasHosts() && t.Host == "" {
-		s.cache.Admit(t.Path)
-	}
 }
 
 // Shutdown waits until the generations under way have ended, or ctx is done, whose

@@ -4,18 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/invalidation"
-	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
-	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/internal/routing"
 	"github.com/isr-go/isr/internal/webhook"
@@ -52,123 +47,28 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 
 // revalidate is Revalidate of targets.
 func (s *Site) revalidate(ctx context.Context, targets []routing.Target) error {
-	renewals, undelivered := s.expire(ctx, targets)
-	err := s.renew(ctx, renewals)
-	var moved []routing.Target
-	for _, r := range renewals {
-		if t, ok := s.movedTo(r); ok {
-			moved = append(moved, t)
-		}
-	}
-	if len(moved) > 0 {
-		more, alsoUndelivered := s.expire(ctx, moved)
-		err = errors.Join(err, s.renew(ctx, more), alsoUndelivered)
+	undelivered := s.invalidateTargets(ctx, store.Expired, Revalidated, targets)
+	renewals := s.renew.Of(targets)
+	err := s.renew.Generate(ctx, renewals)
+	if moved := s.renew.MovedTo(renewals); len(moved) > 0 {
+		alsoUndelivered := s.invalidateTargets(ctx, store.Expired, Revalidated, moved)
+		err = errors.Join(err, s.renew.Generate(ctx, s.renew.Of(moved)), alsoUndelivered)
 	}
 	return errors.Join(err, undelivered)
 }
 
-// A renewal is a page that Revalidate generates.
-type renewal struct {
-	flight.Request
-	target *routing.Target
-	stored bool // whether anything was, under the target
-	err    error
-}
-
-// expire expires what is stored at the targets, and returns what is to be generated
-// now: the plain pages first. Its error says that the Store has not taken it.
-func (s *Site) expire(ctx context.Context, targets []routing.Target) (renewals []*renewal, err error) {
-	err = s.invalidate(ctx, store.Expired, routing.Tags(targets)...)
-	seen := make(map[pagekey.Key]bool)
-	var others []*renewal
+// Expire is Revalidate, but nothing is generated before somebody asks for it: no visitor
+// gets an old page any more as long as a new one can be had, and the first waits for it.
+// ctx bounds the work on a Store.
+func (s *Site) Expire(ctx context.Context, paths ...string) error {
+	targets, err := s.routes.Targets(paths)
+	if err != nil {
+		return err
+	}
 	for i := range targets {
-		t := &targets[i]
-		s.report(s.targetEvent(Revalidated, t))
-		s.admit(t)
-		add := func(list *[]*renewal, req flight.Request, stored bool) {
-			if !seen[req.Key] {
-				seen[req.Key] = true
-				*list = append(*list, &renewal{Request: req, target: t, stored: stored})
-			}
-		}
-		stored := s.stored(t)
-		if req, ok := s.pageOf(t); ok && len(stored) == 0 && !s.bypasses(req) {
-			add(&renewals, req, false)
-		}
-		plain, more := s.mostAsked(t, stored)
-		if plain != nil {
-			add(&renewals, flight.Request{Key: plain.Key, Route: plain.Route, Pattern: plain.Pattern}, true)
-		}
-		for _, p := range more {
-			add(&others, flight.Request{Key: p.Key, Route: p.Route, Pattern: p.Pattern}, true)
-		}
+		s.renew.Admit(&targets[i])
 	}
-	return append(renewals, others...), err
-}
-
-// maxVariants is how many variants of a path, beside the plain page, Revalidate
-// generates: visitors can ask for any number of queries and hosts.
-const maxVariants = 16
-
-// mostAsked returns the plain page of a target, if it is among pages, and those of
-// the others that were asked for most within the last hour.
-func (s *Site) mostAsked(t *routing.Target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
-	counts := s.cache.RecentHits(pages, time.Now())
-	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
-	if i := slices.IndexFunc(pages, func(p *page.Page) bool { return t.IsPlain(&p.Key) }); i >= 0 {
-		plain = pages[i]
-		pages = slices.Delete(pages, i, i+1)
-	}
-	return plain, pages[:min(len(pages), maxVariants)]
-}
-
-// renew generates pages, MaxRegenerations at a time, in this order.
-func (s *Site) renew(ctx context.Context, renewals []*renewal) error {
-	errs := make([]error, len(renewals))
-	var all sync.WaitGroup
-	slots := make(chan struct{}, s.regenerations)
-	for i, r := range renewals {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			r.err = s.runs.Generate(ctx, r.Request)
-			if notStored := (*flight.NotStoredError)(nil); r.err != nil && !errors.As(r.err, &notStored) {
-				errs[i] = fmt.Errorf("isr: revalidate %s: %w", r.Key.Path, r.err)
-			}
-		})
-	}
-	all.Wait()
-	return errors.Join(errs...)
-}
-
-// movedTo returns the path to which a renewal has turned out to redirect, where it
-// differs only by the slash at the end. A path that was not stored and has no page is
-// logged: the editor may have named the wrong one.
-func (s *Site) movedTo(r *renewal) (t routing.Target, ok bool) {
-	status, location := 0, ""
-	if notStored := (*flight.NotStoredError)(nil); errors.As(r.err, &notStored) {
-		status, location = notStored.Status, notStored.Location
-	} else if p := s.cache.Peek(&r.Key); r.err == nil && !p.IsUnknown() {
-		h, _ := p.Header()
-		status, location = p.Status, h.Get("Location")
-	}
-	redirects := status >= 300 && status < 400
-	if gone := status == http.StatusNotFound || status == http.StatusGone; s.log != nil && !r.stored && (redirects || gone) {
-		s.log.Warn("isr: a path was revalidated that was not stored and has no page",
-			"path", r.Key.Path, "route", r.Route.Pattern, "status", status)
-	}
-	path, ok := r.Key.OtherSlash(s.origin, location)
-	if !redirects || !ok {
-		return t, false
-	}
-	scope := r.target.Scope
-	scope.Scheme, scope.Host, scope.Path = r.Key.Scheme, r.Key.Host, path
-	return s.routes.At(scope), true
-}
-
-// bypasses reports whether the page would never be stored because of its route.
-func (s *Site) bypasses(req flight.Request) bool {
-	return req.Route.Bypasses(req.Build(context.Background(), s.origin))
+	return s.invalidateTargets(ctx, store.Expired, Revalidated, targets)
 }
 
 // Purge drops the pages at the given paths: they are never served again, not
@@ -184,12 +84,21 @@ func (s *Site) Purge(ctx context.Context, paths ...string) error {
 
 // purge is Purge of targets.
 func (s *Site) purge(ctx context.Context, targets []routing.Target) error {
-	err := s.invalidate(ctx, store.Gone, routing.Tags(targets)...)
+	err := s.invalidateTargets(ctx, store.Gone, Purged, targets)
 	for i := range targets {
-		for _, p := range s.pages(&targets[i]) {
+		for _, p := range s.renew.Pages(&targets[i]) {
 			s.cache.Get(&p.Key, nil) // which drops what is gone
 		}
-		s.report(s.targetEvent(Purged, &targets[i]))
+	}
+	return err
+}
+
+// invalidateTargets has an effect on what is at the targets, and reports it.
+func (s *Site) invalidateTargets(ctx context.Context, effect store.Effect, kind Kind, targets []routing.Target) error {
+	err := s.invalidate(ctx, effect, routing.Tags(targets)...)
+	for i := range targets {
+		t := &targets[i]
+		s.report(Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.Route.Pattern})
 	}
 	return err
 }
@@ -202,6 +111,16 @@ func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
 	return s.invalidateTags(ctx, store.Stale, Revalidated, tags)
 }
 
+// ExpireTag expires all pages with one of the tags: from now on no visitor gets an old one
+// as long as a new one can be had, and nothing is generated before somebody asks for it.
+// It takes the same time however many pages have the tag. If any tag is invalid, nothing
+// changes. ctx bounds the work on a Store.
+//
+// Next.js calls this updateTag.
+func (s *Site) ExpireTag(ctx context.Context, tags ...string) error {
+	return s.invalidateTags(ctx, store.Expired, Revalidated, tags)
+}
+
 // PurgeTag drops all pages with one of the tags: they are never served again,
 // not even where a new one cannot be had. It takes the same time however many
 // pages have the tag; their memory is freed when they are asked for or evicted. If
@@ -211,7 +130,7 @@ func (s *Site) PurgeTag(ctx context.Context, tags ...string) error {
 }
 
 func (s *Site) invalidateTags(ctx context.Context, effect store.Effect, kind Kind, tags []string) error {
-	if err := checkTags(tags); err != nil {
+	if err := pagekey.CheckTags(tags); err != nil {
 		return err
 	}
 	err := s.invalidate(ctx, effect, pagekey.WithBuckets(tags)...)
@@ -219,16 +138,6 @@ func (s *Site) invalidateTags(ctx context.Context, effect store.Effect, kind Kin
 		s.report(Event{Kind: kind, Tag: tag})
 	}
 	return err
-}
-
-func checkTags(tags []string) error {
-	var errs []error
-	for _, tag := range tags {
-		if err := pagekey.CheckTag(tag); err != nil {
-			errs = append(errs, fmt.Errorf("isr: tag %q: %w", tag, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // invalidate has an effect on all pages with one of the tags, here and, where
@@ -240,30 +149,6 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 		return nil
 	}
 	return s.backing.Invalidate(ctx, effect, tags...)
-}
-
-// pages returns what is stored of the target.
-func (s *Site) pages(t *routing.Target) []*page.Page {
-	return s.cache.At(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
-		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
-	})
-}
-
-// stored returns what is stored of the target, less what is purged.
-func (s *Site) stored(t *routing.Target) []*page.Page {
-	return slices.DeleteFunc(s.pages(t), func(p *page.Page) bool { return p.Effect(s.table) == store.Gone })
-}
-
-// pageOf returns the page that a visitor without any headers gets at the target,
-// where its host is known.
-func (s *Site) pageOf(t *routing.Target) (req flight.Request, ok bool) {
-	k, ok := t.Key(s.origin)
-	return flight.Request{Key: k, Route: t.Route}, ok
-}
-
-// targetEvent returns an event about a target.
-func (s *Site) targetEvent(kind Kind, t *routing.Target) Event {
-	return Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.Route.Pattern}
 }
 
 // change passes on a request that may change the page at its path, and expires
@@ -347,7 +232,7 @@ func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 		at.URL = p.URL
 	}
 	rt := s.routes.Of(at, p.Clean)
-	return rt.Bypass == nil || !s.bypasses(flight.Request{Key: s.key(at, p.Clean, rt), Route: rt})
+	return rt.Bypass == nil || !s.renew.Bypasses(flight.Request{Key: s.key(at, p.Clean, rt), Route: rt})
 }
 
 // RevalidateHandler returns a handler with which a CMS renews pages on demand.
@@ -357,7 +242,8 @@ func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 // purges. What is concerned is named by path and tag, each repeatable, in the
 // query or in a form, or as JSON: {"paths": ["/blog/1"], "tags": ["blog"]}, at
 // most 1 MiB. Where the query names something, a body of another shape is ignored:
-// a CMS may send one of its own. The secret comes as "Authorization: Bearer …" or as
+// a CMS may send one of its own. With expire=1, in the query or form, the pages with a
+// tag are expired, as by ExpireTag, instead of stale. The secret comes as "Authorization: Bearer …" or as
 // ?secret=…; the former does not appear in access logs. With several it is refused.
 //
 // The answers are JSON and no-store: 200 {"revalidated":true,"pages":{"/blog/1":1}}
@@ -377,20 +263,23 @@ func RevalidateHandler(site *Site, secret string) http.Handler {
 	return webhook.Handler(secret, site.handleWebhook)
 }
 
-// handleWebhook purges, or revalidates, what a request to a RevalidateHandler names.
-func (s *Site) handleWebhook(ctx context.Context, purge bool, paths, tags []string) (map[string]int, error) {
-	targets, err := s.routes.Targets(paths)
-	if err = errors.Join(err, checkTags(tags)); err != nil {
+// handleWebhook does what a request to a RevalidateHandler asks for.
+func (s *Site) handleWebhook(ctx context.Context, o webhook.Order) (map[string]int, error) {
+	targets, err := s.routes.Targets(o.Paths)
+	if err = errors.Join(err, pagekey.CheckTags(o.Tags)); err != nil {
 		return nil, webhook.Invalid{Err: err}
 	}
 	pages := make(map[string]int, len(targets))
 	for i := range targets {
-		pages[paths[i]] = len(s.stored(&targets[i]))
+		pages[o.Paths[i]] = len(s.renew.Stored(&targets[i]))
 	}
-	if purge {
-		err = errors.Join(s.PurgeTag(ctx, tags...), s.purge(ctx, targets))
-	} else {
-		err = errors.Join(s.RevalidateTag(ctx, tags...), s.revalidate(ctx, targets))
+	switch {
+	case o.Purge:
+		err = errors.Join(s.PurgeTag(ctx, o.Tags...), s.purge(ctx, targets))
+	case o.Expire:
+		err = errors.Join(s.ExpireTag(ctx, o.Tags...), s.revalidate(ctx, targets))
+	default:
+		err = errors.Join(s.RevalidateTag(ctx, o.Tags...), s.revalidate(ctx, targets))
 	}
 	if err != nil && s.log != nil {
 		s.log.Error("isr: revalidation failed", "error", err)

@@ -44,6 +44,10 @@ type Change struct {
 	Paths []string // are revalidated: generated anew, before the answer
 	Tags  []string // are revalidated: stale, and renewed when they are next asked for
 
+	// ExpireTags are expired: nobody gets an old page any more, unless a new one cannot be
+	// had.
+	ExpireTags []string
+
 	// What was taken off is to be purged: it is not shown any more, not even where a
 	// new page cannot be had. If any of the paths and tags to purge is invalid, nothing
 	// is done at all.
@@ -51,7 +55,7 @@ type Change struct {
 }
 
 func (c *Change) empty() bool {
-	return len(c.Paths)+len(c.Tags)+len(c.PurgePaths)+len(c.PurgeTags) == 0
+	return len(c.Paths)+len(c.Tags)+len(c.ExpireTags)+len(c.PurgePaths)+len(c.PurgeTags) == 0
 }
 
 // Names says what a webhook is about, by its header and body, which are those of a
@@ -137,8 +141,8 @@ type outcome struct {
 	Message     string         `json:"-"`
 }
 
-// apply purges, then revalidates. Where the former has failed, but not for what it was
-// asked, the latter is tried all the same.
+// apply purges, expires, then revalidates. Where one has failed, but not for what it was
+// asked, the next is tried all the same.
 func (h *handler) apply(w http.ResponseWriter, r *http.Request, c *Change) {
 	if c.empty() {
 		webhook.Answer(w, http.StatusOK, outcome{})
@@ -147,16 +151,17 @@ func (h *handler) apply(w http.ResponseWriter, r *http.Request, c *Change) {
 	all := outcome{Pages: make(map[string]int)}
 	status := http.StatusOK
 	for _, step := range [...]struct {
-		method      string
+		method, url string
 		paths, tags []string
 	}{
-		{http.MethodDelete, c.PurgePaths, c.PurgeTags},
-		{http.MethodPost, c.Paths, c.Tags},
+		{http.MethodDelete, "/", c.PurgePaths, c.PurgeTags},
+		{http.MethodPost, "/?expire=1", nil, c.ExpireTags},
+		{http.MethodPost, "/", c.Paths, c.Tags},
 	} {
 		if len(step.paths)+len(step.tags) == 0 {
 			continue
 		}
-		a := h.ask(r, step.method, step.paths, step.tags)
+		a := h.ask(r, step.method, step.url, step.paths, step.tags)
 		if a.status != http.StatusOK {
 			status, all.Message = a.status, a.message()
 			if a.status < http.StatusInternalServerError {
@@ -178,13 +183,13 @@ func (h *handler) apply(w http.ResponseWriter, r *http.Request, c *Change) {
 }
 
 // ask sends a RevalidateHandler paths and tags.
-func (h *handler) ask(r *http.Request, method string, paths, tags []string) *answer {
+func (h *handler) ask(r *http.Request, method, url string, paths, tags []string) *answer {
 	a := &answer{header: make(http.Header), status: http.StatusOK}
 	body, err := json.Marshal(map[string][]string{"paths": paths, "tags": tags})
 	if err != nil {
 		panic(err) // strings can be marshalled
 	}
-	ask, err := http.NewRequestWithContext(r.Context(), method, "/", bytes.NewReader(body))
+	ask, err := http.NewRequestWithContext(r.Context(), method, url, bytes.NewReader(body))
 	if err != nil {
 		panic(err) // the method and URL are valid
 	}

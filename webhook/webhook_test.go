@@ -148,6 +148,21 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+// What is expired is not shown once more while a new one is made, as what is stale is.
+func TestExpireTags(t *testing.T) {
+	for want, change := range map[string]webhook.Change{
+		"200 1": {Tags: []string{"birds"}},
+		"200 2": {Tags: []string{"birds"}, ExpireTags: []string{"birds"}},
+	} {
+		p := newPond()
+		p.visit("/heron")
+		w := post(webhook.Handler(p.Site, anyone, func(http.Header, []byte) (webhook.Change, error) { return change, nil }), "")
+		if got := p.visit("/heron"); w.Code != 200 || got != want {
+			t.Errorf("%+v: answered %d, the page is %s", change, w.Code, got)
+		}
+	}
+}
+
 // If a path to purge is none, nothing is done.
 func TestPurgeOfNonsense(t *testing.T) {
 	p := newPond()

@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"cmp"
 	"runtime"
 	"slices"
 	"sync"
@@ -124,6 +125,13 @@ func (c *Cache) RecentHits(pages []*page.Page, now time.Time) map[*page.Page]uin
 		counts[p] = p.Recent.Count(p.Hits.Load(), now.Unix())
 	}
 	return counts
+}
+
+// SortByRecentHits sorts pages: those first that were asked for most within about the last
+// hour.
+func (c *Cache) SortByRecentHits(pages []*page.Page, now time.Time) {
+	counts := c.RecentHits(pages, now)
+	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
 }
 
 // promote adds a page to the protected list. It is called under c.mu.

@@ -188,3 +188,14 @@ func CheckTag(tag string) error {
 	}
 	return nil
 }
+
+// CheckTags says what is wrong with each of the tags that is invalid.
+func CheckTags(tags []string) error {
+	var errs []error
+	for _, tag := range tags {
+		if err := CheckTag(tag); err != nil {
+			errs = append(errs, fmt.Errorf("isr: tag %q: %w", tag, err))
+		}
+	}
+	return errors.Join(errs...)
+}

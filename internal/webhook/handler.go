@@ -12,17 +12,24 @@ type Invalid struct{ Err error }
 
 func (e Invalid) Error() string { return e.Err.Error() }
 
+// An Order is what a request asks for.
+type Order struct {
+	Purge       bool // what is named, instead of revalidating it
+	Expire      bool // the tags, instead of turning their pages stale
+	Paths, Tags []string
+}
+
 // Handler returns the handler of isr.RevalidateHandler, which says what it answers. It
-// calls do to purge or revalidate what is named; do returns how many pages were stored
+// calls do with each Order; do returns how many pages were stored
 // under each path. The message of an Invalid is sent to the caller; that of any other
 // error is not.
-func Handler(secret string, do func(ctx context.Context, purge bool, paths, tags []string) (pages map[string]int, err error)) http.Handler {
+func Handler(secret string, do func(context.Context, Order) (pages map[string]int, err error)) http.Handler {
 	return &handler{sha256.Sum256([]byte(secret)), do}
 }
 
 type handler struct {
 	secret [sha256.Size]byte // its hash
-	do     func(ctx context.Context, purge bool, paths, tags []string) (map[string]int, error)
+	do     func(context.Context, Order) (map[string]int, error)
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -37,12 +44,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		RefuseUnauthorized(w, "Invalid token")
 		return
 	}
-	paths, tags, err := Names(w, r)
+	order, err := Names(w, r)
+	order.Purge = r.Method == http.MethodDelete
 	if err != nil {
 		RefuseBody(w, err)
 		return
 	}
-	pages, err := h.do(r.Context(), r.Method == http.MethodDelete, paths, tags)
+	pages, err := h.do(r.Context(), order)
 	var invalid Invalid
 	switch {
 	case errors.As(err, &invalid):

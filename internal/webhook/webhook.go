@@ -15,6 +15,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -45,53 +46,67 @@ func Authorized(r *http.Request, secret [sha256.Size]byte) bool {
 }
 
 // Names returns the paths and tags that a request names in its query and, unless it
-// is a GET, in its body. Where the query names something, a body of another shape is
+// is a GET, in its body, and whether the query or a form says expire=1. Where the query names something, a body of another shape is
 // ignored. The caller checks whether they are valid.
 //
 // The error is an *http.MaxBytesError where the body is larger than MaxBytes; any
 // other has a message for the sender, whose request is wrong.
-func Names(w http.ResponseWriter, r *http.Request) (paths, tags []string, err error) {
-	q := r.URL.Query()
-	paths, tags = q["path"], q["tag"]
+func Names(w http.ResponseWriter, r *http.Request) (o Order, err error) {
+	o, err = namesInForm(r.URL.Query())
+	if err != nil {
+		return o, err
+	}
 	if r.Method != http.MethodGet {
 		body, err := Read(w, r)
 		if err != nil {
-			return nil, nil, err
+			return o, err
 		}
-		named := len(paths)+len(tags) > 0
-		morePaths, moreTags, err := namesInBody(r.Header.Get("Content-Type"), body, named)
+		named := len(o.Paths)+len(o.Tags) > 0
+		more, err := namesInBody(r.Header.Get("Content-Type"), body, named)
 		if err != nil && !named {
-			return nil, nil, err
+			return o, err
 		}
-		paths, tags = append(paths, morePaths...), append(tags, moreTags...)
+		o.Paths, o.Tags, o.Expire = append(o.Paths, more.Paths...), append(o.Tags, more.Tags...), o.Expire || more.Expire
 	}
-	if len(paths)+len(tags) == 0 {
-		return nil, nil, errNothing
+	if len(o.Paths)+len(o.Tags) == 0 {
+		return o, errNothing
 	}
-	return paths, tags, nil
+	return o, nil
+}
+
+// namesInForm returns what a query or form asks for.
+func namesInForm(form url.Values) (o Order, err error) {
+	o.Paths, o.Tags = form["path"], form["tag"]
+	if s := form.Get("expire"); s != "" {
+		if o.Expire, err = strconv.ParseBool(s); err != nil {
+			return Order{}, fmt.Errorf("want expire=1, not %q", s)
+		}
+	}
+	return o, err
 }
 
 // namesInBody returns the paths and tags in a body. JSON may hold more than them,
 // unless strictly is set: then it may not.
-func namesInBody(contentType string, body []byte, strictly bool) (paths, tags []string, err error) {
+func namesInBody(contentType string, body []byte, strictly bool) (o Order, err error) {
 	kind, params, _ := mime.ParseMediaType(contentType)
 	var form url.Values
 	switch text := bytes.TrimSpace(body); {
 	case len(text) == 0:
 	case kind == "application/json", text[0] == '{', text[0] == '[': // also where curl -d calls it a form
-		return namesInJSON(text, strictly)
+		o.Paths, o.Tags, err = namesInJSON(text, strictly)
+		return o, err
 	case kind == "application/x-www-form-urlencoded":
 		if form, err = url.ParseQuery(string(text)); err != nil {
-			return nil, nil, fmt.Errorf("want a form: %w", err)
+			return o, fmt.Errorf("want a form: %w", err)
 		}
 	case kind == "multipart/form-data":
 		parts, err := multipart.NewReader(bytes.NewReader(body), params["boundary"]).ReadForm(MaxBytes)
 		if err != nil {
-			return nil, nil, fmt.Errorf("want a form: %w", err)
+			return o, fmt.Errorf("want a form: %w", err)
 		}
 		form = parts.Value
 	}
-	return form["path"], form["tag"], nil
+	return namesInForm(form)
 }
 
 // NamesInJSON returns the paths and tags in a body that is JSON, and may hold more

@@ -22,6 +22,7 @@ func TestNames(t *testing.T) {
 	)
 	type names struct {
 		Paths, Tags []string
+		Expire      bool
 		Err         string
 	}
 	for name, test := range map[string]struct {
@@ -55,6 +56,12 @@ func TestNames(t *testing.T) {
 		"tags in one string":                     {"POST", "", asJSON, `{"tags": "y, z"}`, names{Err: want + "got string"}},
 		"truncated JSON":                         {"POST", "", asJSON, "{", names{Err: want + "unexpected end of JSON input"}},
 		"two JSON values":                        {"POST", "", asJSON, `{"paths":["/a"]}{}`, names{Err: want + "invalid character '{' after top-level value"}},
+		"expire in the query":                    {"POST", "?tag=x&expire=1", "", "", names{Tags: []string{"x"}, Expire: true}},
+		"expire=0":                               {"GET", "?tag=x&expire=0", "", "", names{Tags: []string{"x"}}},
+		"expire in a form":                       {"POST", "", form, "tag=x&expire=1", names{Tags: []string{"x"}, Expire: true}},
+		"expire in the query, a tag in JSON":     {"POST", "?expire=1", asJSON, `{"tags": ["x"]}`, names{Tags: []string{"x"}, Expire: true}},
+		"a sender's own expire":                  {"POST", "", asJSON, `{"tags": ["x"], "expire": "2026-01-01"}`, names{Tags: []string{"x"}}},
+		"expire that is neither":                 {"POST", "?tag=x&expire=soon", "", "", names{Err: `want expire=1, not "soon"`}},
 		"nothing":                                {"POST", "", "", "", names{Err: "name a path or a tag"}},
 		"nothing of a GET":                       {"GET", "?paths=/a", "", "", names{Err: "name a path or a tag"}},
 		"nothing in JSON":                        {"POST", "", asJSON, "{}", names{Err: "name a path or a tag"}},
@@ -66,8 +73,8 @@ func TestNames(t *testing.T) {
 				r.Header.Set("Content-Type", test.contentType)
 			}
 			var got names
-			paths, tags, err := webhook.Names(httptest.NewRecorder(), r)
-			got.Paths, got.Tags = paths, tags
+			o, err := webhook.Names(httptest.NewRecorder(), r)
+			got.Paths, got.Tags, got.Expire = o.Paths, o.Tags, o.Expire
 			if err != nil {
 				got.Err = err.Error()
 			}
@@ -84,7 +91,7 @@ func TestNamesBoundsTheBody(t *testing.T) {
 			body := `{"paths": ["/b"]}`
 			body += strings.Repeat(" ", size-len(body))
 			r := httptest.NewRequest("POST", "/hook"+query, strings.NewReader(body))
-			_, _, err := webhook.Names(httptest.NewRecorder(), r)
+			_, err := webhook.Names(httptest.NewRecorder(), r)
 			tooLarge := (*http.MaxBytesError)(nil)
 			if got, want := errors.As(err, &tooLarge), size > webhook.MaxBytes; got != want {
 				t.Errorf("query %q, body of %d bytes: %v", query, size, err)
@@ -150,7 +157,8 @@ func FuzzNames(f *testing.F) {
 		r := httptest.NewRequest("POST", "/hook", strings.NewReader(body))
 		r.URL.RawQuery = query
 		r.Header["Content-Type"] = []string{contentType}
-		paths, tags, err := webhook.Names(httptest.NewRecorder(), r)
+		o, err := webhook.Names(httptest.NewRecorder(), r)
+		paths, tags := o.Paths, o.Tags
 		switch named := len(paths)+len(tags) > 0; {
 		case named == (err != nil):
 			t.Errorf("%q, %q, %v", paths, tags, err)

@@ -1,0 +1,176 @@
+// Package renew generates pages on demand: what is stored at paths that were revalidated,
+// and where that leads, and what is stored with a tag.
+package renew
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/invalidation"
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/routing"
+	"github.com/isr-go/isr/store"
+)
+
+// A Renewer generates pages of one Site. It is safe for concurrent use; its fields are not
+// changed.
+type Renewer struct {
+	Runs   *flight.Group
+	Cache  *cache.Cache
+	Table  *invalidation.Table
+	Routes *routing.Table
+	Origin pagekey.Origin
+	Limit  int          // how many generations it waits for at a time
+	Log    *slog.Logger // may be nil
+}
+
+// A Renewal is a page that is to be generated.
+type Renewal struct {
+	flight.Request
+	target *routing.Target
+	stored bool // whether anything was, under the target
+	err    error
+}
+
+// Pages returns what is in memory of a target, also what is purged.
+func (r *Renewer) Pages(t *routing.Target) []*page.Page {
+	return r.Cache.At(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
+		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
+	})
+}
+
+// Stored returns what is stored of a target.
+func (r *Renewer) Stored(t *routing.Target) []*page.Page {
+	return slices.DeleteFunc(r.Pages(t), func(p *page.Page) bool { return p.Effect(r.Table) == store.Gone })
+}
+
+// PageOf returns the page that a visitor without any headers gets at a target, where its
+// host is known.
+func (r *Renewer) PageOf(t *routing.Target) (req flight.Request, ok bool) {
+	k, ok := t.Key(r.Origin)
+	return flight.Request{Key: k, Route: t.Route}, ok
+}
+
+// Bypasses reports whether the page would never be stored because of its route.
+func (r *Renewer) Bypasses(req flight.Request) bool {
+	return req.Route.Bypasses(req.Build(context.Background(), r.Origin))
+}
+
+// Admit makes a path known to its PrerenderedOnly route.
+func (r *Renewer) Admit(t *routing.Target) {
+	if t.Route.PrerenderedOnly || r.Routes.HasHosts() && t.Host == "" {
+		r.Cache.Admit(t.Path)
+	}
+}
+
+// Of returns what is to be generated now at targets whose pages were expired: the plain
+// pages first.
+func (r *Renewer) Of(targets []routing.Target) []*Renewal {
+	seen := make(map[pagekey.Key]bool)
+	var first, others []*Renewal
+	for i := range targets {
+		t := &targets[i]
+		r.Admit(t)
+		add := func(list *[]*Renewal, req flight.Request, stored bool) {
+			if !seen[req.Key] {
+				seen[req.Key] = true
+				*list = append(*list, &Renewal{Request: req, target: t, stored: stored})
+			}
+		}
+		stored := r.Stored(t)
+		if req, ok := r.PageOf(t); ok && len(stored) == 0 && !r.Bypasses(req) {
+			add(&first, req, false)
+		}
+		plain, more := r.mostAsked(t, stored)
+		if plain != nil {
+			add(&first, requestOf(plain), true)
+		}
+		for _, p := range more {
+			add(&others, requestOf(p), true)
+		}
+	}
+	return append(first, others...)
+}
+
+func requestOf(p *page.Page) flight.Request {
+	return flight.Request{Key: p.Key, Route: p.Route, Pattern: p.Pattern}
+}
+
+// maxVariants is how many variants of a path, beside the plain page, are generated:
+// visitors can ask for any number of queries and hosts.
+const maxVariants = 16
+
+// mostAsked returns the plain page of a target, if it is among pages, and those of
+// the others that were asked for most within the last hour.
+func (r *Renewer) mostAsked(t *routing.Target, pages []*page.Page) (plain *page.Page, others []*page.Page) {
+	r.Cache.SortByRecentHits(pages, time.Now())
+	if i := slices.IndexFunc(pages, func(p *page.Page) bool { return t.IsPlain(&p.Key) }); i >= 0 {
+		plain = pages[i]
+		pages = slices.Delete(pages, i, i+1)
+	}
+	return plain, pages[:min(len(pages), maxVariants)]
+}
+
+// Generate generates pages, Limit at a time, in this order.
+func (r *Renewer) Generate(ctx context.Context, renewals []*Renewal) error {
+	errs := make([]error, len(renewals))
+	var all sync.WaitGroup
+	slots := make(chan struct{}, r.Limit)
+	for i, n := range renewals {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			n.err = r.Runs.Generate(ctx, n.Request)
+			if notStored := (*flight.NotStoredError)(nil); n.err != nil && !errors.As(n.err, &notStored) {
+				errs[i] = fmt.Errorf("isr: revalidate %s: %w", n.Key.Path, n.err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// MovedTo returns the paths to which renewals have turned out to redirect, where they
+// differ only by the slash at the end.
+func (r *Renewer) MovedTo(renewals []*Renewal) (targets []routing.Target) {
+	for _, n := range renewals {
+		if t, ok := r.movedTo(n); ok {
+			targets = append(targets, t)
+		}
+	}
+	return targets
+}
+
+// movedTo is MovedTo of one. A path that was not stored and has no page is logged: the
+// editor may have named the wrong one.
+func (r *Renewer) movedTo(n *Renewal) (t routing.Target, ok bool) {
+	status, location := 0, ""
+	if notStored := (*flight.NotStoredError)(nil); errors.As(n.err, &notStored) {
+		status, location = notStored.Status, notStored.Location
+	} else if p := r.Cache.Peek(&n.Key); n.err == nil && !p.IsUnknown() {
+		h, _ := p.Header()
+		status, location = p.Status, h.Get("Location")
+	}
+	redirects := status >= 300 && status < 400
+	if gone := status == http.StatusNotFound || status == http.StatusGone; r.Log != nil && !n.stored && (redirects || gone) {
+		r.Log.Warn("isr: a path was revalidated that was not stored and has no page",
+			"path", n.Key.Path, "route", n.Route.Pattern, "status", status)
+	}
+	path, ok := n.Key.OtherSlash(r.Origin, location)
+	if !redirects || !ok {
+		return t, false
+	}
+	scope := n.target.Scope
+	scope.Scheme, scope.Host, scope.Path = n.Key.Scheme, n.Key.Host, path
+	return r.Routes.At(scope), true
+}
