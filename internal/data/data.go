@@ -129,6 +129,9 @@ func tagOf(name string) string {
 	return "data:" + base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
+// tagOf returns the tag of one value.
+func (src *Source) tagOf(key string) string { return tagOf(src.Name + ":" + key) }
+
 // key returns the key of the page that a value is. Its path is unlike that of any other
 // value: the look-up of a path is faster than that of a key.
 func (src *Source) key(key string) pagekey.Key {
@@ -202,6 +205,9 @@ func (l *Loader) Load(ctx context.Context, src *Source, key string, fetch func(c
 		}
 	}
 	v, hit, err := l.load(ctx, src, key, fetch)
+	if err != nil { // a page that is made without the value depends on it all the same
+		inside.From(ctx).Use(append([]string{src.tag, src.tagOf(key)}, src.Route.Tags...), time.Time{}, nil, time.Time{})
+	}
 	if !hit {
 		l.misses.Add(1)
 	}
@@ -257,6 +263,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 		case out.Kind == flight.Failed:
 			v, hit, err := l.fallback(ctx, src, key, &req.Key, out.Err)
 			if err != nil {
+				scope.Use(f.Depends(), time.Time{}, nil, time.Time{})
 				out.Repanic()
 			}
 			return v, hit, err
@@ -324,7 +331,7 @@ func (src *Source) fetch(key string, f func(context.Context) (any, error)) *flig
 	return &flight.Fetch{
 		Decode: decode,
 		Do: func(ctx context.Context) (v any, body []byte, size int64, err error) {
-			inside.From(ctx).Use([]string{src.tag, tagOf(src.Name + ":" + key)}, time.Time{}, nil, time.Time{})
+			inside.From(ctx).Use([]string{src.tag, src.tagOf(key)}, time.Time{}, nil, time.Time{})
 			if v, err = f(ctx); err != nil {
 				return nil, nil, 0, err
 			}

@@ -169,6 +169,9 @@ func (f *Flight) tagsOf(h http.Header) []string {
 	return f.Route.TagsOf(h, &said)
 }
 
+// Depends returns the tags of what the run has made so far.
+func (f *Flight) Depends() []string { return f.tagsOf(nil) }
+
 // refusesAtEnd says why a response may not be stored after all.
 func (f *Flight) refusesAtEnd(status int, h http.Header) policy.Refusal {
 	said := f.scope.Said()

@@ -130,12 +130,19 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 }
 
 // HitForPass makes the note that the response may not be stored: for a while,
-// requests for it go straight to the handler.
+// requests for it go straight to the handler. That of a value has its tags and its time,
+// since those who have waited for it hold it.
 func HitForPass(m Meta, why policy.Refusal) *Page {
-	return &Page{
+	p := &Page{
 		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: m.Order,
 		Generated: time.Now(), NotStored: why, Size: pageOverhead + m.Key.Size(),
 	}
+	if len(m.Said.Data) > 0 {
+		p.Subject.Tags = m.Route.TagsOf(nil, &m.Said)
+		p.Lifetime = m.Said.Apply(p.Lifetime, false, http.StatusOK, p.Generated, 0)
+		p.Size += p.tagsSize()
+	}
+	return p
 }
 
 // What is taken beside strings and bodies, as TestMemory finds it on the heap: by
@@ -232,13 +239,20 @@ func (p *Page) represent(h http.Header, etag string, plain, compressed []byte) {
 	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.Validators.lastModified = t, h.Get("Last-Modified")
 	}
-	p.Size = pageOverhead + p.Key.Size() + p.plain.bytes() + p.gzip.bytes()
-	if ofRoute := p.Route.Tags; !slices.Equal(p.Subject.Tags, ofRoute) {
-		p.Size += int64(16 * cap(p.Subject.Tags))
-		for i, tag := range p.Subject.Tags {
-			if !pagekey.IsBucket(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
-				p.Size += pagekey.StringSize(tag)
-			}
+	p.Size = pageOverhead + p.Key.Size() + p.plain.bytes() + p.gzip.bytes() + p.tagsSize()
+}
+
+// tagsSize returns how much memory the tags take that are not the route's.
+func (p *Page) tagsSize() (n int64) {
+	ofRoute := p.Route.Tags
+	if slices.Equal(p.Subject.Tags, ofRoute) {
+		return 0
+	}
+	n = int64(16 * cap(p.Subject.Tags))
+	for i, tag := range p.Subject.Tags {
+		if !pagekey.IsBucket(tag) && (i >= len(ofRoute) || tag != ofRoute[i]) {
+			n += pagekey.StringSize(tag)
 		}
 	}
+	return n
 }
