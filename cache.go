@@ -344,6 +344,9 @@ type Data[T any] struct {
 // and those that fetch adds by [Tag]. What fetch says by [Until] counts for the page, too.
 // Elsewhere, in a request that passes, stale values are used while they are renewed.
 //
+// The handler of such a page is asked for it without conditions, since its ETag need not
+// tell of the data.
+//
 // Fetch is called as a handler is: in a context of its own that holds nothing of any
 // visitor, and for all who wait. Where it fails, panics or takes too long the last good
 // value is used, if StaleIfError allows it. Values that differ by visitor have no place

@@ -28,6 +28,8 @@ func TestPagesOfDataThatIsNotKept(t *testing.T) {
 		"a value that is too large":         {opts: isr.Options{MaxPageBytes: 1000}, size: 2000},
 		"a value that memory cannot hold":   {opts: isr.Options{MaxBytes: 4000}, size: 1700},
 		"a value that there is not":         {err: true},
+		"a page with an ETag of its own":    {etag: true},
+		"a page with an ETag and a Store":   {etag: true, opts: isr.Options{Store: memory.New(), Version: "1"}},
 		"a value that is not kept, a Store": {ttl: isr.NoStore, opts: isr.Options{Store: memory.New(), Version: "1"}},
 	} {
 		for _, tag := range []string{"value", "value:k", "all", "row"} {

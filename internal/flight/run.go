@@ -89,7 +89,7 @@ func (f *Flight) run() {
 	}
 	r = f.Build(ctx, g.c.Origin)
 	asked = r.Pattern
-	if f.old != nil && f.old.Effect(g.c.Table) < store.Expired {
+	if f.old != nil && !f.old.HasData && f.old.Effect(g.c.Table) < store.Expired { // a handler that answers 304 may not have looked at its data
 		rec.SetConditional(f.old.Validators.Ask(r.Header))
 	}
 	g.c.Handler.ServeHTTP(rec, r)

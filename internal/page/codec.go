@@ -79,6 +79,9 @@ func (p *Page) encode(key string) []byte {
 	if p.gzip != nil {
 		flags |= hasGzip
 	}
+	if p.HasData {
+		flags |= hasData
+	}
 	b = append(b, flags)
 	b = pagekey.AppendString(b, etag)
 	lines := 0
@@ -108,6 +111,7 @@ const (
 	hasOwnControl byte = 1 << iota
 	hasOwnETag
 	hasGzip
+	hasData
 )
 
 // errForeign says that a Store returned what encode did not make for this page.
@@ -147,7 +151,7 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 	if d.bad || len(d.b) > 0 || p.saidTags < 0 || p.saidTags > len(p.Subject.Tags) || p.Status < 200 || p.Status > 999 {
 		return nil, errForeign
 	}
-	p.ownControl = flags&hasOwnControl != 0
+	p.ownControl, p.HasData = flags&hasOwnControl != 0, flags&hasData != 0
 	if flags&hasOwnETag != 0 {
 		p.Validators.etag = etag
 	}

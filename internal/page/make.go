@@ -112,6 +112,7 @@ func (p *Page) Merge(update http.Header) http.Header {
 // a handler that finds nothing new may not come to say it again. A shorter or an earlier
 // one counts, but not a time that has come.
 func Freshen(m Meta, old *Page, merged http.Header) *Page {
+	hasData := old.HasData || len(m.Said.Data) > 0
 	said := old.Subject.Tags[len(old.Subject.Tags)-old.saidTags:]
 	m.Said.Data = append(slices.Clip(said), m.Said.Data...)
 	if old.saidTTL >= 0 && !m.Said.HasTTL {
@@ -126,7 +127,9 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 	if old.gzip != nil {
 		compressed = old.gzip.body
 	}
-	return makePage(m, old.Status, header.Forwardable(merged, nil), header.ParseAge(merged["Age"]), old.plain.body, compressed)
+	p := makePage(m, old.Status, header.Forwardable(merged, nil), header.ParseAge(merged["Age"]), old.plain.body, compressed)
+	p.HasData = hasData
+	return p
 }
 
 // HitForPass makes the note that the response may not be stored: for a while,
@@ -161,7 +164,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 	p := &Page{
 		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Matched: unique.Make(m.Matched).Value(),
 		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, &m.Said)}, Seq: m.Seq, Order: m.Order,
-		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, saidTTL: -1,
+		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, saidTTL: -1, HasData: len(m.Said.Data) > 0,
 	}
 	if len(m.Said.Tags)+len(m.Said.Data) > 0 {
 		p.saidTags = len(p.Subject.Tags) - len(m.Route.TagsOf(h, new(policy.Said)))

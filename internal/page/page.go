@@ -34,6 +34,7 @@ type Page struct {
 	Lifetime    policy.Lifetime
 	saidTTL     time.Duration // by isr.TTL, or below zero
 	saidTags    int           // how many of the last tags are by isr.Tag
+	HasData     bool          // whether the handler has loaded data for it
 	Validators  Validators
 	modified    time.Time       // by validators.lastModified
 	ownControl  bool            // whether the Cache-Control is the handler's
