@@ -2,6 +2,7 @@ package isr_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -97,6 +98,74 @@ func TestUntilOfDataThatIsNotKept(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if got := body(site, "/"); got != "2" && calls < 2 {
 			t.Errorf("got %q after its time", got)
+		}
+	})
+}
+
+// A family is a value that refers to itself when it is decoded.
+type family struct {
+	Name   string
+	Parent *family
+	Child  *family
+	Born   time.Time
+}
+
+func (f *family) UnmarshalJSON(b []byte) error {
+	var name string
+	if err := json.Unmarshal(b, &name); err != nil {
+		return err
+	}
+	if name == "bad" {
+		panic("bad name")
+	}
+	*f = family{Name: name, Child: &family{Parent: f}}
+	return nil
+}
+
+func (f family) MarshalJSON() ([]byte, error) { return json.Marshal(f.Name) }
+
+// A type that decodes itself may refer to itself, and to what is not its own; where it
+// panics, there is no value, and no harm.
+func TestDataThatDecodesItself(t *testing.T) {
+	values := &isr.Data[family]{Name: "family"}
+	site := isr.Wrap(http.NotFoundHandler(), isr.Options{})
+	load := func(name string) (family, error) {
+		return values.Load(site.Context(t.Context()), name, func(context.Context) (family, error) { return family{Name: name}, nil })
+	}
+	if f, err := load("Ada"); err != nil || f.Name != "Ada" || f.Child == nil {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if _, err := load("bad"); err == nil || !strings.Contains(err.Error(), "bad name") {
+		t.Errorf("%v", err)
+	}
+	before := site.Stats().Bytes
+	times := &isr.Data[[]time.Time]{Name: "times"}
+	_, err := times.Load(site.Context(t.Context()), "", func(context.Context) ([]time.Time, error) {
+		return make([]time.Time, 1000), nil
+	})
+	if n := site.Stats().Bytes - before; err != nil || n > 80_000 {
+		t.Errorf("1000 times count as %d bytes, %v", n, err)
+	}
+}
+
+// A record that makes T's decoding panic is a miss.
+func TestDataThatPanicsInTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory.New()
+		start := func() *isr.Site {
+			site := isr.Wrap(http.NotFoundHandler(), isr.Options{Store: st, Version: "1"})
+			t.Cleanup(func() { site.Shutdown(context.Background()) })
+			return site
+		}
+		site, strs := start(), &isr.Data[string]{Name: "family"}
+		if _, err := strs.Load(site.Context(t.Context()), "k", func(context.Context) (string, error) { return "bad", nil }); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		values := &isr.Data[family]{Name: "family"}
+		f, err := values.Load(start().Context(t.Context()), "k", func(context.Context) (family, error) { return family{Name: "Ada"}, nil })
+		if err != nil || f.Name != "Ada" {
+			t.Errorf("%+v, %v", f, err)
 		}
 	})
 }

@@ -321,12 +321,17 @@ func (l *Loader) fallback(ctx context.Context, src *Source, key string, k *pagek
 // fetch makes of a func what a run calls. A value goes through JSON, also where it is
 // not taken from a Store: it is the same everywhere, and nobody else has it.
 func (src *Source) fetch(key string, f func(context.Context) (any, error)) *flight.Fetch {
-	decode := func(body []byte) (any, int64, error) {
+	decode := func(body []byte) (_ any, size int64, err error) {
+		defer func() { // UnmarshalJSON of T; what the Store holds is decoded on no handler's goroutine
+			if v := recover(); v != nil {
+				err = fmt.Errorf("decoding it panicked: %v", v)
+			}
+		}()
 		v := reflect.New(src.typ)
 		if err := json.Unmarshal(body, v.Interface()); err != nil {
 			return nil, 0, err
 		}
-		return v.Elem().Interface(), sizeOf(v.Elem()), nil
+		return v.Elem().Interface(), max(sizeOf(v.Elem()), int64(len(body))), nil
 	}
 	return &flight.Fetch{
 		Decode: decode,

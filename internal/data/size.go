@@ -1,15 +1,36 @@
 package data
 
 import (
+	"encoding"
+	"encoding/json"
 	"reflect"
 )
 
-// sizeOf returns about how much memory a value takes that was decoded from JSON, so that
-// nothing in it stands in a circle.
+// sizeOf returns about how much memory a value takes that was decoded from JSON. What has
+// decoded itself is not looked into: it may stand in a circle, or refer to what is not its
+// own, as a time does to its location.
 func sizeOf(v reflect.Value) int64 { return int64(v.Type().Size()) + behind(v) }
+
+var decoders = [...]reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()}
+
+// decodesItself reports whether a type does not leave that to encoding/json.
+func decodesItself(t reflect.Type) bool {
+	if t.Kind() == reflect.Interface || t.Name() == "" && t.Kind() != reflect.Struct {
+		return false
+	}
+	for _, d := range decoders {
+		if t.Implements(d) || reflect.PointerTo(t).Implements(d) {
+			return true
+		}
+	}
+	return false
+}
 
 // behind returns what a value refers to.
 func behind(v reflect.Value) (n int64) {
+	if decodesItself(v.Type()) {
+		return 0
+	}
 	switch v.Kind() {
 	case reflect.String:
 		return int64(v.Len()+15) &^ 15
