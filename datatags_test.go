@@ -169,3 +169,66 @@ func TestDataThatPanicsInTheStore(t *testing.T) {
 		}
 	})
 }
+
+// What a generation loads while the Site shuts down belongs to its page as ever.
+func TestDataWhileShuttingDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &shop{menus: &isr.Data[*menu]{Name: "menu"}}
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second)
+			c.ServeHTTP(w, r)
+		}), isr.Options{})
+		go get(site, "/")
+		time.Sleep(time.Second / 2)
+		if err := site.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		c.version = 1
+		if got := body(site, "/"); got != "/ 0" {
+			t.Errorf("got %q", got)
+			return
+		}
+		if err := site.PurgeTag(t.Context(), "menu"); err != nil {
+			t.Fatal(err)
+		}
+		if got := body(site, "/"); got != "/ 1" {
+			t.Errorf("when its data was purged: %q", got)
+		}
+	})
+}
+
+// A page that waits for a value does not wait for visitors' slots, whoever else has asked
+// for the value before.
+func TestDataBehindAQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		values := &isr.Data[int]{Name: "value"}
+		load := func(ctx context.Context) (int, error) {
+			return values.Load(ctx, "", func(context.Context) (int, error) { return 1, nil })
+		}
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				time.Sleep(20 * time.Second)
+				return
+			}
+			n, err := load(r.Context())
+			fmt.Fprint(w, n, err)
+		}), isr.Options{MaxGenerations: 1, Store: memory.New(), Version: "1", Origin: "https://example.com"})
+		defer site.Shutdown(context.Background())
+		go get(site, "/slow")
+		time.Sleep(time.Second)
+		go do(site, "POST", "/")
+		time.Sleep(time.Second)
+		if err := site.RevalidateTag(t.Context(), "another"); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := site.Revalidate(t.Context(), "/page"); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		synctest.Wait()
+	})
+}

@@ -309,9 +309,9 @@ func (f *Flight) MayUse(p *page.Page) bool {
 }
 
 // isOlderThan reports whether what comes of the run may be older than what another needs.
-// It is called under Group.mu.
+// One that waits for a slot begins later. It is called under Group.mu.
 func (f *Flight) isOlderThan(outer *Flight) bool {
-	return f.counted && f.began.Version < outer.began.Version
+	return (f.started || f.looking) && f.began.Version < outer.began.Version
 }
 
 // waitsFor reports whether the run is another, or waits for it, also by others. It is

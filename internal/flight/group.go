@@ -202,13 +202,16 @@ const (
 func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if w != nil && w.Outer != nil && w.Outer.g != g {
+		w.Outer = nil // it is a run of another Site, whose orders are others
+	}
 	f, how := g.flights[req.Key], Joined
 	if f != nil && (f.isSuperseded() || w != nil && w.Fresh && w.Outer != nil && f.isOlderThan(w.Outer)) {
 		f = f.successor
 	}
 	if f == nil {
 		switch {
-		case g.closed:
+		case g.closed && !isPart(req, w):
 			return nil, Closed
 		case g.c.Cache.Peek(&req.Key) != seen:
 			return nil, Changed
@@ -229,6 +232,12 @@ func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining)
 	return f, how
 }
 
+// isPart reports whether what is asked for is a value that a run under way needs: it is a
+// part of that run, which Shutdown waits for. It is called under Group.mu.
+func isPart(req Request, w *Waiter) bool {
+	return req.Fetch != nil && w != nil && w.Outer != nil && w.Outer.counted
+}
+
 // addWaiter adds a waiter to a run, which begins, or gets a place in a queue. It reports
 // false where no place is left. It is called under Group.mu.
 func (g *Group) addWaiter(f *Flight, w *Waiter, isNew bool) bool {
@@ -246,6 +255,13 @@ func (g *Group) addWaiter(f *Flight, w *Waiter, isNew bool) bool {
 	switch {
 	case f.started, f.looking:
 	case g.flights[f.Key] != f: // it begins when the run before it has ended
+		if before := g.flights[f.Key]; f.inside && !before.inside && !before.started {
+			before.inside = true // else it may wait for the slot of who waits for it
+			if !before.looking {
+				before.leaveQueue()
+				g.start(before, forInside)
+			}
+		}
 	case f.inside:
 		f.leaveQueue()
 		g.start(f, forInside)
