@@ -134,6 +134,9 @@ func (p *Page) PausedUntil() (until time.Time) {
 	if t := p.failures.Load(); t != nil {
 		until = t.until
 	}
+	if left := p.LeftToLeaderUntil.Load(); left > until.UnixNano() {
+		until = time.Unix(0, left)
+	}
 	return until
 }
 

@@ -1,0 +1,58 @@
+package isr_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/isr-go/isr"
+)
+
+// A page that holds what could not be renewed is left alone for as long as that is, also
+// where it holds it by another value.
+func TestPauseOfDataOfData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner, outer := &isr.Data[int]{Name: "inner", TTL: time.Minute}, &isr.Data[int]{Name: "outer", TTL: time.Minute}
+		failing, calls := false, 0
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			calls++
+			n, err := outer.Load(r.Context(), "", func(ctx context.Context) (int, error) {
+				return inner.Load(ctx, "", func(context.Context) (int, error) {
+					if failing {
+						return 0, errors.New("no database")
+					}
+					return 1, nil
+				})
+			})
+			fmt.Fprint(w, n, err)
+		}), isr.Options{Default: isr.Route{TTL: time.Minute}})
+		body(site, "/")
+		failing = true
+		time.Sleep(2 * time.Minute)
+		for range 10 {
+			body(site, "/")
+			synctest.Wait()
+		}
+		before := calls
+		for range 10 {
+			if got := body(site, "/"); got != "1 <nil>" {
+				t.Errorf("got %q", got)
+			}
+			synctest.Wait()
+		}
+		if n := calls - before; n > 1 {
+			t.Errorf("made %d times in the pause", n)
+		}
+		failing = false
+		time.Sleep(time.Hour)
+		body(site, "/")
+		synctest.Wait()
+		if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=60" {
+			t.Errorf("afterwards %q", got)
+		}
+	})
+}
