@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +54,36 @@ func TestPauseOfDataOfData(t *testing.T) {
 		synctest.Wait()
 		if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=60" {
 			t.Errorf("afterwards %q", got)
+		}
+	})
+}
+
+// Strangers who ask for pages and leave have no more fetches under way than generations.
+func TestAbandonedFetches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		values := &isr.Data[int]{Name: "value"}
+		var now, most atomic.Int64
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			values.Load(r.Context(), r.URL.Path, func(context.Context) (int, error) {
+				most.Store(max(most.Load(), now.Add(1)))
+				defer now.Add(-1)
+				time.Sleep(10 * time.Second) // whatever its context says
+				return 0, nil
+			})
+		}), isr.Options{MaxGenerations: 2, MaxRegenerations: 1})
+		for i := range 50 {
+			visit(site, fmt.Sprint("/", i), 10*time.Millisecond)
+			synctest.Wait()
+		}
+		if n := most.Load(); n > 4 {
+			t.Errorf("%d fetches at a time", n)
+		}
+		time.Sleep(time.Minute)
+		if got := get(site, "/"); got.StatusCode != 200 {
+			t.Errorf("afterwards %d", got.StatusCode)
+		}
+		if n := site.Stats().Generating; n != 0 {
+			t.Errorf("%d are under way", n)
 		}
 	})
 }

@@ -173,6 +173,11 @@ func (f *Flight) unattended() (cancel *deadlineContext) {
 			g.next()
 			return nil
 		}
+		if f.slot == forInside { // it is nobody's part any more: else strangers could have any number of these
+			g.taken[f.slot]--
+			g.taken[forVisitors]++
+			f.slot = forVisitors
+		}
 		g.drop(f, Outcome{Kind: Nothing}) // it keeps its slot until the handler has returned
 		return f.ctx
 	}
