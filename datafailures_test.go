@@ -11,7 +11,68 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/memory"
 )
+
+// A laggard hears late of what others have invalidated.
+type laggard struct {
+	store.Store
+	lag time.Duration
+}
+
+func (s *laggard) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
+	c, err := s.Store.Changes(ctx, after)
+	if len(c.List) > 0 {
+		time.Sleep(s.lag)
+	}
+	return c, err
+}
+
+// What was purged is in no page, not even where the value cannot be fetched and the
+// instance has not heard of the purge.
+func TestPurgedDataIsNoFallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, failing := memory.New(), false
+		values := &isr.Data[string]{Name: "value"}
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			v, err := values.Load(r.Context(), "", func(context.Context) (string, error) {
+				if failing {
+					return "", errors.New("no database")
+				}
+				return "secret", nil
+			})
+			if err != nil {
+				http.Error(w, err.Error(), 500)
+				return
+			}
+			fmt.Fprint(w, v)
+		})
+		start := func(st store.Store) *isr.Site {
+			site := isr.Wrap(h, isr.Options{Store: st, Version: "1"})
+			t.Cleanup(func() { site.Shutdown(context.Background()) })
+			return site
+		}
+		near, far := start(st), start(&laggard{st, 2 * time.Second})
+		body(far, "/a")
+		time.Sleep(3 * time.Second)
+		failing = true
+		if err := near.PurgeTag(t.Context(), "value"); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/b", "/c", "/d", "/b"} {
+			if got := get(far, path); got.StatusCode != 500 {
+				t.Errorf("%s: got %d %q", path, got.StatusCode, read(got))
+			}
+		}
+		time.Sleep(5 * time.Second)
+		for _, path := range []string{"/a", "/b", "/c"} {
+			if got := get(far, path); got.StatusCode != 500 {
+				t.Errorf("later, %s: got %d %q", path, got.StatusCode, read(got))
+			}
+		}
+	})
+}
 
 // A page that holds what could not be renewed is left alone for as long as that is, also
 // where it holds it by another value.

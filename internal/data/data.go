@@ -155,7 +155,7 @@ func (l *Loader) Hit(ctx context.Context, src *Source, key string) (any, bool) {
 	k, scope := src.key(key), inside.From(ctx)
 	p, effect := l.cache.Get(&k, l.cache.Path(k.Path))
 	if outer := runOf(scope); outer != nil && p != nil {
-		if !outer.MayUse(p) {
+		if !outer.MayUse(l.runs, p) {
 			return nil, false
 		}
 		effect = p.Effect(l.table) // after it was known that all is known
@@ -226,7 +226,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 		p, effect := l.cache.Get(&req.Key, nil)
 		mayUse := outer == nil && !l.anew
 		if outer != nil && p != nil {
-			mayUse = outer.MayUse(p)
+			mayUse = outer.MayUse(l.runs, p)
 			effect = p.Effect(l.table) // after it was known that all is known
 		}
 		view := p.View(effect, now)
@@ -236,7 +236,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 		case outer == nil && !l.anew && (view.State == page.Stale || view.State == page.Expired && isFailing):
 			l.runs.Join(req, p, nil)
 			return l.hit(scope, p), true, nil
-		case outer != nil && isFailing && p.IsPaused(l.table, now):
+		case outer != nil && isFailing && p.IsPaused(l.table, now) && outer.MayUseOnError(l.runs, p):
 			_, err := p.Failures()
 			depend(inside.From(ctx), p, err)
 			return p.Value, false, nil
@@ -310,11 +310,13 @@ func (l *Loader) wait(ctx context.Context, src *Source, f *flight.Flight, w *fli
 // fallback returns the last good value, if it may be used where a new one cannot be had,
 // else the error.
 func (l *Loader) fallback(ctx context.Context, src *Source, key string, k *pagekey.Key, err error) (any, bool, error) {
-	p, effect := l.cache.Get(k, nil)
-	if ctx.Err() != nil || l.anew || p.IsUnknown() || !p.View(effect, time.Now()).IsShowable() {
+	p, _ := l.cache.Get(k, nil)
+	scope := inside.From(ctx)
+	usable := ctx.Err() == nil && !l.anew && !p.IsUnknown() && runOf(scope).MayUseOnError(l.runs, p) // before its effect is asked for
+	if !usable || !p.View(p.Effect(l.table), time.Now()).IsShowable() {
 		return nil, false, fmt.Errorf("isr: Data %q, key %q: %w", src.Name, key, err)
 	}
-	depend(inside.From(ctx), p, err)
+	depend(scope, p, err)
 	return p.Value, false, nil
 }
 

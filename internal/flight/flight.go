@@ -297,20 +297,26 @@ func RunOf(ctx context.Context) *Flight {
 
 // MayUse reports whether a stored value may be used in the page that the run makes: what
 // was invalidated before the run began must be known here, as far as it concerns the
-// value. A nil run may use everything.
-func (f *Flight) MayUse(p *page.Page) bool {
+// value. A nil run, or one of another Site, may use everything.
+func (f *Flight) MayUse(g *Group, p *page.Page) bool {
 	switch {
-	case f == nil:
+	case f == nil, f.g != g:
 		return true
-	case f.g.c.Anew:
+	case g.c.Anew:
 		return p.Seq > f.seq
-	case f.g.c.Backing == nil:
+	case g.c.Backing == nil:
 		return true
 	}
 	if p.Subject.Since.Offline != 0 && f.began.Offline == 0 {
 		return false
 	}
 	return p.Subject.Since.Version >= f.began.Version || f.g.c.Table.Followed() >= f.began.Version
+}
+
+// MayUseOnError is MayUse where a new value could not be had: without the Store nobody
+// knows more, and what the run makes counts as stale when that has recovered.
+func (f *Flight) MayUseOnError(g *Group, p *page.Page) bool {
+	return f.MayUse(g, p) || !g.c.Anew && f.began.Offline != 0
 }
 
 // isOlderThan reports whether what comes of the run may be older than what another needs.
