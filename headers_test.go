@@ -259,7 +259,7 @@ func TestCacheStatusOrder(t *testing.T) {
 	}
 }
 
-// Vary names each header once, whoever has named it before, in whatever case: session
+// Vary names each header once, though it was named before, in any case: session
 // middleware around the site, the handler, or the route.
 func TestVaryNamesEachOnce(t *testing.T) {
 	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {

@@ -254,7 +254,7 @@ func TestUntilIsSent(t *testing.T) {
 	}
 }
 
-// Fail makes the generation a failure, whatever is written and whoever recovers: the last
+// Fail makes the generation a failure, whatever is written and whatever recovers: the last
 // good page stays, and the error is the one that an editor and the log get.
 func TestFailFromInside(t *testing.T) {
 	noDatabase := errors.New("no database")

@@ -148,7 +148,7 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// Whoever may not see a page does not see it by another spelling of its path, which
+// Visitors who may not see a page do not see it by another spelling of its path, which
 // the router takes for another route.
 func TestSpelling(t *testing.T) {
 	var buf bytes.Buffer
