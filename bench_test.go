@@ -308,6 +308,27 @@ func BenchmarkInvalidateTag(b *testing.B) {
 	}
 }
 
+// To purge all pages must take no longer than to purge one, however many there are.
+func BenchmarkPurge(b *testing.B) {
+	for _, n := range []int{1_000, 1_000_000} {
+		if testing.Short() && n > 1_000 {
+			b.Logf("no %d pages with -short", n)
+			continue
+		}
+		site := filled(b, n)
+		for _, path := range []string{"/page/1", "/*"} {
+			b.Run(fmt.Sprintf("%d%s", n, path), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := site.Purge(b.Context(), path); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 // Purges of as many paths as there are calls, none of which is stored: no other page
 // may be made anew for them.
 func BenchmarkPurgeOthers(b *testing.B) {

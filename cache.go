@@ -160,7 +160,7 @@ func (k Kind) String() string {
 type Event struct {
 	Kind     Kind
 	Host     string        // that of Origin, or of the page's key; empty for a path that was named without one
-	Path     string        // escaped, without query, as the page's key has it, if there is one; of Revalidated and Purged the path, unless Tag is set
+	Path     string        // escaped, without query, as the page's key has it, if there is one; of Revalidated and Purged the path, which may end in "/*", unless Tag is set
 	Query    string        // of the page's key, or that was named; what is not for the cache has none
 	Tag      string        // of Revalidated and Purged: the tag, instead of a path
 	Route    string        // the pattern, which metrics may be labelled with; empty for the default route, and where none was looked up

@@ -253,7 +253,7 @@ var (
 // The loop may be left early. When ctx is done it ends, with ctx's error
 // for the paths under way.
 //
-// Paths are those of Revalidate. A bare path needs Options.Origin, since it does
+// Paths are those of Revalidate, less those that end in "/*". A bare path needs Options.Origin, since it does
 // not say for which host the page is. The pages are made without a pattern of a
 // ServeMux around the Site: where that pattern has path values, or a host beside
 // Origin, visitors get pages of their own, unless the wrapped handler is a ServeMux
@@ -272,7 +272,7 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 // toPrerender returns the page that a path given to Prerender names. It is called where
 // a panic of Bypass or Normalize is that of Prerender's caller.
 func (s *Site) toPrerender(path string) (req flight.Request, err error) {
-	t, err := s.routes.Target(path)
+	t, err := s.routes.Page(path)
 	if err != nil {
 		return req, err
 	}

@@ -36,19 +36,28 @@ import (
 // stands for every stored variant: host, query, headers. A whole URL names the
 // host and scheme, too. If any path is invalid, nothing changes.
 //
+// A path that ends in "/*" stands for all that is below it: "/blog/*" for "/blog/" and
+// "/blog/1", but not for "/blog"; "/*" for every page. These become stale, as by
+// RevalidateTag: nothing is generated before somebody asks, and it takes the same time
+// however many pages there are. More than seven segments before the star count as the
+// first seven. A star anywhere else is an error: in a path it is written "%2A".
+//
 // Next.js calls this revalidatePath.
 func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 	targets, err := s.routes.Targets(paths)
 	if err != nil {
 		return err
 	}
-	return s.revalidate(ctx, targets)
+	return s.revalidate(ctx, targets, store.Stale)
 }
 
-// revalidate is Revalidate of targets.
-func (s *Site) revalidate(ctx context.Context, targets []routing.Target) error {
-	undelivered := s.invalidateTargets(ctx, store.Expired, Revalidated, targets)
-	renewals := s.renew.Of(targets)
+// revalidate is Revalidate of targets, with an effect on what is below a path.
+func (s *Site) revalidate(ctx context.Context, targets []routing.Target, effect store.Effect) error {
+	paths, below := routing.Split(targets)
+	undelivered := errors.Join(
+		s.invalidateTargets(ctx, effect, Revalidated, below),
+		s.invalidateTargets(ctx, store.Expired, Revalidated, paths))
+	renewals := s.renew.Of(paths)
 	err := s.renew.Generate(ctx, renewals)
 	if moved := s.renew.MovedTo(renewals); len(moved) > 0 {
 		alsoUndelivered := s.invalidateTargets(ctx, store.Expired, Revalidated, moved)
@@ -59,7 +68,7 @@ func (s *Site) revalidate(ctx context.Context, targets []routing.Target) error {
 
 // Expire is Revalidate, but nothing is generated before somebody asks for it: no visitor
 // gets an old page any more as long as a new one can be had, and the first waits for it.
-// ctx bounds the work on a Store.
+// What is below a path that ends in "/*" is expired, too. ctx bounds the work on a Store.
 func (s *Site) Expire(ctx context.Context, paths ...string) error {
 	targets, err := s.routes.Targets(paths)
 	if err != nil {
@@ -72,7 +81,8 @@ func (s *Site) Expire(ctx context.Context, paths ...string) error {
 }
 
 // Purge drops the pages at the given paths: they are never served again, not
-// even where a new one cannot be had. Paths are those of Revalidate. If any path
+// even where a new one cannot be had. Paths are those of Revalidate; the memory of what is
+// below a path that ends in "/*" is freed when it is asked for or evicted. If any path
 // is invalid, nothing changes.
 func (s *Site) Purge(ctx context.Context, paths ...string) error {
 	targets, err := s.routes.Targets(paths)
@@ -95,10 +105,17 @@ func (s *Site) purge(ctx context.Context, targets []routing.Target) error {
 
 // invalidateTargets has an effect on what is at the targets, and reports it.
 func (s *Site) invalidateTargets(ctx context.Context, effect store.Effect, kind Kind, targets []routing.Target) error {
+	if len(targets) == 0 {
+		return nil
+	}
 	err := s.invalidate(ctx, effect, routing.Tags(targets)...)
 	for i := range targets {
 		t := &targets[i]
-		s.report(Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.Route.Pattern})
+		e := Event{Kind: kind, Host: cmp.Or(t.Host, s.origin.Host), Path: t.Path, Query: t.Query, Route: t.Route.Pattern}
+		if t.Below {
+			e.Route = "" // there may be many
+		}
+		s.report(e)
 	}
 	return err
 }
@@ -243,12 +260,12 @@ func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 // query or in a form, or as JSON: {"paths": ["/blog/1"], "tags": ["blog"]}, at
 // most 1 MiB. Where the query names something, a body of another shape is ignored:
 // a CMS may send one of its own. With expire=1, in the query or form, the pages with a
-// tag are expired, as by ExpireTag, instead of stale. The secret comes as "Authorization: Bearer …" or as
+// tag, or below a path that ends in "/*", are expired instead of stale. The secret comes as "Authorization: Bearer …" or as
 // ?secret=…; the former does not appear in access logs. With several it is refused.
 //
 // The answers are JSON and no-store: 200 {"revalidated":true,"pages":{"/blog/1":1}}
 // when every page is renewed (those with a tag when they are next asked for), with
-// how many were stored here under each path that was named; 401 for a wrong secret,
+// how many were stored here under each path that was named, unless that ends in "/*"; 401 for a wrong secret,
 // 400 where nothing is named, or an invalid path or tag, 405, 413, and 500 where a
 // page could not be generated: then the last good one is kept, and the reason is
 // logged. A path that was not stored and turns out to be a redirect or a 404 is logged
@@ -271,15 +288,17 @@ func (s *Site) handleWebhook(ctx context.Context, o webhook.Order) (map[string]i
 	}
 	pages := make(map[string]int, len(targets))
 	for i := range targets {
-		pages[o.Paths[i]] = len(s.renew.Stored(&targets[i]))
+		if t := &targets[i]; !t.Below {
+			pages[o.Paths[i]] = len(s.renew.Stored(t))
+		}
 	}
 	switch {
 	case o.Purge:
 		err = errors.Join(s.PurgeTag(ctx, o.Tags...), s.purge(ctx, targets))
 	case o.Expire:
-		err = errors.Join(s.ExpireTag(ctx, o.Tags...), s.revalidate(ctx, targets))
+		err = errors.Join(s.ExpireTag(ctx, o.Tags...), s.revalidate(ctx, targets, store.Expired))
 	default:
-		err = errors.Join(s.RevalidateTag(ctx, o.Tags...), s.revalidate(ctx, targets))
+		err = errors.Join(s.RevalidateTag(ctx, o.Tags...), s.revalidate(ctx, targets, store.Stale))
 	}
 	if err != nil && s.log != nil {
 		s.log.Error("isr: revalidation failed", "error", err)

@@ -53,6 +53,9 @@ func (h *handler) act(r *http.Request) (*outcome, int) {
 			return out.refuse(http.StatusInternalServerError, fmt.Errorf("no URL can name a page of the host %q", e.Host))
 		}
 		covered := h.covered(&e.Page)
+		plain := e.Page
+		plain.Path = strings.ReplaceAll(e.Path, "*", "%2A") // it is not meant to stand for all below
+		target = address(&plain)
 		if out.Action == "purge" {
 			err = h.site.Purge(r.Context(), target)
 			out.Message = "Purged" + covered + "."

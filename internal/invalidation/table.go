@@ -217,7 +217,7 @@ func (t *Table) Since(since *Snapshot, k *pagekey.Key, tags []string) bool {
 // effectSince returns the strongest effect on what has one of the tags after a
 // generation began, and when that was.
 func (t *Table) effectSince(began *Snapshot, k *pagekey.Key, tags []string) (strongest store.Effect, at time.Time) {
-	var buf [16]string // on the stack
+	var buf [32]string // on the stack
 	all := append(append(buf[:0], tags...), pagekey.Everything)
 	for tag := range k.Tags {
 		all = append(all, tag)

@@ -38,7 +38,7 @@ func (p *Page) Record(key string) *store.Record {
 
 // pageFormat is the number of the encoding that encode makes. The checksum comes
 // after it: not every Store notices when it damages what it keeps.
-const pageFormat = 4
+const pageFormat = 5
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -8,17 +8,22 @@ import (
 	"strings"
 )
 
-// A Scope is what a path names: the pages of that path, of one host or all, with one
-// query or any.
+// A Scope is what a path names: the pages of that path, or below it, of one host or all,
+// with one query or any.
 type Scope struct {
 	Scheme, Host string // empty: the site's one origin, or whichever
 	Path         string // escaped
 	Query        string // as the key has it
 	AllQueries   bool
+	Below        bool // Path ends in "/*", which stands for all that begins with what is before the star
 }
 
 // Tag returns the tag of what the scope names.
 func (t *Scope) Tag() string {
+	if t.Below {
+		prefix := strings.TrimSuffix(t.Path, "*")
+		return pathTag(appendPrefixTag(nil, t.Scheme, t.Host, cutPrefix(CanonicalPath(prefix))))
+	}
 	b := appendPathTag(nil, t.Scheme, t.Host, CanonicalPath(t.Path))
 	if !t.AllQueries {
 		b = append(append(b, '?'), t.Query...)
@@ -26,7 +31,23 @@ func (t *Scope) Tag() string {
 	return pathTag(b)
 }
 
-// Matches reports whether the scope names the page with a key at its path.
+// ReadStar has a path that ends in "/*" stand for all that is below it. It fails where a
+// star is anywhere else: in a path that is meant as it is, it is written "%2A".
+func (t *Scope) ReadStar() error {
+	switch i := strings.IndexByte(t.Path, '*'); {
+	case i < 0:
+		return nil
+	case i < len(t.Path)-1 || t.Path[i-1] != '/':
+		return errors.New(`has a star that is not its last segment: "/*" at the end stands for all below, and a star in a path is written "%2A"`)
+	case !t.AllQueries:
+		return errors.New(`has a query after "/*", which stands for all below, with every query`)
+	}
+	t.Below = true
+	return nil
+}
+
+// Matches reports whether the scope, which is not Below, names the page with a key at its
+// path.
 func (t *Scope) Matches(k *Key) bool {
 	return (t.Host == "" || k.Host == t.Host && k.Scheme == t.Scheme) && (t.AllQueries || k.Query == t.Query)
 }
@@ -55,7 +76,7 @@ func ParseScope(name string, o Origin) (t Scope, rawQuery string, err error) {
 	}
 	t = Scope{Scheme: u.Scheme, Host: CleanHost(u.Scheme, u.Host), Path: "/", AllQueries: u.RawQuery == ""}
 	if u.Path != "" {
-		if t.Path, err = CleanPath(u.EscapedPath()); err != nil {
+		if t.Path, err = CleanPath(escapedPath(u)); err != nil {
 			return t, "", err
 		}
 	}
@@ -66,6 +87,20 @@ func ParseScope(name string, o Origin) (t Scope, rawQuery string, err error) {
 		t.Scheme, t.Host = "", ""
 	}
 	return t, u.RawQuery, nil
+}
+
+// escapedPath is u.EscapedPath, which keeps the stars also of a path with characters that
+// have to be escaped.
+func escapedPath(u *url.URL) string {
+	if !strings.Contains(u.RawPath, "*") {
+		return u.EscapedPath()
+	}
+	parts := strings.Split(u.RawPath, "*")
+	for i, part := range parts {
+		path, _ := url.PathUnescape(part) // parsing the URL has shown that it can be
+		parts[i] = (&url.URL{Path: path, RawPath: part}).EscapedPath()
+	}
+	return strings.Join(parts, "*")
 }
 
 // OtherSlash returns the path to which a redirect of the page with a key leads, where

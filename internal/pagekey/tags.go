@@ -10,16 +10,72 @@ import (
 )
 
 // Tags calls yield with the tags that a page has by its key: each way in which
-// Revalidate and Purge can name it.
+// Revalidate and Purge can name it, the narrowest last. A page does not hold them: they
+// are a function of its key.
 func (k *Key) Tags(yield func(string) bool) {
 	var buf [256]byte
 	path := CanonicalPath(k.Path)
 	for _, base := range [2]Key{{}, {Scheme: k.Scheme, Host: k.Host}} {
+		if !prefixTags(buf[:0], base.Scheme, base.Host, path, yield) {
+			return
+		}
 		b := appendPathTag(buf[:0], base.Scheme, base.Host, path)
 		if !yield(pathTag(b)) || !yield(pathTag(append(append(b, '?'), k.Query...))) || k.Host == "" {
 			return
 		}
 	}
+}
+
+// maxPrefixes is how many prefixes of a path are tags of the page: "/", "/a/" and so on. A
+// longer prefix counts as the last of them.
+const maxPrefixes = 8
+
+// cutPrefix returns as much of a canonical path as prefixes tell apart.
+func cutPrefix(path string) string {
+	end := 0
+	for range maxPrefixes {
+		i := strings.IndexByte(path[end:], '/')
+		if i < 0 {
+			break
+		}
+		end += i + 1
+	}
+	return path[:end]
+}
+
+// prefixTags calls yield with the tags of all pages under each prefix of a canonical path.
+// The path of data does not begin with "/", and has none.
+func prefixTags(b []byte, scheme, host, path string, yield func(string) bool) (more bool) {
+	if path == "" || path[0] != '/' {
+		return true
+	}
+	b = appendPrefixTag(b, scheme, host, cutPrefix(path))
+	first := len(b) - len(cutPrefix(path))
+	longest := ""
+	if len(b) <= maxTagBytes {
+		longest = string(b) // which all others are parts of
+	}
+	for i := first; i < len(b); i++ {
+		if b[i] != '/' {
+			continue
+		}
+		tag := ""
+		if longest != "" {
+			tag = longest[:i+1]
+		} else {
+			tag = pathTag(b[:i+1])
+		}
+		if !yield(tag) {
+			return false
+		}
+	}
+	return true
+}
+
+// appendPrefixTag appends the tag of all pages whose path begins with a prefix. No other
+// tag looks like it.
+func appendPrefixTag(b []byte, scheme, host, prefix string) []byte {
+	return append(appendHost(append(b, 0, '*'), scheme, host), prefix...)
 }
 
 // NarrowestTag returns the narrowest of the key's tags.
@@ -31,13 +87,20 @@ func (k *Key) NarrowestTag() (exact string) {
 }
 
 // appendPathTag appends the tag of all pages at a path. No tag that checkTag
-// accepts looks like it.
+// accepts looks like it, nor does that of data.
 func appendPathTag(b []byte, scheme, host, path string) []byte {
 	b = append(b, 0)
+	if path == "" || path[0] != '/' {
+		b = append(b, '|')
+	}
+	return append(appendHost(b, scheme, host), path...)
+}
+
+func appendHost(b []byte, scheme, host string) []byte {
 	if host != "" {
 		b = append(append(append(b, scheme...), "://"...), host...)
 	}
-	return append(b, path...)
+	return b
 }
 
 // pathTag returns what appendPathTag has made as a tag of a size that a Store

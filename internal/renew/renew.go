@@ -42,8 +42,12 @@ type Renewal struct {
 	err    error
 }
 
-// Pages returns what is in memory of a target, also what is purged.
+// Pages returns what is in memory at a target, also what is purged. Of a target that is
+// below a path it returns nothing: to find that would take a look at every page.
 func (r *Renewer) Pages(t *routing.Target) []*page.Page {
+	if t.Below {
+		return nil
+	}
 	return r.Cache.At(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
 		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
 	})
@@ -68,12 +72,15 @@ func (r *Renewer) Bypasses(req flight.Request) bool {
 
 // Admit makes a path known to its PrerenderedOnly route.
 func (r *Renewer) Admit(t *routing.Target) {
+	if t.Below {
+		return
+	}
 	if t.Route.PrerenderedOnly || r.Routes.HasHosts() && t.Host == "" {
 		r.Cache.Admit(t.Path)
 	}
 }
 
-// Of returns what is to be generated now at targets whose pages were expired: the plain
+// Of returns what is to be generated now at paths whose pages were expired: the plain
 // pages first.
 func (r *Renewer) Of(targets []routing.Target) []*Renewal {
 	seen := make(map[pagekey.Key]bool)

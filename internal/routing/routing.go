@@ -84,9 +84,27 @@ type Target struct {
 	Route *policy.Route
 }
 
-// Target returns what a path, or a whole URL, means.
+// Target returns what a path, or a whole URL, means. One that ends in "/*" means all that
+// is below.
 func (t *Table) Target(name string) (target Target, err error) {
+	return t.parse(name, (*pagekey.Scope).ReadStar)
+}
+
+// Page returns what a path, or a whole URL, means that names one page.
+func (t *Table) Page(name string) (target Target, err error) {
+	return t.parse(name, func(s *pagekey.Scope) error {
+		if strings.HasSuffix(s.Path, "/*") {
+			return errors.New(`names all pages below a path, and not one that could be generated; a star in a path is written "%2A"`)
+		}
+		return nil
+	})
+}
+
+func (t *Table) parse(name string, check func(*pagekey.Scope) error) (target Target, err error) {
 	scope, query, err := pagekey.ParseScope(name, t.origin)
+	if err == nil {
+		err = check(&scope)
+	}
 	if err != nil {
 		return target, fmt.Errorf("isr: path %q: %w", name, err)
 	}
@@ -112,6 +130,18 @@ func (t *Table) Targets(names []string) ([]Target, error) {
 // At returns the target of a scope.
 func (t *Table) At(s pagekey.Scope) Target {
 	return Target{s, t.lookup(s.Host, pagekey.URL(s.Path, ""))}
+}
+
+// Split returns the targets that name paths, and those that name what is below one.
+func Split(targets []Target) (paths, below []Target) {
+	for _, t := range targets {
+		if t.Below {
+			below = append(below, t)
+		} else {
+			paths = append(paths, t)
+		}
+	}
+	return paths, below
 }
 
 // Tags returns the tags of targets.
