@@ -10,7 +10,8 @@ import (
 )
 
 // A cms holds for each page a number that its editors raise. It counts how often
-// it was asked, which is how often pages were rendered.
+// it was asked, which is how often pages were rendered. It has rows, too, of which
+// the pages of the data scenario are made.
 type cms struct {
 	url    string
 	server *http.Server
@@ -20,6 +21,9 @@ type cms struct {
 	revisions [pageCount]int
 	renders   [pageCount][]time.Duration // when each began, since start
 	leads     chan int                   // told of the instance that renders next; nil: nobody asks
+	rows      [rowCount]int
+	fetches   int  // of rows
+	failing   bool // a third of the fetches of rows are refused
 }
 
 func startCMS(start time.Time) (*cms, error) {
@@ -30,6 +34,7 @@ func startCMS(start time.Time) (*cms, error) {
 	c := &cms{url: "http://" + ln.Addr().String(), start: start}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /revision/{page}", c.answer)
+	mux.HandleFunc("GET /row/{row}", c.answerRow)
 	c.server = &http.Server{Handler: mux}
 	go c.server.Serve(ln)
 	return c, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,5 +179,42 @@ func TestOutIsCheckedFirst(t *testing.T) {
 	err := run(ctx, []string{"-out", filepath.Join(file, "folder")}, &said)
 	if err == nil || !strings.HasPrefix(err.Error(), "there is no place for the picture: ") || said.Len() > 0 {
 		t.Errorf("said %q, and then %v", &said, err)
+	}
+}
+
+// The checks of the data scenario can fail.
+func TestDataChecksCanFail(t *testing.T) {
+	ms := time.Millisecond
+	l := &dataLoad{load: &load{fleet: &fleet{cms: &cms{}}}}
+	l.purges = []*purge{
+		{page: 3, revision: 1, how: "purge", acked: 110 * ms, by: target{number: 1, life: 1}},
+		{page: 3, revision: 2, how: "revalidation", refused: []refusal{{target{number: 2, life: 1}, 200 * ms}}},
+	}
+	see := func(number, version int, isFresh bool, begin time.Duration) {
+		l.views = append(l.views, dataView{target: target{number: number, life: 1}, rows: map[int]int{3: version, 4: 0}, isFresh: isFresh, begin: begin})
+	}
+	see(1, 0, true, 105*ms)  // before the acknowledgement
+	see(0, 0, true, 150*ms)  // another instance, 40 ms after it
+	see(1, 0, false, 120*ms) // stale, and purged
+	see(1, 0, true, 130*ms)  // fresh
+	see(1, 1, true, 210*ms)  // what another was told of, which has refused
+	see(2, 1, false, 210*ms) // stale, and not purged
+	see(2, 1, true, 220*ms)  // fresh
+	see(2, 2, true, 230*ms)  // new
+	r := judgeData(scenario{}, l)
+	if got, want := r.lag(1), 40*ms; got != want || len(r.seen) != 1 {
+		t.Errorf("old data for %v after one of %d edits, want %v after one", got, len(r.seen), want)
+	}
+	var at []time.Duration
+	for i := range l.views {
+		if slices.ContainsFunc(r.old, func(s string) bool { return strings.Contains(s, fmt.Sprintf(" at %v (", l.views[i].begin)) }) {
+			at = append(at, l.views[i].begin)
+		}
+	}
+	if want := []time.Duration{120 * ms, 130 * ms, 220 * ms}; len(r.old) != 3 || !slices.Equal(at, want) {
+		t.Errorf("old pages at %v, want %v\n%s", at, want, strings.Join(r.old, "\n"))
+	}
+	if wrong := r.wrong(); len(wrong) != 1 || !strings.HasPrefix(wrong[0], "3 pages with old data, the first: ") {
+		t.Errorf("what is wrong is %q", wrong)
 	}
 }

@@ -70,23 +70,7 @@ func instanceMain() bool {
 // serve prints the address that it serves, and shuts down when stdin ends: because
 // it was closed, or because there is nobody any more who could.
 func serve(cfg config, stdin io.Reader, stdout io.Writer) error {
-	st := redis.Lazy(func() (rueidis.Client, error) {
-		return rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{cfg.Redis}, ForceSingleClient: true})
-	}, redis.Options{Prefix: "fleet:"})
-	opts := isr.Options{
-		Default: isr.Route{TTL: pageTTL},
-		Origin:  "http://fleet.example", // which all of them are
-		Store:   st,
-		Version: cfg.Build,
-	}
-	if cfg.Log {
-		opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("instance", cfg.Number)
-	}
-	site := isr.Wrap(newPages(cfg), opts)
-	mux := http.NewServeMux()
-	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, secret))
-	mux.Handle("/", site)
-
+	site, mux := newInstance(cfg)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -116,6 +100,28 @@ func serve(cfg config, stdin io.Reader, stdout io.Writer) error {
 	return <-ended
 }
 
+// newInstance returns a site, and a handler that answers for it and its webhook.
+func newInstance(cfg config) (*isr.Site, http.Handler) {
+	st := redis.Lazy(func() (rueidis.Client, error) {
+		return rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{cfg.Redis}, ForceSingleClient: true})
+	}, redis.Options{Prefix: "fleet:"})
+	opts := isr.Options{
+		Default: isr.Route{TTL: pageTTL},
+		Routes:  map[string]isr.Route{"/data/{page}": {}}, // only an edit makes them old
+		Origin:  "http://fleet.example",                   // which all of them are
+		Store:   st,
+		Version: cfg.Build,
+	}
+	if cfg.Log {
+		opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("instance", cfg.Number)
+	}
+	site := isr.Wrap(newPages(cfg), opts)
+	mux := http.NewServeMux()
+	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, secret))
+	mux.Handle("/", site)
+	return site, mux
+}
+
 // newPages returns the handler that knows nothing of a cache. It asks the CMS
 // first, and takes its time then: so a purge often comes in between.
 func newPages(cfg config) http.Handler {
@@ -136,6 +142,7 @@ func newPages(cfg config) http.Handler {
 		w.Header().Set("Cache-Tag", "page-"+page)
 		w.Write(render(page, revision, cfg.Build))
 	})
+	mux.HandleFunc("GET /data/{page}", dataPage(cfg))
 	return mux
 }
 

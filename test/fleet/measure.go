@@ -19,6 +19,7 @@ type result struct {
 	seen              []seen        // of those that were acknowledged, the shortest first
 	kept              []string      // old pages of an instance that has answered 500, and said with it that it purges its own
 	mixed             int           // pages of one build, served by another
+	old               []string      // of the data scenario: what an instance showed after it had acknowledged an edit, or in the end
 	slowest           time.Duration // request
 }
 
@@ -115,6 +116,9 @@ func (r *result) wrong() (bad []string) {
 	if len(r.kept) > 0 {
 		bad = append(bad, fmt.Sprintf("%d old pages of those who have purged their own, the first: %s", len(r.kept), r.kept[0]))
 	}
+	if len(r.old) > 0 {
+		bad = append(bad, fmt.Sprintf("%d pages with old data, the first: %s", len(r.old), r.old[0]))
+	}
 	if l := r.lag(1); l > tooOld {
 		bad = append(bad, fmt.Sprintf("an old page was seen %v after a purge, more than %v", l.Round(time.Millisecond), tooOld))
 	}
@@ -152,7 +156,7 @@ func (r *result) explain(w io.Writer) {
 	for _, err := range r.errors[:min(10, len(r.errors))] {
 		fmt.Fprintf(w, "\t%v\n", err)
 	}
-	for _, k := range r.kept[:min(10, len(r.kept))] {
+	for _, k := range slices.Concat(r.kept[:min(10, len(r.kept))], r.old[:min(10, len(r.old))]) {
 		fmt.Fprintf(w, "\t%s\n", k)
 	}
 }

@@ -20,9 +20,13 @@ func table(results []*result) string {
 			}
 			return brief(r.lag(q))
 		}
+		perNeed := "–"
+		if r.needed > 0 {
+			perNeed = fmt.Sprintf("%.2f", r.rendersPerNeed())
+		}
 		rows = append(rows, []string{
 			r.name, fmt.Sprint(r.requests), fmt.Sprint(len(r.errors)), fmt.Sprint(r.retried),
-			fmt.Sprint(r.renders), fmt.Sprintf("%.2f", r.rendersPerNeed()), fmt.Sprintf("%d of %d", len(r.seen), r.purges), fmt.Sprint(r.refusals),
+			fmt.Sprint(r.renders), perNeed, fmt.Sprintf("%d of %d", len(r.seen), r.purges), fmt.Sprint(r.refusals),
 			lag(0.5), lag(0.99), lag(1), brief(r.slowest), brief(r.slowest - renderTime),
 		})
 	}

@@ -11,6 +11,7 @@ type scenario struct {
 	name, about string
 	noRedis     bool                                                            // when it begins
 	neverAcked  bool                                                            // no purge can be acknowledged
+	data        bool                                                            // pages are made of rows, as in data.go
 	fault       func(ctx context.Context, f *fleet, length time.Duration) error // nil: none
 
 	// Bars; zero: none.
@@ -61,10 +62,17 @@ var scenarios = []scenario{
 		name: "deploy", about: "one instance after another is replaced by one of a new build",
 		fault: deploy, maxWorst: pushless,
 	},
+	{
+		name: "data", about: "pages are made of shared values; the CMS fails at times, Redis is stopped, and later replaced by an empty one",
+		data: true, maxWorst: pushless, maxWait: 2500 * time.Millisecond, // a lease from before Redis is stopped holds others up for two seconds
+	},
 }
 
 // play is one scenario from its beginning to its end.
 func play(ctx context.Context, sc scenario, length time.Duration, logging bool) (*result, error) {
+	if sc.data {
+		return playData(ctx, sc, length, logging)
+	}
 	f, err := newFleet(ctx, !sc.noRedis, logging)
 	if err != nil {
 		return nil, err
