@@ -153,8 +153,9 @@ func (a *admin) add(w http.ResponseWriter, r *http.Request) {
 	}
 	p := a.cms.add(f.Title, f.Text, splitTags(f.Tags))
 	// At once: the new page and the index. When they are next asked for: whatever
-	// lists posts, and the posts that have got a new neighbour.
-	a.site.send(r.Context(), http.MethodPost, names{Paths: []string{p.Path(), "/"}, Tags: append([]string{"posts"}, a.neighbours(p)...)})
+	// lists posts, and the posts that have got a new neighbour. (The post's own tag is
+	// that of the value that there was no such post.)
+	a.site.send(r.Context(), http.MethodPost, names{Paths: []string{p.Path(), "/"}, Tags: append([]string{"posts", p.CacheTag()}, a.neighbours(p)...)})
 	done(w, r, "calls")
 }
 
@@ -194,8 +195,9 @@ func (a *admin) edit(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	// Its neighbours show its title, and carry its tag for that.
-	a.site.send(r.Context(), http.MethodPost, names{Paths: []string{p.Path(), "/"}, Tags: []string{"posts", p.CacheTag()}})
+	// One tag: every page that shows the post has it, by what it was made of. The author
+	// looks at two of them, and is not to see them stale first.
+	a.site.send(r.Context(), http.MethodPost, names{Paths: []string{p.Path(), "/"}, Tags: []string{p.CacheTag()}})
 	done(w, r, "calls")
 }
 
@@ -205,10 +207,10 @@ func (a *admin) remove(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	// What was removed must not be shown again, even if the CMS fails now: that
-	// is a purge. The others only have to be renewed.
+	// What was removed must not be shown again, even if the CMS fails now: that is a
+	// purge, once it can no longer be made of the old post. The others are only renewed.
+	a.site.send(r.Context(), http.MethodPost, names{Paths: []string{"/"}, Tags: []string{p.CacheTag()}})
 	a.site.send(r.Context(), http.MethodDelete, names{Paths: []string{p.Path()}})
-	a.site.send(r.Context(), http.MethodPost, names{Paths: []string{"/"}, Tags: []string{"posts", p.CacheTag()}})
 	done(w, r, "calls")
 }
 

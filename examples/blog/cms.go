@@ -29,8 +29,8 @@ type post struct {
 // Path is where the site shows the post.
 func (p post) Path() string { return "/post/" + p.Slug }
 
-// CacheTag names the post to the cache.
-func (p post) CacheTag() string { return "post-" + strconv.Itoa(p.ID) }
+// CacheTag names the post to the cache. It is the one that isr.Data gives the post by itself.
+func (p post) CacheTag() string { return "post:" + p.Slug }
 
 // A mode is how the CMS answers the site.
 type mode string

@@ -150,7 +150,7 @@ func newBlog(cfg config) (*blog, error) {
 		return nil, err
 	}
 	recorder := new(inspect.Recorder)
-	site := isr.Wrap(newPages(cms), isr.Options{
+	site := isr.Wrap(newPages(cms, cfg.ttl), isr.Options{
 		Routes: routes(cfg.ttl),
 		// However a visitor spells the host (localhost, 127.0.0.1), it is the same
 		// page; and prerendering has to know for which host a page is.
@@ -191,15 +191,15 @@ func onlyFor(origin string, h http.Handler) http.Handler {
 // slow CMS makes slow pages and a hanging one makes none.
 const patience = 3 * time.Second
 
-// routes says how long the pages are fresh.
+// routes says how long the pages are fresh. Their tags are those of what they show.
 func routes(ttl time.Duration) map[string]isr.Route {
 	none := []string{} // so that /?utm_source=x is the page at /
 	return map[string]isr.Route{
-		"/{$}":         {TTL: ttl, Query: none, Tags: []string{"posts"}, Timeout: patience},
-		"/post/{slug}": {TTL: 3 * ttl, Query: none, Timeout: patience}, // its tags are in the handler's Cache-Tag
-		"/tag/{tag}":   {TTL: ttl, Query: none, Tags: []string{"posts"}, Timeout: patience},
+		"/{$}":         {TTL: ttl, Query: none, Timeout: patience},
+		"/post/{slug}": {TTL: 3 * ttl, Query: none, Timeout: patience},
+		"/tag/{tag}":   {TTL: ttl, Query: none, Timeout: patience},
 		// Searches cannot be prerendered, so people get a placeholder meanwhile.
-		"/search": {TTL: ttl, Query: []string{"q"}, Tags: []string{"posts"}, Timeout: patience, Placeholder: http.HandlerFunc(searching)},
+		"/search": {TTL: ttl, Query: []string{"q"}, Timeout: patience, Placeholder: http.HandlerFunc(searching)},
 		// These are kept until they are revalidated on demand.
 		"/about":     {Query: none, Timeout: patience},
 		"/style.css": {Query: none},

@@ -202,12 +202,20 @@ func TestEditShowsOnTheNextReload(t *testing.T) {
 		v.contains(p, "<p>One <code>a &lt; b</code>.</p>\n<p>Two.</p>", true)
 		v.contains(v.get("/"), "It &lt;has&gt;", true)
 		v.contains(v.get("/tag/good-news"), "It &lt;has&gt;", true)
+		v.contains(v.get("/admin"), `POST {&#34;paths&#34;:[&#34;/post/has-it-changed&#34;,&#34;/&#34;],&#34;tags&#34;:[&#34;post:has-it-changed&#34;]}</code> <span class="reply">200`, true)
 
 		// Its neighbours show its title. They are renewed behind their first visitor.
 		neighbour := v.get("/post/two-clocks-for-one-page")
 		v.want(neighbour, 200, "isr; hit; ttl=0; detail=stale")
 		synctest.Wait()
 		v.contains(v.get("/post/two-clocks-for-one-page"), "Newer: It &lt;has&gt;", true)
+
+		// So do the pages of its tags, by that one tag, and the search.
+		for _, path := range []string{"/tag/http", "/search?q=two"} {
+			v.get(path)
+			synctest.Wait()
+			v.contains(v.get(path), "It &lt;has&gt;", true)
+		}
 
 		v.want(v.get("/post/compress-once"), 200, "isr; hit; ttl=30") // has nothing to do with it
 	})
@@ -231,8 +239,8 @@ func TestNewPostShowsAtOnce(t *testing.T) {
 		v.contains(v.get("/about"), "25 posts", true) // it was not invalidated
 		v.send("/admin/revalidate", "path", "/about")
 		v.contains(v.get("/about"), "26 posts", true)
-		v.send("/admin/revalidate", "path", "", "tag", "posts, post-26")
-		v.contains(v.get("/admin"), `POST {&#34;tags&#34;:[&#34;posts&#34;,&#34;post-26&#34;]}</code> <span class="reply">200`, true)
+		v.send("/admin/revalidate", "path", "", "tag", "posts, post:something-new")
+		v.contains(v.get("/admin"), `POST {&#34;tags&#34;:[&#34;posts&#34;,&#34;post:something-new&#34;]}</code> <span class="reply">200`, true)
 	})
 }
 

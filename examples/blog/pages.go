@@ -2,20 +2,95 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"html/template"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/isr-go/isr"
 )
 
-// pages are the handlers of the site. They know nothing of the cache, apart from
-// the Cache-Tag header: what a page was made from.
-type pages struct{ cms *cms }
+// pages are the handlers of the site. They know nothing of tags: what they load knows its own.
+type pages struct{ repository }
 
-func newPages(c *cms) http.Handler {
-	p := &pages{c}
+// A repository is how the site reads the CMS. What pages share is kept: when a post is
+// edited, it is fetched once, however many pages show it.
+type repository struct {
+	cms *cms
+
+	lists   isr.Data[[]post]   // all posts, newest first
+	entries isr.Data[*entry]   // a post and its neighbours, by slug; nil where there is none
+	clouds  isr.Data[[]string] // the tags of all posts
+}
+
+// An entry is a post, and what else its page shows.
+type entry struct {
+	Post         post
+	Newer, Older *post // nil: there is none
+}
+
+func newRepository(c *cms, ttl time.Duration) repository {
+	// While the CMS fails the site shows its last good pages, and makes none of old values.
+	const never = -1
+	return repository{
+		cms:     c,
+		lists:   isr.Data[[]post]{Name: "posts", TTL: ttl, StaleWhileRevalidate: never, StaleIfError: never, Timeout: patience},
+		entries: isr.Data[*entry]{Name: "post", TTL: ttl, StaleWhileRevalidate: never, StaleIfError: never, Timeout: patience},
+		clouds:  isr.Data[[]string]{Name: "cloud", TTL: ttl, StaleWhileRevalidate: never, StaleIfError: never, Timeout: patience},
+	}
+}
+
+// ask asks the CMS. What is made of the answer depends on each post, and on which there
+// are: a value, and all pages that it is on; or the search, which keeps no value.
+func (r *repository) ask(ctx context.Context) ([]post, error) {
+	posts, err := r.cms.published(ctx)
+	isr.Tag(ctx, "posts")
+	for _, p := range posts {
+		isr.Tag(ctx, p.CacheTag())
+	}
+	return posts, err
+}
+
+// list returns all posts.
+func (r *repository) list(ctx context.Context) ([]post, error) {
+	return r.lists.Load(ctx, "all", r.ask)
+}
+
+// cloud returns the tags of all posts. It is made of the list, and has its tags.
+func (r *repository) cloud(ctx context.Context) ([]string, error) {
+	return r.clouds.Load(ctx, "all", func(ctx context.Context) ([]string, error) {
+		posts, err := r.list(ctx)
+		return tagsOf(posts), err
+	})
+}
+
+// entry returns the post at a slug, or nil. It has the tag of that slug, also where there
+// is no post, and those of the neighbours, whose titles it shows.
+func (r *repository) entry(ctx context.Context, slug string) (*entry, error) {
+	return r.entries.Load(ctx, slug, func(ctx context.Context) (*entry, error) {
+		posts, err := r.cms.published(ctx)
+		i := find(posts, slug)
+		if i < 0 {
+			return nil, err
+		}
+		e := &entry{Post: posts[i]}
+		if i > 0 {
+			e.Newer = &posts[i-1]
+			isr.Tag(ctx, e.Newer.CacheTag())
+		}
+		if i+1 < len(posts) {
+			e.Older = &posts[i+1]
+			isr.Tag(ctx, e.Older.CacheTag())
+		}
+		return e, nil
+	})
+}
+
+func newPages(c *cms, ttl time.Duration) http.Handler {
+	p := &pages{newRepository(c, ttl)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", p.index)
 	mux.HandleFunc("GET /post/{slug}", p.post)
@@ -38,21 +113,28 @@ type list struct {
 }
 
 func (p *pages) index(w http.ResponseWriter, r *http.Request) {
-	posts, err := p.cms.published(r.Context())
+	posts, tags, err := p.listAndCloud(r.Context())
 	if err != nil {
 		unavailable(w, err)
 		return
 	}
-	render(w, http.StatusOK, "index.html", "Fresh Enough", list{Posts: posts, Tags: tagsOf(posts)})
+	render(w, http.StatusOK, "index.html", "Fresh Enough", list{Posts: posts, Tags: tags})
+}
+
+func (p *pages) listAndCloud(ctx context.Context) (posts []post, tags []string, err error) {
+	if posts, err = p.list(ctx); err == nil {
+		tags, err = p.cloud(ctx)
+	}
+	return posts, tags, err
 }
 
 func (p *pages) tag(w http.ResponseWriter, r *http.Request) {
-	posts, err := p.cms.published(r.Context())
+	posts, tags, err := p.listAndCloud(r.Context())
 	if err != nil {
 		unavailable(w, err)
 		return
 	}
-	l := list{Tags: tagsOf(posts), Tag: r.PathValue("tag")}
+	l := list{Tags: tags, Tag: r.PathValue("tag")}
 	for _, post := range posts {
 		if slices.Contains(post.Tags, l.Tag) {
 			l.Posts = append(l.Posts, post)
@@ -65,8 +147,9 @@ func (p *pages) tag(w http.ResponseWriter, r *http.Request) {
 	render(w, http.StatusOK, "tag.html", "Posts about "+l.Tag, l)
 }
 
+// search asks the CMS each time: each word is a page of its own already.
 func (p *pages) search(w http.ResponseWriter, r *http.Request) {
-	posts, err := p.cms.published(r.Context())
+	posts, err := p.ask(r.Context())
 	if err != nil {
 		unavailable(w, err)
 		return
@@ -89,35 +172,18 @@ func searching(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *pages) post(w http.ResponseWriter, r *http.Request) {
-	posts, err := p.cms.published(r.Context())
-	if err != nil {
+	e, err := p.entry(r.Context(), r.PathValue("slug"))
+	switch {
+	case err != nil:
 		unavailable(w, err)
-		return
-	}
-	i := find(posts, r.PathValue("slug"))
-	if i < 0 {
+	case e == nil:
 		notFound(w, r)
-		return
+	default:
+		render(w, http.StatusOK, "post.html", e.Post.Title, e)
 	}
-	var page struct {
-		Post         post
-		Newer, Older *post
-	}
-	page.Post = posts[i]
-	// The page shows its neighbours' titles, so it has to be renewed with them.
-	tags := []string{page.Post.CacheTag()}
-	if i > 0 {
-		page.Newer = &posts[i-1]
-		tags = append(tags, page.Newer.CacheTag())
-	}
-	if i+1 < len(posts) {
-		page.Older = &posts[i+1]
-		tags = append(tags, page.Older.CacheTag())
-	}
-	w.Header().Set("Cache-Tag", strings.Join(tags, ", "))
-	render(w, http.StatusOK, "post.html", page.Post.Title, page)
 }
 
+// about depends on no post: it is kept until it is revalidated by its path.
 func (p *pages) about(w http.ResponseWriter, r *http.Request) {
 	posts, err := p.cms.published(r.Context())
 	if err != nil {

@@ -46,7 +46,7 @@ func TestLayout(t *testing.T) {
 	b.get("/post/there-is-no-such-post")
 	author.open("/admin")
 	author.fill("#path", "")
-	author.fill("#tag", "post-7")
+	author.fill("#tag", "post:has-it-changed")
 	author.follow(`form[action="/admin/revalidate"] button`)
 	turn(author, "failing")
 	dev.open(inspectorPath)
