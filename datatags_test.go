@@ -198,7 +198,7 @@ func TestDataWhileShuttingDown(t *testing.T) {
 	})
 }
 
-// A page that waits for a value does not wait for visitors' slots, whoever else has asked
+// A page that waits for a value does not wait for visitors' slots, no matter who else has asked
 // for the value before.
 func TestDataBehindAQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
