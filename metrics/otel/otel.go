@@ -65,8 +65,14 @@ type Telemetry struct {
 
 	revalidated, purged counter
 
-	mu     sync.Mutex                        // held to replace routes
-	routes atomic.Pointer[map[string]*route] // by isr.Event.Route; never changed, only replaced
+	mu     sync.Mutex                     // held to replace routes
+	routes atomic.Pointer[map[key]*route] // never changed, only replaced
+}
+
+// A key tells routes apart: a pattern may be spelt like the route of data.
+type key struct {
+	pattern string // isr.Event.Route
+	data    bool   // whether the route is that of an isr.Data
 }
 
 // A counter is read when the metrics are collected. To add to an instrument of
@@ -79,8 +85,9 @@ type counter struct {
 // A route holds what the events of one route have in common.
 type route struct {
 	span      string // the name
+	data      bool
 	attrs     []attribute.KeyValue
-	requests  [isr.Passed + 1]counter // by kind
+	counts    []counter // of visits, by kind; or of loads, from isr.DataHit
 	generated []metric.RecordOption
 }
 
@@ -98,12 +105,12 @@ func New(opts Options) (*Telemetry, error) {
 		tracer: opts.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
 		attrs:  slices.Clone(opts.Attributes),
 	}
-	t.routes.Store(&map[string]*route{})
+	t.routes.Store(&map[key]*route{})
 	t.revalidated.attrs = with(t.attrs, attribute.String("isr.invalidation.kind", isr.Revalidated.String()))
 	t.purged.attrs = with(t.attrs, attribute.String("isr.invalidation.kind", isr.Purged.String()))
 	var err error
 	t.seconds, err = t.meter.Float64Histogram("isr.generation.duration", metric.WithUnit("s"),
-		metric.WithDescription("How long the generations of pages took, failed ones included."),
+		metric.WithDescription("How long the generations of pages and data took, failed ones included."),
 		metric.WithExplicitBucketBoundaries(buckets...))
 	if err != nil {
 		return nil, err
@@ -121,7 +128,9 @@ func with(common []attribute.KeyValue, more ...attribute.KeyValue) metric.Measur
 func (t *Telemetry) Observe(e isr.Event) {
 	switch e.Kind {
 	case isr.Hit, isr.StaleHit, isr.Miss, isr.Passed:
-		t.route(e.Route).requests[e.Kind].n.Add(1)
+		t.route(key{e.Route, false}).counts[e.Kind].n.Add(1)
+	case isr.DataHit, isr.DataMiss:
+		t.route(key{e.Route, true}).counts[e.Kind-isr.DataHit].n.Add(1)
 	case isr.Generated, isr.Failed:
 		t.generation(e)
 	case isr.Revalidated:
@@ -135,8 +144,11 @@ func (t *Telemetry) Observe(e isr.Event) {
 // generation tells of a generation that has just ended.
 func (t *Telemetry) generation(e isr.Event) {
 	end := time.Now()
-	r := t.route(e.Route)
-	attrs := append(slices.Clip(r.attrs), semconv.URLPath(valid(e.Path)))
+	r := t.route(key{e.Route, strings.HasPrefix(e.Route, "data:")})
+	attrs := slices.Clip(r.attrs)
+	if !r.data { // whose path is its name, which the route has
+		attrs = append(attrs, semconv.URLPath(valid(e.Path)))
+	}
 	if e.Status != 0 {
 		attrs = append(attrs, semconv.HTTPResponseStatusCode(e.Status))
 	}
@@ -162,27 +174,32 @@ func (t *Telemetry) generation(e isr.Event) {
 }
 
 // route returns what the events of a route have in common.
-func (t *Telemetry) route(pattern string) *route {
-	if r := (*t.routes.Load())[pattern]; r != nil {
+func (t *Telemetry) route(k key) *route {
+	if r := (*t.routes.Load())[k]; r != nil {
 		return r
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	known := *t.routes.Load()
-	if r := known[pattern]; r != nil {
+	if r := known[k]; r != nil {
 		return r
 	}
-	r := &route{span: "isr.generate", attrs: slices.Clone(t.attrs)}
-	if pattern != "" {
+	r := &route{span: "isr.generate", data: k.data, attrs: slices.Clone(t.attrs)}
+	if pattern := k.pattern; pattern != "" {
 		r.span += " " + valid(pattern)
 		r.attrs = append(r.attrs, semconv.HTTPRoute(valid(pattern)))
 	}
 	r.generated = []metric.RecordOption{with(r.attrs)}
-	for kind := range r.requests {
-		r.requests[kind].attrs = with(r.attrs, attribute.String("isr.outcome", isr.Kind(kind).String()))
+	outcomes := []string{isr.Hit.String(), isr.StaleHit.String(), isr.Miss.String(), isr.Passed.String()}
+	if k.data {
+		outcomes = []string{"hit", "miss"}
+	}
+	r.counts = make([]counter, len(outcomes))
+	for i, outcome := range outcomes {
+		r.counts[i].attrs = with(r.attrs, attribute.String("isr.outcome", outcome))
 	}
 	routes := maps.Clone(known)
-	routes[pattern] = r
+	routes[k] = r
 	t.routes.Store(&routes)
 	return r
 }
@@ -221,11 +238,12 @@ func (t *Telemetry) Register(site *isr.Site) (metric.Registration, error) {
 		return i
 	}
 	requests := count("isr.requests", "{request}", "Visits, by what came of them: hit, stale, miss or passed.")
+	loads := count("isr.data.loads", "{load}", "Calls of Data.Load, by what came of them: hit or miss.")
 	invalidations := count("isr.invalidations", "{invalidation}", "Paths and tags that were revalidated or purged.")
-	evictions := count("isr.evictions", "{page}", "Pages that had to go for others.")
+	evictions := count("isr.evictions", "{page}", "Pages and data that had to go for others.")
 	storeErrors := count("isr.store.errors", "{error}", "Errors of the second level.")
-	pages := amount("isr.page.count", "{page}", "Pages in memory, marks for what may not be stored included.")
-	memory := amount("isr.memory.usage", "By", "Memory that the pages take.")
+	pages := amount("isr.page.count", "{page}", "Pages and data in memory, marks for what may not be stored included.")
+	memory := amount("isr.memory.usage", "By", "Memory that pages and data take.")
 	generating := amount("isr.active_generations", "{generation}", "Generations under way.")
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -233,8 +251,12 @@ func (t *Telemetry) Register(site *isr.Site) (metric.Registration, error) {
 	attrs := with(t.attrs)
 	return t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, r := range *t.routes.Load() {
-			for kind := range r.requests {
-				o.ObserveInt64(requests, r.requests[kind].n.Load(), r.requests[kind].attrs)
+			counter := requests
+			if r.data {
+				counter = loads
+			}
+			for i := range r.counts {
+				o.ObserveInt64(counter, r.counts[i].n.Load(), r.counts[i].attrs)
 			}
 		}
 		o.ObserveInt64(invalidations, t.revalidated.n.Load(), t.revalidated.attrs)
@@ -247,5 +269,5 @@ func (t *Telemetry) Register(site *isr.Site) (metric.Registration, error) {
 		o.ObserveInt64(memory, st.Bytes, attrs)
 		o.ObserveInt64(generating, int64(st.Generating), attrs)
 		return nil
-	}, requests, invalidations, evictions, storeErrors, pages, memory, generating)
+	}, requests, loads, invalidations, evictions, storeErrors, pages, memory, generating)
 }

@@ -520,7 +520,7 @@ func TestREADME(t *testing.T) {
 	b := newBackend()
 	tel := b.telemetry(t)
 	register(t, tel, isr.Wrap(http.NotFoundHandler(), isr.Options{}))
-	for kind := isr.Hit; kind <= isr.StoreFailed; kind++ {
+	for kind := isr.Hit; kind <= isr.DataMiss; kind++ {
 		tel.Observe(isr.Event{Kind: kind})
 	}
 	known := make(map[string]bool) // spelt as Prometheus does, which is how the queries spell them
@@ -586,4 +586,43 @@ func BenchmarkObserve(b *testing.B) {
 			})
 		})
 	}
+}
+
+// Loads of data are no visits; and neither series nor spans have their keys.
+func TestDataIsCountedApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackend()
+		tel := b.telemetry(t)
+		site := isr.Wrap(http.NotFoundHandler(), isr.Options{Observe: tel.Observe})
+		register(t, tel, site)
+		posts := isr.Data[string]{Name: "posts"}
+		begin, ctx := time.Now(), site.Context(t.Context())
+		for range 3 {
+			posts.Load(ctx, "s3cret", func(context.Context) (string, error) { time.Sleep(time.Second); return "a post", nil })
+		}
+		posts.Load(ctx, "s3cret too", func(context.Context) (string, error) { return "", errors.New("no rows") })
+		want := map[string]any{
+			`isr.data.loads{http.route=data:posts,isr.outcome=hit}`:         int64(2),
+			`isr.data.loads{http.route=data:posts,isr.outcome=miss}`:        int64(2),
+			`isr.generation.duration{http.route=data:posts}`:                histogram{1, 1, map[float64]uint64{1: 1}},
+			`isr.generation.duration{error.type=500,http.route=data:posts}`: histogram{1, 0, map[float64]uint64{0.005: 1}},
+		}
+		got := b.series(t)
+		for series := range got {
+			if !strings.Contains(series, "route") {
+				delete(got, series)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("metrics (-want +got):\n%s", diff)
+		}
+		spans := []span{
+			{"isr.generate data:posts", 0, time.Second, sdktrace.Status{}, map[string]any{"http.route": "data:posts", "http.response.status_code": int64(200)}},
+			{"isr.generate data:posts", time.Second, time.Second, sdktrace.Status{Code: codes.Error, Description: "no rows"},
+				map[string]any{"http.route": "data:posts", "http.response.status_code": int64(500), "error.type": "500"}},
+		}
+		if diff := cmp.Diff(spans, b.ended(begin)); diff != "" {
+			t.Errorf("spans (-want +got):\n%s", diff)
+		}
+	})
 }

@@ -41,6 +41,7 @@ func TestDashboard(t *testing.T) {
 	m := isrprom.New(isrprom.Options{})
 	m.Observe(isr.Event{Kind: isr.Generated})
 	m.Observe(isr.Event{Kind: isr.Hit})
+	m.Observe(isr.Event{Kind: isr.DataHit, Route: "data:menu"})
 	exposition := isrtest.Do(register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{})), "GET", "/metrics").Body.String()
 	labels := make(map[string]map[string]bool) // of each metric
 	for series := range samples(t, exposition) {

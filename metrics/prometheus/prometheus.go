@@ -9,7 +9,8 @@
 // isr.Options.Routes, and never with its path: visitors choose paths, and so
 // would choose how many series there are. What has no route has the label
 // route="other": the pages of isr.Options.Default, and requests such as POST,
-// which go to the handler before their route is looked for.
+// which go to the handler before their route is looked for. The values of an
+// [isr.Data] have route="data:" and its Name, never their key.
 package prometheus
 
 import (
@@ -44,20 +45,27 @@ type Options struct {
 // are safe for concurrent use.
 type Metrics struct {
 	requests      *prometheus.CounterVec
+	loads         *prometheus.CounterVec
 	generations   *prometheus.CounterVec
 	seconds       *prometheus.HistogramVec
 	invalidations *prometheus.CounterVec
 
 	revalidated, purged prometheus.Counter
 
-	mu     sync.Mutex                        // held to replace routes
-	routes atomic.Pointer[map[string]*route] // by isr.Event.Route; never changed, only replaced
+	mu     sync.Mutex                     // held to replace routes
+	routes atomic.Pointer[map[key]*route] // never changed, only replaced
+}
+
+// A key tells routes apart: a pattern may be spelt like the route of data.
+type key struct {
+	pattern string // isr.Event.Route
+	data    bool   // whether the route is that of an isr.Data
 }
 
 // A route holds the series of one route, so that an event finds them by one
 // look into a map.
 type route struct {
-	counts  [isr.Failed + 1]prometheus.Counter // by kind, of visits and of generations
+	counts  [isr.DataMiss + 1]prometheus.Counter // by kind, of visits or loads, and of generations
 	seconds prometheus.Observer
 }
 
@@ -66,7 +74,7 @@ type route struct {
 func New(opts Options) *Metrics {
 	seconds := prometheus.HistogramOpts{
 		Name:    "isr_generation_seconds",
-		Help:    "How long the generations of pages took, failed ones included.",
+		Help:    "How long the generations of pages and data took, failed ones included.",
 		Buckets: buckets,
 	}
 	if len(opts.Buckets) > 0 {
@@ -78,9 +86,13 @@ func New(opts Options) *Metrics {
 			Name: "isr_requests_total",
 			Help: "Visits, by what came of them: hit, stale, miss or passed.",
 		}, []string{"outcome", "route"}),
+		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "isr_data_loads_total",
+			Help: "Calls of Data.Load, by what came of them: hit or miss.",
+		}, []string{"outcome", "route"}),
 		generations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "isr_generations_total",
-			Help: "Generations of pages, by result: generated or failed.",
+			Help: "Generations of pages and data, by result: generated or failed.",
 		}, []string{"result", "route"}),
 		seconds: prometheus.NewHistogramVec(seconds, []string{"route"}),
 		invalidations: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -90,7 +102,7 @@ func New(opts Options) *Metrics {
 	}
 	m.revalidated = m.invalidations.WithLabelValues(isr.Revalidated.String())
 	m.purged = m.invalidations.WithLabelValues(isr.Purged.String())
-	m.routes.Store(&map[string]*route{})
+	m.routes.Store(&map[key]*route{})
 	return m
 }
 
@@ -99,9 +111,11 @@ func New(opts Options) *Metrics {
 func (m *Metrics) Observe(e isr.Event) {
 	switch e.Kind {
 	case isr.Hit, isr.StaleHit, isr.Miss, isr.Passed:
-		m.route(e.Route).counts[e.Kind].Inc()
+		m.route(key{e.Route, false}).counts[e.Kind].Inc()
+	case isr.DataHit, isr.DataMiss:
+		m.route(key{e.Route, true}).counts[e.Kind].Inc()
 	case isr.Generated, isr.Failed:
-		r := m.route(e.Route)
+		r := m.route(key{e.Route, strings.HasPrefix(e.Route, "data:")})
 		r.counts[e.Kind].Inc()
 		r.seconds.Observe(e.Duration.Seconds())
 	case isr.Revalidated:
@@ -113,30 +127,33 @@ func (m *Metrics) Observe(e isr.Event) {
 }
 
 // route returns the series of a route.
-func (m *Metrics) route(pattern string) *route {
-	if r := (*m.routes.Load())[pattern]; r != nil {
+func (m *Metrics) route(k key) *route {
+	if r := (*m.routes.Load())[k]; r != nil {
 		return r
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	known := *m.routes.Load()
-	if r := known[pattern]; r != nil {
+	if r := known[k]; r != nil {
 		return r
 	}
 	// All of them, since rate does not see the first step of a counter that is
 	// not there before.
-	label := strings.ToValidUTF8(cmp.Or(pattern, other), "\uFFFD") // what is not panics
+	label := strings.ToValidUTF8(cmp.Or(k.pattern, other), "\uFFFD") // what is not panics
 	r := &route{seconds: m.seconds.WithLabelValues(label)}
-	for kind := range r.counts {
-		switch kind := isr.Kind(kind); kind {
-		case isr.Generated, isr.Failed:
-			r.counts[kind] = m.generations.WithLabelValues(kind.String(), label)
-		default:
+	for _, kind := range []isr.Kind{isr.Generated, isr.Failed} {
+		r.counts[kind] = m.generations.WithLabelValues(kind.String(), label)
+	}
+	if k.data {
+		r.counts[isr.DataHit] = m.loads.WithLabelValues("hit", label)
+		r.counts[isr.DataMiss] = m.loads.WithLabelValues("miss", label)
+	} else {
+		for _, kind := range []isr.Kind{isr.Hit, isr.StaleHit, isr.Miss, isr.Passed} {
 			r.counts[kind] = m.requests.WithLabelValues(kind.String(), label)
 		}
 	}
 	routes := maps.Clone(known)
-	routes[pattern] = r
+	routes[k] = r
 	m.routes.Store(&routes)
 	return r
 }
@@ -160,10 +177,10 @@ type collector struct {
 
 // What the Stats have to say.
 var (
-	pagesDesc       = prometheus.NewDesc("isr_pages", "Pages in memory, marks for what may not be stored included.", nil, nil)
-	bytesDesc       = prometheus.NewDesc("isr_bytes", "Memory that the pages take.", nil, nil)
+	pagesDesc       = prometheus.NewDesc("isr_pages", "Pages and data in memory, marks for what may not be stored included.", nil, nil)
+	bytesDesc       = prometheus.NewDesc("isr_bytes", "Memory that pages and data take.", nil, nil)
 	generatingDesc  = prometheus.NewDesc("isr_generating", "Generations under way.", nil, nil)
-	evictionsDesc   = prometheus.NewDesc("isr_evictions_total", "Pages that had to go for others.", nil, nil)
+	evictionsDesc   = prometheus.NewDesc("isr_evictions_total", "Pages and data that had to go for others.", nil, nil)
 	storeErrorsDesc = prometheus.NewDesc("isr_store_errors_total", "Errors of the second level.", nil, nil)
 )
 
@@ -192,5 +209,5 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.generations, m.seconds, m.invalidations}
+	return []prometheus.Collector{m.requests, m.loads, m.generations, m.seconds, m.invalidations}
 }

@@ -347,6 +347,7 @@ func TestREADME(t *testing.T) {
 
 	m := isrprom.New(isrprom.Options{})
 	m.Observe(isr.Event{Kind: isr.Generated})
+	m.Observe(isr.Event{Kind: isr.DataHit, Route: "data:menu"})
 	known := make(map[string]bool)
 	exposition := isrtest.Do(register(t, m, isr.Wrap(http.NotFoundHandler(), isr.Options{})), "GET", "/metrics").Body.String()
 	for _, line := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(exposition, -1) {
@@ -400,5 +401,35 @@ func BenchmarkObserve(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// Loads of data are no visits, and however many keys there are, there are no more series.
+func TestDataIsCountedApart(t *testing.T) {
+	m := isrprom.New(isrprom.Options{})
+	site := isr.Wrap(http.NotFoundHandler(), isr.Options{Observe: m.Observe})
+	posts := isr.Data[string]{Name: "posts"}
+	ctx := site.Context(t.Context())
+	for i := range 100 {
+		for range 3 {
+			posts.Load(ctx, fmt.Sprint(i), func(context.Context) (string, error) { return "a post", nil })
+		}
+	}
+	posts.Load(ctx, "none", func(context.Context) (string, error) { return "", io.EOF })
+	got := samples(t, isrtest.Do(register(t, m, site), "GET", "/metrics").Body.String())
+	for series := range got {
+		if strings.Contains(series, "_bucket") || strings.Contains(series, "_sum") || !strings.Contains(series, "route") {
+			delete(got, series)
+		}
+	}
+	want := map[string]float64{
+		`isr_data_loads_total{outcome="hit",route="data:posts"}`:       200,
+		`isr_data_loads_total{outcome="miss",route="data:posts"}`:      101,
+		`isr_generations_total{result="generated",route="data:posts"}`: 100,
+		`isr_generations_total{result="failed",route="data:posts"}`:    1,
+		`isr_generation_seconds_count{route="data:posts"}`:             101,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
