@@ -47,8 +47,21 @@ func (h *handler) act(r *http.Request) (*outcome, int) {
 		if !ok {
 			return out.refuse(http.StatusNotFound, errors.New("the page is not stored any more"))
 		}
-		target := address(&e.Page)
 		out.URL = hideAddress(&e.Page)
+		if isData(&e.Page) {
+			if out.Action == "purge" {
+				err = h.site.PurgeTag(r.Context(), dataTag(&e.Page))
+				out.Message = "Purged, with what has read it."
+			} else {
+				err = h.site.RevalidateTag(r.Context(), dataTag(&e.Page))
+				out.Message = "It is stale now, with what has read it, and is renewed as it is asked for."
+			}
+			if err != nil {
+				err = errors.New("its tag could not be invalidated: " + hideError(&isr.Page{Scheme: e.Scheme, Path: e.Path, Query: e.Query, Err: err}))
+			}
+			break
+		}
+		target := address(&e.Page)
 		if u, err := url.Parse(target); e.Host != "" && (err != nil || u.Host != e.Host || u.EscapedPath() != e.Path) {
 			return out.refuse(http.StatusInternalServerError, fmt.Errorf("no URL can name a page of the host %q", e.Host))
 		}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/isr-go/isr"
@@ -83,13 +84,19 @@ func hideHeader(h http.Header) http.Header {
 
 // hideAddress returns the address of a page without what is secret.
 func hideAddress(p *isr.Page) string {
-	shown := isr.Page{Scheme: p.Scheme, Host: p.Host, Path: hidePath(p), Query: hideQuery(p.Query)}
+	if isData(p) {
+		return p.Path + ":" + hideQuery(p)
+	}
+	shown := isr.Page{Scheme: p.Scheme, Host: p.Host, Path: hidePath(p), Query: hideQuery(p)}
 	return address(&shown)
 }
 
 // hidePath returns the path of a page without what its route calls secret, as
 // /reset/{token} does, and without secret parameters, such as ;jsessionid=….
 func hidePath(p *isr.Page) string {
+	if isData(p) {
+		return p.Path // a Name
+	}
 	_, pattern, _ := strings.Cut(p.Route, "/") // behind method and host
 	if !strings.Contains(p.Path, ";") && !hasSecretWildcard(pattern) {
 		return p.Path
@@ -127,8 +134,49 @@ func hasSecretWildcard(pattern string) bool {
 	return false
 }
 
-// hideQuery returns a query without the values of secret parameters.
-func hideQuery(query string) string { return hideText("?" + query)[1:] }
+// hideQuery returns the query of a page without the values of secret parameters, or the
+// key of a value, unless its Name is secret: what it names is found by the key.
+func hideQuery(p *isr.Page) string {
+	switch {
+	case !isData(p):
+		return hideText("?" + p.Query)[1:]
+	case p.Query != "" && secret(p.Path):
+		return hidden
+	}
+	return hideText(p.Query)
+}
+
+// hideTags returns tags as they are shown: a page has those of the values in it, Name:key.
+func hideTags(tags []string) []string {
+	shown := tags
+	for i, tag := range tags {
+		if s := hideTag(tag); s != tag {
+			if &shown[0] == &tags[0] {
+				shown = slices.Clone(tags)
+			}
+			shown[i] = s
+		}
+	}
+	return shown
+}
+
+func hideTag(tag string) string {
+	for i := range len(tag) {
+		if tag[i] == ':' && i+1 < len(tag) && secret(tag[:i]) { // a Name may have a colon
+			return tag[:i+1] + hidden
+		}
+	}
+	return hideText(tag)
+}
+
+// hideError returns the last error of what is stored. That of a value may name the key.
+func hideError(p *isr.Page) string {
+	text := p.Err.Error()
+	if isData(p) && p.Query != "" && secret(p.Path) {
+		text = strings.ReplaceAll(strings.ReplaceAll(text, strconv.Quote(p.Query), hidden), p.Query, hidden)
+	}
+	return hideText(text)
+}
 
 // hideText returns a text without the values of secret parameters in the URLs that
 // it contains, and of parameters with such URLs in their values.

@@ -2,7 +2,8 @@
 // mounted behind your own authentication: it shows every path, header and error,
 // and asks nobody who they are. What its name calls secret is hidden: cookies, and
 // headers, parameters and wildcards of routes that are tokens, keys, passwords,
-// sessions or signatures. A secret in a plain path, a tag or an error is not known for
+// sessions or signatures, and the keys of values whose isr.Data has such a Name. A secret in
+// a plain path, another tag or an error is not known for
 // one.
 //
 //	var rec inspect.Recorder
@@ -18,7 +19,7 @@
 //
 // Everything on the page is to be had as JSON, with ?format=json or with Accept:
 // application/json. What is listed is chosen by the same parameters: path (part
-// of the URL), tag, state (failing, expired, stale, fresh, uncacheable), sort
+// of the URL, or of Name:key), tag, kind (pages, data, all), state (failing, expired, stale, fresh, uncacheable), sort
 // (path, state, age, left, hits, size, status, took; with a "-" in front for
 // descending), page and limit; or id, for one page with its headers.
 package inspect

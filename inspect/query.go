@@ -22,12 +22,16 @@ const failing = "failing"
 // states are those that a page can be in, the worst first.
 var states = []string{failing, isr.Expired.String(), isr.Stale.String(), isr.Fresh.String(), isr.Uncacheable.String()}
 
+// kinds are what the table can show.
+var kinds = []string{"pages", "data", "all"}
+
 // A query says what to show. It is all that the page's links carry.
 type query struct {
 	ID    string // of the page whose detail is shown
 	Path  string // part of the URL as shown, in any case and with or without escapes
 	Tag   string
 	State string
+	Kind  string // pages, data or all
 	Sort  string // the name of a column; a "-" in front turns the order round
 	Page  int    // of the table, from 1
 	Limit int    // rows
@@ -44,7 +48,7 @@ const (
 func parseQuery(values url.Values) (query, error) {
 	q := query{
 		ID: values.Get("id"), Path: strings.TrimSpace(values.Get("path")), Tag: strings.TrimSpace(values.Get("tag")),
-		State: values.Get("state"), Sort: cmp.Or(values.Get("sort"), "path"), Page: 1, Limit: defaultLimit,
+		State: values.Get("state"), Kind: cmp.Or(values.Get("kind"), kinds[0]), Sort: cmp.Or(values.Get("sort"), "path"), Page: 1, Limit: defaultLimit,
 	}
 	var errs []error
 	number := func(name string, into *int, limit int) {
@@ -63,6 +67,9 @@ func parseQuery(values url.Values) (query, error) {
 	number("limit", &q.Limit, maxLimit)
 	if q.State != "" && !slices.Contains(states, q.State) {
 		errs = append(errs, fmt.Errorf("state: want one of %s", strings.Join(states, ", ")))
+	}
+	if !slices.Contains(kinds, q.Kind) {
+		errs = append(errs, fmt.Errorf("kind: want one of %s", strings.Join(kinds, ", ")))
 	}
 	if q.column() == nil {
 		names := make([]string, len(columns))
@@ -99,6 +106,7 @@ func (q query) values() url.Values {
 	set("path", q.Path, "")
 	set("tag", q.Tag, "")
 	set("state", q.State, "")
+	set("kind", q.Kind, kinds[0])
 	set("sort", q.Sort, "path")
 	set("page", strconv.Itoa(q.Page), "1")
 	set("limit", strconv.Itoa(q.Limit), strconv.Itoa(defaultLimit))
@@ -122,8 +130,11 @@ func (q query) In(state string) query { q.State, q.Page = state, 1; return q }
 
 // Tagged returns the query for all pages with a tag.
 func (q query) Tagged(tag string) query {
-	return query{Tag: tag, Sort: q.Sort, Page: 1, Limit: q.Limit}
+	return query{Tag: tag, Kind: q.Kind, Sort: q.Sort, Page: 1, Limit: q.Limit}
 }
+
+// Showing returns the query for all of a kind.
+func (q query) Showing(kind string) query { q.Kind, q.Page = kind, 1; return q }
 
 // By returns the query for the other order, if the table is sorted by a column,
 // else for the order in which the column is most telling.
@@ -208,7 +219,7 @@ func (q query) order() func(a, b *entry) int {
 // matches reports whether a page is one that the query is after, whatever its
 // state.
 func (q query) matches(p *isr.Page) bool {
-	if q.Tag != "" && !slices.Contains(p.Tags, q.Tag) {
+	if q.Kind != "all" && isData(p) != (q.Kind == "data") || q.Tag != "" && !slices.Contains(hideTags(p.Tags), q.Tag) {
 		return false
 	}
 	if q.Path == "" {
@@ -232,7 +243,7 @@ type entry struct {
 }
 
 func newEntry(p isr.Page, now time.Time) entry {
-	e := entry{Page: p, path: hidePath(&p), query: hideQuery(p.Query), state: p.State.String(), age: max(0, now.Sub(p.Generated)), left: math.MaxInt64}
+	e := entry{Page: p, path: hidePath(&p), query: hideQuery(&p), state: p.State.String(), age: max(0, now.Sub(p.Generated)), left: math.MaxInt64}
 	if p.TTL > 0 {
 		e.left = p.TTL - e.age
 	}

@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/internal/data"
 )
 
-// A row is a page in the table, without what is secret.
+// A row is a page or a value in the table, without what is secret.
 type row struct {
 	ID              string    `json:"id"`
+	Kind            string    `json:"kind"` // page; or data, whose path is its Name, and whose query is its key
 	URL             string    `json:"url"`
 	Scheme          string    `json:"scheme,omitempty"`
 	Host            string    `json:"host,omitempty"`
@@ -52,9 +54,18 @@ type detail struct {
 	ETag         string      `json:"etag,omitempty"`
 	CacheControl string      `json:"cacheControl,omitempty"`
 	Header       http.Header `json:"header,omitempty"`
-	Covers       int         `json:"covers"` // how many stored pages an action on it concerns
-	Others       []row       `json:"-"`      // some of those
+	Covers       int         `json:"covers"`            // how many stored pages an action on it concerns
+	Others       []row       `json:"-"`                 // some of those
+	Readers      int         `json:"readers,omitempty"` // of a value: how many stored pages and values have its tag
+	ReadBy       []row       `json:"readBy,omitempty"`  // some of those
+	Reads        []row       `json:"reads,omitempty"`   // some of the stored values whose tag it has
 }
+
+// isData reports whether what is stored is a value of an isr.Data.
+func isData(p *isr.Page) bool { return p.Scheme == data.Scheme }
+
+// dataTag returns the tag of a value and its readers.
+func dataTag(p *isr.Page) string { return data.Tag(p.Path, p.Query) }
 
 // maxOthers is how many of the pages that share a URL a detail lists.
 const maxOthers = 20
@@ -75,7 +86,7 @@ func address(p *isr.Page) string {
 // does not tell apart what the headers vary, nor spellings of the path, and without
 // a query covers all.
 func covers(p, other *isr.Page) bool {
-	return other.NotStored == "" && (p.Path == other.Path || plain(p.Path) == plain(other.Path)) && (p.Query == "" || p.Query == other.Query) &&
+	return !isData(p) && !isData(other) && other.NotStored == "" && (p.Path == other.Path || plain(p.Path) == plain(other.Path)) && (p.Query == "" || p.Query == other.Query) &&
 		(p.Host == "" || p.Host == other.Host && p.Scheme == other.Scheme)
 }
 
@@ -115,10 +126,13 @@ func identify(p *isr.Page) string {
 
 func newRow(e *entry) row {
 	r := row{
-		ID: identify(&e.Page), URL: hideAddress(&e.Page), Scheme: e.Scheme, Host: e.Host, Path: e.path, Query: e.query,
+		ID: identify(&e.Page), Kind: "page", URL: hideAddress(&e.Page), Scheme: e.Scheme, Host: e.Host, Path: e.path, Query: e.query,
 		Route: e.Route, State: e.state, Phase: e.State.String(), Generated: e.Generated.UTC(), AgeSeconds: seconds(e.age),
-		TTLSeconds: seconds(e.TTL), Size: e.Size, Hits: e.Hits, Tags: e.Tags, Status: e.Status,
+		TTLSeconds: seconds(e.TTL), Size: e.Size, Hits: e.Hits, Tags: hideTags(e.Tags), Status: e.Status,
 		DurationSeconds: seconds(e.Duration), Failures: e.Failures, NotStored: e.NotStored, Varied: hideHeader(e.Varied),
+	}
+	if isData(&e.Page) {
+		r.Kind = "data"
 	}
 	if e.TTL < 0 {
 		r.TTLSeconds = -1
@@ -134,7 +148,7 @@ func newRow(e *entry) row {
 		r.Invalidated = e.TTL == 0 || e.TTL > 0 && e.left > 0 // else it is its time that is over
 	}
 	if e.Err != nil {
-		r.Error = hideText(e.Err.Error())
+		r.Error = hideError(&e.Page)
 	}
 	return r
 }
@@ -184,8 +198,14 @@ func (r *row) Trouble() bool { return r.Failures > 0 || r.NotStored != "" }
 // Row returns what the table shows of the page.
 func (d *detail) Row() *row { return &d.row }
 
-// Target returns the path and query of the page.
+// Data reports whether it is a value.
+func (r *row) Data() bool { return r.Kind == "data" }
+
+// Target returns the path and query of the page, or the name and key of the value.
 func (r *row) Target() string {
+	if r.Data() {
+		return r.URL
+	}
 	if r.Query != "" {
 		return r.Path + "?" + r.Query
 	}

@@ -39,6 +39,8 @@ type summary struct {
 	Passed      uint64   `json:"passed"`
 	Generated   uint64   `json:"generated"`
 	Failed      uint64   `json:"failed"`
+	DataHits    uint64   `json:"dataHits"`
+	DataMisses  uint64   `json:"dataMisses"`
 	Evicted     uint64   `json:"evicted"`
 	StoreErrors uint64   `json:"storeErrors"`
 	Pages       int      `json:"pages"`
@@ -50,7 +52,7 @@ type summary struct {
 func newSummary(s isr.Stats, maxBytes int64) summary {
 	out := summary{
 		Hits: s.Hits, Stale: s.Stale, Misses: s.Misses, Passed: s.Passed, Generated: s.Generated, Failed: s.Failed,
-		Evicted: s.Evicted, StoreErrors: s.StoreErrors, Pages: s.Pages, Generating: s.Generating, Bytes: s.Bytes, MaxBytes: maxBytes,
+		DataHits: s.DataHits, DataMisses: s.DataMisses, Evicted: s.Evicted, StoreErrors: s.StoreErrors, Pages: s.Pages, Generating: s.Generating, Bytes: s.Bytes, MaxBytes: maxBytes,
 	}
 	if served := s.Hits + s.Stale; served+s.Misses > 0 {
 		ratio := float64(served) / float64(served+s.Misses)
@@ -65,7 +67,15 @@ func (s *summary) Ratio() string {
 	if s.HitRatio == nil {
 		return "–"
 	}
-	return strconv.FormatFloat(math.Floor(*s.HitRatio*1000)/10, 'f', -1, 64) + " %"
+	return formatRatio(*s.HitRatio)
+}
+
+// Loads returns how often data was asked for, DataRatio how much of that was in memory.
+func (s *summary) Loads() uint64     { return s.DataHits + s.DataMisses }
+func (s *summary) DataRatio() string { return formatRatio(float64(s.DataHits) / float64(s.Loads())) }
+
+func formatRatio(r float64) string {
+	return strconv.FormatFloat(math.Floor(r*1000)/10, 'f', -1, 64) + " %"
 }
 
 // Runs returns how many generations have ended.
@@ -194,7 +204,18 @@ func (v *view) find(site *isr.Site) *detail {
 			d.CacheControl = "public, max-age=0, must-revalidate"
 		}
 	}
+	tag := dataTag(&e.Page)
 	for other := range entries(site) {
+		switch {
+		case identify(&other.Page) == d.ID:
+		case d.Data() && slices.Contains(other.Tags, tag):
+			d.Readers++
+			if len(d.ReadBy) < maxOthers {
+				d.ReadBy = append(d.ReadBy, newRow(&other))
+			}
+		case isData(&other.Page) && len(d.Reads) < maxOthers && slices.Contains(e.Tags, dataTag(&other.Page)):
+			d.Reads = append(d.Reads, newRow(&other))
+		}
 		if !covers(&e.Page, &other.Page) {
 			continue
 		}
@@ -205,6 +226,21 @@ func (v *view) find(site *isr.Site) *detail {
 	}
 	return d
 }
+
+// Kinds returns what the table can show.
+func (v *view) Kinds() []string { return kinds }
+
+// Noun returns the name of so many of what the table shows.
+func (v *view) Noun(n int) string {
+	noun := map[string]string{"pages": "page", "data": "value", "all": "page or value"}[v.Query.Kind]
+	if n != 1 {
+		noun = map[string]string{"pages": "pages", "data": "values", "all": "pages and values"}[v.Query.Kind]
+	}
+	return noun
+}
+
+// IsHidden reports whether a tag is not shown as it is, so that it names nothing.
+func (v *view) IsHidden(tag string) bool { return strings.Contains(tag, hidden) }
 
 // Columns returns those by which the table can be sorted.
 func (v *view) Columns() []column { return columns }
@@ -224,6 +260,15 @@ func (v *view) Limits() []int {
 func (v *view) Previous() int { return v.Query.Page - 1 }
 func (v *view) Next() int     { return v.Query.Page + 1 }
 func (v *view) To() int       { return min(v.Table.Matching, v.Query.Page*v.Query.Limit) }
+
+// A listing is a list of links to details.
+type listing struct {
+	Query query
+	Rows  []row
+}
+
+// Rows returns a list of links to details.
+func (v *view) Rows(rows []row) listing { return listing{v.Query, rows} }
 
 // A form is what the buttons of a page or a tag need.
 type form struct {

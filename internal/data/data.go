@@ -120,6 +120,9 @@ func (l *Loader) Source(owner any, s Spec, t reflect.Type) (*Source, error) {
 	return src, nil
 }
 
+// Tag returns the tag that the value with a key has, and each page that has read it.
+func Tag(name, key string) string { return tagOf(name + ":" + key) }
+
 // tagOf returns a tag for what may be none.
 func tagOf(name string) string {
 	if pagekey.CheckTag(name) == nil {
@@ -130,7 +133,7 @@ func tagOf(name string) string {
 }
 
 // tagOf returns the tag of one value.
-func (src *Source) tagOf(key string) string { return tagOf(src.Name + ":" + key) }
+func (src *Source) tagOf(key string) string { return Tag(src.Name, key) }
 
 // key returns the key of the page that a value is. Its path is unlike that of any other
 // value: the look-up of a path is faster than that of a key.
