@@ -92,7 +92,7 @@ func (h *handler) act(r *http.Request) (*outcome, int) {
 }
 
 func (out *outcome) refuse(status int, err error) (*outcome, int) {
-	out.OK, out.Message = false, "Failed: "+hideText(strings.TrimPrefix(err.Error(), "isr: "))
+	out.OK, out.Message = false, "Failed: "+hideMessage(strings.TrimPrefix(err.Error(), "isr: "))
 	return out, status
 }
 

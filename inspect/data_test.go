@@ -35,7 +35,10 @@ func newShop(t *testing.T) *isr.Site {
 		if r.URL.Path != "/plain" {
 			menu(r.Context())
 		}
-		if r.URL.Path == "/cart" {
+		if r.URL.Path == "/cart" && broken {
+			_, err := carts.Load(r.Context(), "s3cret \"too", func(context.Context) (string, error) { return "", errors.New("no rows") })
+			isr.Fail(r.Context(), err)
+		} else if r.URL.Path == "/cart" {
 			carts.Load(r.Context(), "s3cret", func(context.Context) (string, error) { return "a cart", nil })
 		}
 	}), isr.Options{})
@@ -47,6 +50,7 @@ func newShop(t *testing.T) *isr.Site {
 	time.Sleep(2 * time.Minute)
 	broken = true
 	menu(ctx)
+	site.ServeHTTP(httptest.NewRecorder(), request("GET", "/cart")) // which fails to be renewed
 	synctest.Wait()
 	return site
 }

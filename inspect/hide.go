@@ -3,6 +3,7 @@ package inspect
 import (
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,7 +176,22 @@ func hideError(p *isr.Page) string {
 	if isData(p) && p.Query != "" && secret(p.Path) {
 		text = strings.ReplaceAll(strings.ReplaceAll(text, strconv.Quote(p.Query), hidden), p.Query, hidden)
 	}
-	return hideText(text)
+	return hideMessage(text)
+}
+
+// namesKey is what an error of Data.Load begins with.
+var namesKey = regexp.MustCompile(`Data ("(?:[^"\\]|\\.)*"), key "(?:[^"\\]|\\.)*"`)
+
+// hideMessage returns an error without what is secret, such as the key of a value that a
+// page could not load.
+func hideMessage(text string) string {
+	return hideText(namesKey.ReplaceAllStringFunc(text, func(s string) string {
+		quoted := namesKey.FindStringSubmatch(s)[1]
+		if name, err := strconv.Unquote(quoted); err == nil && !secret(name) {
+			return s
+		}
+		return "Data " + quoted + ", key " + hidden
+	}))
 }
 
 // hideText returns a text without the values of secret parameters in the URLs that
