@@ -47,7 +47,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/cache", "internal/invalidation internal/page internal/pagekey internal/policy store"},
 	{"internal/flight", "internal/backing internal/cache internal/header internal/inside internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
 	{"internal/data", "internal/cache internal/flight internal/inside internal/invalidation internal/page internal/pagekey internal/policy"},
-	{"internal/renew", "internal/cache internal/flight internal/invalidation internal/page internal/pagekey internal/policy internal/routing store"},
+	{"internal/renew", "internal/cache internal/flight internal/invalidation internal/page internal/pagekey internal/parallel internal/policy internal/routing store"},
 }
 
 // Each room imports what it may, and there is no other.

@@ -244,6 +244,7 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 var (
 	errBusy   = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
 	errCircle = errors.New("the page is asked for to make itself")
+	errNoTags = errors.New("isr: renew: no tag is named")
 )
 
 // Prerender generates the pages at the given paths, a few at a time, so that the
@@ -259,7 +260,7 @@ var (
 // Origin, visitors get pages of their own, unless the wrapped handler is a ServeMux
 // itself, which sets its own pattern.
 func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
-	return parallel.Each(ctx, s.renew.Limit, paths, s.toPrerender,
+	return parallel.Each(ctx, s.renew.Limit, paths, s.renew.ToPrerender,
 		func(ctx context.Context, path string, req flight.Request) error {
 			err := s.runs.Generate(ctx, req)
 			if err != nil {
@@ -269,22 +270,34 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 		})
 }
 
-// toPrerender returns the page that a path given to Prerender names. It is called where
-// a panic of Bypass or Normalize is that of Prerender's caller.
-func (s *Site) toPrerender(path string) (req flight.Request, err error) {
-	t, err := s.routes.Page(path)
-	if err != nil {
-		return req, err
+// Renew generates all stored pages with one of the tags anew, those first that were asked
+// for most within the last hour, a few at a time. Until its turn each is stale, as after
+// RevalidateTag, so that no visitor waits; what ExpireTag has expired stays so. What is
+// not stored here any more when its turn comes is left out.
+//
+// It works while its result is ranged over, and yields each path, with its query, and its
+// error as soon as it is done. The path is empty where the error is not one page's:
+// there is no tag, or one is invalid, and nothing is done; or the Store has not taken it,
+// and other instances may not know of it. The loop may be left early; then, and when ctx
+// is done, the rest is renewed when it is next asked for.
+func (s *Site) Renew(ctx context.Context, tags ...string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if len(tags) == 0 {
+			yield("", errNoTags)
+			return
+		}
+		if s.mode == Off {
+			return
+		}
+		if err := s.RevalidateTag(ctx, tags...); err != nil && (!yield("", err) || pagekey.CheckTags(tags) != nil) {
+			return
+		}
+		for req, err := range s.renew.Tagged(ctx, tags) {
+			if !yield(req.Key.Target(), err) {
+				return
+			}
+		}
 	}
-	req, ok := s.renew.PageOf(&t)
-	switch {
-	case !ok:
-		return req, fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
-	case s.renew.Bypasses(req):
-		return req, fmt.Errorf("isr: prerender %s: its route's Bypass keeps it out of the cache", path)
-	}
-	s.renew.Admit(&t)
-	return req, nil
 }
 
 // Shutdown waits until the generations under way have ended, or ctx is done, whose

@@ -32,6 +32,17 @@ func (k *Key) Length() int {
 	return len(k.Host) + len(k.Path) + len(k.Pattern) + len(k.Query) + len(k.Variant)
 }
 
+// IsPath reports whether the key is that of a page at a path, and not that of data.
+func (k *Key) IsPath() bool { return strings.HasPrefix(k.Path, "/") }
+
+// Target returns path and query.
+func (k *Key) Target() string {
+	if k.Query == "" {
+		return k.Path
+	}
+	return k.Path + "?" + k.Query
+}
+
 // SchemeOf returns the scheme that a visitor has used.
 func SchemeOf(r *http.Request) string {
 	if r.TLS != nil {

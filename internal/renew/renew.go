@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/parallel"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/routing"
 	"github.com/isr-go/isr/store"
@@ -180,4 +182,52 @@ func (r *Renewer) movedTo(n *Renewal) (t routing.Target, ok bool) {
 	scope := n.target.Scope
 	scope.Scheme, scope.Host, scope.Path = n.Key.Scheme, n.Key.Host, path
 	return r.Routes.At(scope), true
+}
+
+// ToPrerender returns the page that a path given to Prerender names. It is called where
+// a panic of Bypass or Normalize is that of Prerender's caller.
+func (r *Renewer) ToPrerender(path string) (req flight.Request, err error) {
+	t, err := r.Routes.Page(path)
+	if err != nil {
+		return req, err
+	}
+	req, ok := r.PageOf(&t)
+	switch {
+	case !ok:
+		return req, fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)
+	case r.Bypasses(req):
+		return req, fmt.Errorf("isr: prerender %s: its route's Bypass keeps it out of the cache", path)
+	}
+	r.Admit(&t)
+	return req, nil
+}
+
+// Tagged generates the pages that are stored with one of the tags, which were invalidated,
+// those first that were asked for most, Limit at a time, and yields each with its error. A
+// page with too many tags is generated where it may have the tag.
+func (r *Renewer) Tagged(ctx context.Context, tags []string) iter.Seq2[flight.Request, error] {
+	has := make(map[string]bool)
+	for _, tag := range pagekey.WithBuckets(tags) {
+		has[tag] = true
+	}
+	pages := slices.DeleteFunc(r.Cache.All(), func(p *page.Page) bool {
+		return p.IsUnknown() || !p.Key.IsPath() || !slices.ContainsFunc(p.Subject.Tags, func(tag string) bool { return has[tag] })
+	})
+	r.Cache.SortByRecentHits(pages, time.Now())
+	stored := func(yield func(flight.Request) bool) {
+		for _, p := range pages {
+			if now, _ := r.Cache.Get(&p.Key, nil); !now.IsUnknown() && !yield(requestOf(p)) {
+				return
+			}
+		}
+	}
+	return parallel.Each(ctx, r.Limit, stored,
+		func(req flight.Request) (flight.Request, error) { return req, nil },
+		func(ctx context.Context, req, _ flight.Request) error {
+			err := r.Runs.Generate(ctx, req)
+			if err != nil {
+				err = fmt.Errorf("isr: renew %s: %w", req.Key.Target(), err)
+			}
+			return err
+		})
 }
