@@ -51,6 +51,35 @@ func Example() {
 	// 200 Hello again (isr; hit)
 }
 
+// The route of a page can stand beside its handler.
+func ExampleWith() {
+	post := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "post ", r.PathValue("id"))
+	})
+	search := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "results for ", r.FormValue("q"))
+	})
+
+	mux := http.NewServeMux()
+	mux.Handle("GET /blog/{id}", isr.With(post, isr.Route{TTL: 10 * time.Second, Tags: []string{"blog"}}))
+	mux.Handle("GET /search", isr.With(search, isr.Route{TTL: time.Minute, Query: []string{"q"}}))
+	site := isr.Wrap(mux, isr.Options{})
+
+	show(site, "/blog/1")
+	show(site, "/search?q=go&from=menu")
+	show(site, "/search?q=go")
+	for page := range site.Pages() {
+		if page.Path == "/blog/1" {
+			fmt.Println(page.Route, page.TTL, page.Tags)
+		}
+	}
+	// Output:
+	// 200 post 1 (isr; fwd=uri-miss; stored)
+	// 200 results for go (isr; fwd=uri-miss; stored)
+	// 200 results for go (isr; hit; ttl=60)
+	// GET /blog/{id} 10s [blog]
+}
+
 // The usual mistake: a page for one visitor, without a Bypass. It works all the
 // same, only slower, and no visitor sees the name of another: the handler is first
 // asked for the page that everybody would get, without any visitor's cookie; it

@@ -173,14 +173,43 @@ var TrackingParameters = []string{
 	"mc_cid", "mc_eid", "_hsenc", "_hsmi", "_kx", "mkt_tok", // Mailchimp, HubSpot, Klaviyo, Marketo
 }
 
-// newRoutes returns the routes of a Site. It panics where one is invalid.
-func newRoutes(o pagekey.Origin, opts *Options) *routing.Table {
+// With returns h with its [Route] beside it, for a [net/http.ServeMux]:
+//
+//	mux.Handle("GET /blog/{id}", isr.With(post, isr.Route{TTL: time.Minute}))
+//
+// It is found where the handler that [Wrap] is given is a ServeMux, also in one that such
+// a ServeMux has as a handler itself, but not behind middleware, http.StripPrefix
+// included; of two, one inside the other, the inner one counts. Together with
+// Options.Routes the patterns decide as if all were in one ServeMux: the more specific one
+// wins, and where neither is, that of Routes. Like those it needs GET, or no method. The
+// Route is looked up once for a path and host, and not at a hit.
+//
+// Outside of a [Site] the handler simply serves. With panics if h is nil, or where rt is
+// invalid for every request.
+func With(h http.Handler, rt Route) http.Handler {
+	if h == nil {
+		panic("isr: With: nil handler")
+	}
+	with, err := routing.NewHandler(h, rt.spec())
+	if err != nil {
+		panic(fmt.Sprintf("isr: With: Route.%v", err))
+	}
+	return with
+}
+
+// spec returns the Route with what is ignored by default.
+func (rt Route) spec() policy.Spec {
+	if rt.Query == nil && rt.IgnoreQuery == nil {
+		rt.IgnoreQuery = TrackingParameters
+	}
+	return policy.Spec(rt)
+}
+
+// newRoutes returns the routes of a Site around h. It panics where one is invalid.
+func newRoutes(h http.Handler, o pagekey.Origin, opts *Options) *routing.Table {
 	sharedMaxAge := cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge)
 	route := func(where, pattern string, r Route) *policy.Route {
-		if r.Query == nil && r.IgnoreQuery == nil {
-			r.IgnoreQuery = TrackingParameters
-		}
-		rt, err := policy.New(pattern, policy.Spec(r), sharedMaxAge)
+		rt, err := policy.New(pattern, r.spec(), sharedMaxAge)
 		if err != nil {
 			panic(fmt.Sprintf("isr: %s.%v", where, err))
 		}
@@ -193,6 +222,7 @@ func newRoutes(o pagekey.Origin, opts *Options) *routing.Table {
 			panic(fmt.Sprintf("isr: %s: %v", where, err))
 		}
 	}
+	t.LookInto(h, sharedMaxAge)
 	return t
 }
 

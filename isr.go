@@ -80,7 +80,8 @@ type Options struct {
 
 	// Routes maps [net/http.ServeMux] patterns to routes. The best match alone
 	// decides; nothing is inherited from Default or from a wider pattern. A
-	// pattern may name a host, and no method but GET (which serves HEAD, too).
+	// pattern may name a host, and no method but GET (which serves HEAD, too). In a
+	// ServeMux a route can stand beside its handler instead: see With.
 	Routes map[string]Route
 
 	// Origin is the site's one public origin, such as "https://example.com".
@@ -190,8 +191,9 @@ type Site struct {
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
-// where opts are invalid for every request: a malformed pattern, a negative size
-// or Timeout, an Origin, Vary or tag that is invalid.
+// where opts are invalid for every request: a malformed pattern, or one that is written
+// as for another router (/posts/:id), a negative size or Timeout, an Origin, Vary or tag
+// that is invalid.
 func Wrap(h http.Handler, opts Options) *Site {
 	if h == nil {
 		panic("isr: Wrap: nil handler")
@@ -207,7 +209,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	maxBytes := cmp.Or(opts.MaxBytes, defaultMaxBytes)
 	limit := min(cmp.Or(opts.MaxPageBytes, defaultMaxPageBytes), maxBytes)
 	s := &Site{
-		handler: h, mode: opts.Mode, origin: origin, routes: newRoutes(origin, &opts),
+		handler: h, mode: opts.Mode, origin: origin, routes: newRoutes(h, origin, &opts),
 		log: opts.Logger, observe: opts.Observe,
 		locations: changed.NewLimiter(),
 	}
@@ -264,11 +266,19 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			at = s.cache.Path(path)
 		}
 	}
-	if at != nil && !s.routes.HasHosts() {
+	byHost := s.routes.ByHost()
+	switch {
+	case at == nil:
+	case byHost:
+		v.route = at.RouteFor(r)
+	default:
 		v.route = at.Route
 	}
 	if v.route == nil {
 		v.route = s.routes.Of(r, path)
+		if at != nil && byHost {
+			at.Learn(r, v.route)
+		}
 	}
 	switch {
 	case v.route.AsksToPass(r):

@@ -4,6 +4,8 @@ package cache
 
 import (
 	"cmp"
+	"hash/maphash"
+	"net/http"
 	"runtime"
 	"slices"
 	"sync"
@@ -22,8 +24,60 @@ import (
 // A Path holds the pages that are stored at one path, whatever their host,
 // query and headers, and remembers the path's route.
 type Path struct {
-	Route *policy.Route             // of the canonical spelling; others may have another
-	front atomic.Pointer[page.Page] // written under Cache.mu; most paths have only this one
+	Route  *policy.Route               // of the canonical spelling; others may have another
+	host   string                      // where Route holds, if routes differ by host; empty with one origin
+	others atomic.Pointer[[]hostRoute] // at other hosts, at most maxHosts; read-only
+	front  atomic.Pointer[page.Page]   // written under Cache.mu; most paths have only this one
+}
+
+// A hostRoute is the route that a path has at another host, by a hash of its name:
+// visitors choose the names.
+type hostRoute struct {
+	host  uint64
+	route *policy.Route
+}
+
+// maxHosts is of how many other hosts a Path remembers the route. At more than that it is
+// looked up at each visit.
+const maxHosts = 4
+
+var hostSeed = maphash.MakeSeed()
+
+// RouteFor returns the route of the path's pages at the host that r asks for, or nil where
+// it is not known.
+func (at *Path) RouteFor(r *http.Request) *policy.Route {
+	host := r.Host
+	if host == at.host && at.Route != nil {
+		return at.Route
+	}
+	if host = pagekey.CleanHost(pagekey.SchemeOf(r), host); host == at.host && at.Route != nil {
+		return at.Route
+	}
+	others := at.others.Load()
+	if others == nil {
+		return nil
+	}
+	sum := maphash.String(hostSeed, host)
+	for _, other := range *others {
+		if other.host == sum {
+			return other.route
+		}
+	}
+	return nil
+}
+
+// Learn notes what RouteFor did not know.
+func (at *Path) Learn(r *http.Request, rt *policy.Route) {
+	old := at.others.Load()
+	var list []hostRoute
+	if old != nil {
+		list = *old
+	}
+	if len(list) < maxHosts {
+		host := pagekey.CleanHost(pagekey.SchemeOf(r), r.Host)
+		list = append(slices.Clip(list), hostRoute{maphash.String(hostSeed, host), rt})
+		at.others.CompareAndSwap(old, &list) // else the next visit notes it
+	}
 }
 
 // A Cache keeps pages in memory.
@@ -170,7 +224,7 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 	path := pagekey.CanonicalPath(p.Key.Path)
 	at := c.paths[path]
 	if at == nil {
-		at = &Path{Route: p.Route}
+		at = &Path{Route: p.Route, host: p.Key.Host}
 		if p.Key.Path != path {
 			at.Route = nil
 		}

@@ -10,6 +10,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
@@ -18,43 +21,60 @@ import (
 // A Table holds the routes of a Site. Once all were added it is safe for concurrent
 // use.
 type Table struct {
-	origin    pagekey.Origin
-	other     *policy.Route
-	byPattern map[string]*policy.Route
-	mux       *http.ServeMux // of the patterns; only matched with, never served
-	hosts     bool
+	origin pagekey.Origin
+	other  *policy.Route
+	mux    *http.ServeMux // from the patterns to entries; only matched with, never served
+	filled bool           // whether it has any
+	hosts  atomic.Bool    // whether a pattern that was found names a host
+
+	handler      http.Handler // where routes beside handlers are looked for, or nil
+	sharedMaxAge time.Duration
+	besides      sync.Map // from a besideKey to its *policy.Route
+	narrower     sync.Map // from two patterns to whether the first is narrower; as many as the program has
+}
+
+// An entry stands for a route in a Table's ServeMux.
+type entry struct {
+	http.Handler // nil
+	route        *policy.Route
 }
 
 // New returns a Table in which every page has the route other.
 func New(o pagekey.Origin, other *policy.Route) *Table {
-	return &Table{origin: o, other: other, byPattern: make(map[string]*policy.Route), mux: http.NewServeMux()}
+	return &Table{origin: o, other: other, mux: http.NewServeMux()}
 }
 
 // Add adds the route of a pattern. It fails where the pattern is invalid, has a method
-// without pages, or conflicts with another.
+// without pages, is written as for another router, or conflicts with another.
 func (t *Table) Add(rt *policy.Route) (err error) {
 	pattern := rt.Pattern
-	rest := pattern
-	if method, after, ok := strings.Cut(pattern, " "); ok {
-		if method != http.MethodGet {
-			return fmt.Errorf("method %s: only GET has pages (and HEAD with it); leave the method out", method)
-		}
-		rest = strings.TrimLeft(after, " \t")
+	if method, _, ok := strings.Cut(pattern, " "); ok && method != http.MethodGet {
+		return fmt.Errorf("method %s: only GET has pages (and HEAD with it); leave the method out", method)
+	}
+	if right, reason := respell(pattern); right != pattern {
+		return fmt.Errorf("%s: write %q", reason, right)
 	}
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%v", v)
 		}
 	}()
-	t.mux.Handle(pattern, http.NotFoundHandler())
-	t.byPattern[pattern] = rt
-	t.hosts = t.hosts || !strings.HasPrefix(rest, "/")
+	t.mux.Handle(pattern, entry{route: rt})
+	t.filled = true
+	if namesHost(pattern) {
+		t.hosts.Store(true)
+	}
 	return nil
 }
 
 // HasHosts reports whether one of the patterns names a host: then a path alone does
-// not say which route a page has.
-func (t *Table) HasHosts() bool { return t.hosts }
+// not say which route a page has. Of those of a ServeMux it knows when it has found one.
+func (t *Table) HasHosts() bool { return t.hosts.Load() }
+
+// ByHost reports whether a path may have another route at another host.
+func (t *Table) ByHost() bool {
+	return t.origin.Host == "" && (t.handler != nil || t.hosts.Load())
+}
 
 // Of returns the route of the page that r asks for, whose path is path, by
 // pagekey.CleanPath. Where path is empty, since that of r is not clean, it is the route of
@@ -67,15 +87,24 @@ func (t *Table) Of(r *http.Request, path string) *policy.Route {
 	return t.lookup(pagekey.CleanHost(pagekey.SchemeOf(r), r.Host), u)
 }
 
-// lookup returns the route of the pages at a URL, by the host that their keys have.
+// lookup returns the route of the pages at a URL, by the host that their keys have: that
+// of the narrowest pattern, whether the route was added or stands beside a handler.
 func (t *Table) lookup(host string, u *url.URL) *policy.Route {
-	if len(t.byPattern) > 0 {
-		r := &http.Request{Method: http.MethodGet, Host: cmp.Or(t.origin.Host, host), URL: u}
-		if _, pattern := t.mux.Handler(r); pattern != "" {
-			return t.byPattern[pattern]
+	r := &http.Request{Method: http.MethodGet, Host: cmp.Or(t.origin.Host, host), URL: u}
+	rt := t.other
+	if t.filled {
+		h, _ := match(t.mux, r)
+		if e, ok := h.(entry); ok {
+			rt = e.route
 		}
 	}
-	return t.other
+	if t.handler == nil {
+		return rt
+	}
+	if h, pattern := t.beside(r); h != nil && (rt == t.other || t.isNarrower(pattern, rt.Pattern, r)) {
+		return t.routeAt(h, pattern)
+	}
+	return rt
 }
 
 // A Target is what a path given to Revalidate, Purge or Prerender means.
@@ -108,7 +137,7 @@ func (t *Table) parse(name string, check func(*pagekey.Scope) error) (target Tar
 	if err != nil {
 		return target, fmt.Errorf("isr: path %q: %w", name, err)
 	}
-	if t.hosts && scope.Host == "" && t.origin.Host == "" {
+	if t.hosts.Load() && scope.Host == "" && t.origin.Host == "" {
 		scope.AllQueries = true // the hosts' routes may keep different ones
 	}
 	target = t.At(scope)
