@@ -38,6 +38,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/changed", "internal/pagekey"},
 	{"internal/policy", "internal/header internal/pagekey"},
 	{"internal/parallel", ""},
+	{"internal/remade", ""},
 	{"internal/routing", "internal/pagekey internal/policy"},
 	{"internal/inside", "internal/pagekey internal/policy"},
 	{"internal/invalidation", "internal/pagekey store"},

@@ -14,6 +14,7 @@ import (
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/remade"
 	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/internal/routing"
 )
@@ -224,6 +225,26 @@ func newRoutes(h http.Handler, o pagekey.Origin, opts *Options) *routing.Table {
 	}
 	t.LookInto(h, sharedMaxAge)
 	return t
+}
+
+// remakes watches for Sites that are made anew for each request.
+var remakes remade.Watch[Site]
+
+// warnIfRemade warns, once, of a middleware that makes a Site for each request. Wrap calls
+// it.
+func (s *Site) warnIfRemade(h http.Handler) {
+	if s.log != nil && remakes.Note(s, h, (*Site).visits) {
+		s.log.Warn("isr: a Site is made anew for each request: nothing is ever cached",
+			"remedy", "call Wrap once, around the router, and not in a middleware that is called for each request (gorilla's Use, echo's WrapMiddleware)")
+	}
+}
+
+// visits returns how often the Site was asked for.
+func (s *Site) visits() (n uint64) {
+	for _, kind := range [...]Kind{Hit, StaleHit, Miss, Passed} {
+		n += s.counts[kind].Load()
+	}
+	return n
 }
 
 // key returns the key of the page that r asks for, whose path is path, by pagekey.CleanPath.

@@ -236,6 +236,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		tell = nil
 	}
 	s.data = data.New(s.runs, s.cache, s.table, opts.Mode == Develop, tell)
+	s.warnIfRemade(h)
 	return s
 }
 
