@@ -148,3 +148,39 @@ func TestAbandonedFetches(t *testing.T) {
 		}
 	})
 }
+
+// A page does not wait for a fetch that read before the page's instance could know what
+// was purged since.
+func TestPageAfterAnOlderFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, version := memory.New(), 1
+		values := &isr.Data[int]{Name: "value"}
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n, err := values.Load(r.Context(), "", func(context.Context) (int, error) {
+				n := version
+				time.Sleep(time.Second)
+				return n, nil
+			})
+			fmt.Fprint(w, n, err)
+		})
+		start := func(st store.Store) *isr.Site {
+			site := isr.Wrap(h, isr.Options{Store: st, Version: "1"})
+			t.Cleanup(func() { site.Shutdown(context.Background()) })
+			return site
+		}
+		near, far := start(st), start(&laggard{st, 2 * time.Second})
+		go do(far, "POST", "/")
+		time.Sleep(time.Second / 2)
+		version = 2
+		if err := near.PurgeTag(t.Context(), "value"); err != nil {
+			t.Fatal(err)
+		}
+		if got := body(far, "/a"); got != "2 <nil>" {
+			t.Errorf("got %q", got)
+		}
+		time.Sleep(5 * time.Second)
+		if got := body(far, "/a"); got != "2 <nil>" {
+			t.Errorf("later %q", got)
+		}
+	})
+}

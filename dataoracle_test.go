@@ -103,10 +103,13 @@ func playDataOracle(t *testing.T, instances int, seed uint64) {
 	})
 	opts := isr.Options{Default: isr.Route{TTL: 10 * time.Second}}
 	if instances > 1 {
-		opts.Store, opts.Version = memory.New(), "1"
+		opts.Version = "1"
 	}
-	sites := make([]*isr.Site, instances)
+	sites, shared := make([]*isr.Site, instances), memory.New()
 	for i := range sites {
+		if instances > 1 { // the last ones hear of the others' edits late
+			opts.Store = &laggard{shared, time.Duration(i) * 300 * time.Millisecond}
+		}
 		sites[i] = isr.Wrap(handler, opts)
 	}
 
