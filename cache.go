@@ -90,8 +90,8 @@ func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
 		Varied: pagekey.ParseHeader(p.Key.Variant), Status: p.Status, State: State(view.State), NotStored: p.WhyUncacheable(view).String(),
 		Generated: p.Generated, Duration: p.Took, Size: p.Size, Tags: pagekey.PlainTags(p.Subject.Tags), Hits: p.Hits.Load(),
 	}
-	if out.Scheme == data.Scheme {
-		out.Path, out.Query = data.NameOf(&p.Key)
+	if name, key, ok := p.Key.Value(); ok {
+		out.Path, out.Query = name, key
 	}
 	out.Header, out.ETag = p.Header()
 	out.Failures, out.Err = p.Failures()
@@ -206,8 +206,7 @@ func (s *Site) evicted(pages []*page.Page) {
 
 // event returns an event about a page.
 func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
-	if k.Scheme == data.Scheme {
-		name, key := data.NameOf(k)
+	if name, key, ok := k.Value(); ok {
 		return Event{Kind: kind, Path: name, Query: key, Route: rt.Pattern}
 	}
 	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}

@@ -329,7 +329,7 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 		}
 		s.report(e, stack...)
 	case p.NotStored != (policy.Refusal{}):
-		s.warn(p.Route, p.NotStored, p.Key.Path)
+		s.warn(p.Route, p.NotStored, p.Key.Shown())
 	default:
 		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
 		e.Changed = s.observe != nil && !p.IsSame(f.Old())
@@ -346,7 +346,7 @@ func (s *Site) damaged(f *flight.Flight, err error) {
 
 // tooLarge warns that a page is too large for the Store.
 func (s *Site) tooLarge(f *flight.Flight) {
-	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Path)
+	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Shown())
 }
 
 // late warns that something was said of a page whose handler had returned.
@@ -378,7 +378,8 @@ func TTL(ctx context.Context, d time.Duration) { inside.From(ctx).TTL(d) }
 
 // Until says that the page that is being made under ctx expires at t, where something is
 // published or taken off: from then on visitors wait for a new one. Of several the
-// earliest counts. Nothing in front is allowed to hold the page for longer.
+// earliest counts. Nothing in front is allowed to hold the page for longer. Leave out what
+// has already happened: with a t in the past every visitor waits.
 func Until(ctx context.Context, t time.Time) { inside.From(ctx).Until(t) }
 
 // Fail says that the page that is being made under ctx could not be: the generation has

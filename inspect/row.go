@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
-	"github.com/isr-go/isr/internal/data"
+	"github.com/isr-go/isr/internal/pagekey"
 )
 
 // A row is a page or a value in the table, without what is secret.
@@ -62,10 +62,10 @@ type detail struct {
 }
 
 // isData reports whether what is stored is a value of an isr.Data.
-func isData(p *isr.Page) bool { return p.Scheme == data.Scheme }
+func isData(p *isr.Page) bool { return p.Scheme == pagekey.ValueScheme }
 
 // dataTag returns the tag of a value and its readers.
-func dataTag(p *isr.Page) string { return data.Tag(p.Path, p.Query) }
+func dataTag(p *isr.Page) string { return pagekey.ValueTag(p.Path, p.Query) }
 
 // maxOthers is how many of the pages that share a URL a detail lists.
 const maxOthers = 20

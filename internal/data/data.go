@@ -10,8 +10,6 @@ package data
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,9 +27,6 @@ import (
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 )
-
-// Scheme is that of the keys of values: no visitor's request has it.
-const Scheme = "data"
 
 // MaxKeyBytes is the length of the longest key of a value.
 const MaxKeyBytes = 1 << 10
@@ -85,7 +80,6 @@ type Source struct {
 	Name   string
 	typ    reflect.Type
 	tag    string // of all values
-	prefix string // of the paths of all values
 }
 
 // Source returns the source of an owner: a pointer. Its values have a type. It fails
@@ -97,7 +91,7 @@ func (l *Loader) Source(owner any, s Spec, t reflect.Type) (*Source, error) {
 	if s.Name == "" {
 		return nil, errors.New("isr: Data without a Name")
 	}
-	if s.Name[0] == '/' || strings.Contains(s.Name, separator) {
+	if s.Name[0] == '/' || strings.Contains(s.Name, pagekey.ValueSeparator) {
 		return nil, fmt.Errorf(`isr: Data %q: a Name does not begin with "/", and has no zero byte`, s.Name)
 	}
 	l.mu.Lock()
@@ -108,54 +102,27 @@ func (l *Loader) Source(owner any, s Spec, t reflect.Type) (*Source, error) {
 	if have, ok := l.names[s.Name]; ok && have != owner {
 		return nil, fmt.Errorf("isr: Data %q: another one has this Name: make it once, as a variable of the package, and not for each request", s.Name)
 	}
-	rt, err := policy.New(Scheme+":"+s.Name, policy.Spec{
+	rt, err := policy.New(pagekey.ValueScheme+":"+s.Name, policy.Spec{
 		TTL: s.TTL, StaleWhileRevalidate: s.StaleWhileRevalidate, StaleIfError: s.StaleIfError, Timeout: s.Timeout, Tags: s.Tags,
 	}, -1)
 	if err != nil {
 		return nil, fmt.Errorf("isr: Data %q: %w", s.Name, err)
 	}
-	src := &Source{Loader: l, Route: rt, Name: s.Name, typ: t, tag: tagOf(s.Name), prefix: s.Name + separator}
+	src := &Source{Loader: l, Route: rt, Name: s.Name, typ: t, tag: pagekey.AsTag(s.Name)}
 	l.names[s.Name] = owner
 	l.sources.Store(owner, src)
 	return src, nil
 }
 
-// Tag returns the tag that the value with a key has, and each page that has read it.
-func Tag(name, key string) string { return tagOf(name + ":" + key) }
-
-// tagOf returns a tag for what may be none.
-func tagOf(name string) string {
-	if pagekey.CheckTag(name) == nil {
-		return name
-	}
-	sum := sha256.Sum256([]byte(name))
-	return "data:" + base64.RawURLEncoding.EncodeToString(sum[:16])
-}
-
 // tagOf returns the tag of one value.
-func (src *Source) tagOf(key string) string { return Tag(src.Name, key) }
-
-// key returns the key of the page that a value is. Its path is unlike that of any other
-// value: the look-up of a path is faster than that of a key.
-func (src *Source) key(key string) pagekey.Key {
-	return pagekey.Key{Scheme: Scheme, Path: src.prefix + key}
-}
-
-// NameOf returns the name of a value's source, and its key there.
-func NameOf(k *pagekey.Key) (name, key string) {
-	name, key, _ = strings.Cut(k.Path, separator)
-	return name, key
-}
-
-// separator stands between name and key: no Name has it.
-const separator = "\x00"
+func (src *Source) tagOf(key string) string { return pagekey.ValueTag(src.Name, key) }
 
 // Hit returns a value that is in memory and may be used without further ado.
 func (l *Loader) Hit(ctx context.Context, src *Source, key string) (any, bool) {
 	if l.tell != nil || l.anew {
 		return nil, false // see Load
 	}
-	k, scope := src.key(key), inside.From(ctx)
+	k, scope := pagekey.Value(src.Name, key), inside.From(ctx)
 	p, effect := l.cache.Get(&k, l.cache.Path(k.Path))
 	if outer := runOf(scope); outer != nil && p != nil {
 		if !outer.MayUse(l.runs, p) {
@@ -223,7 +190,8 @@ func (l *Loader) Load(ctx context.Context, src *Source, key string, fetch func(c
 func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(context.Context) (any, error)) (v any, hit bool, err error) {
 	scope, asked := inside.From(ctx), l.table.Clock()
 	outer := runOf(scope)
-	req := flight.Request{Key: src.key(key), Route: src.Route, Fetch: src.fetch(key, fetch)}
+	req := flight.Request{Key: pagekey.Value(src.Name, key), Route: src.Route, Fetch: src.fetch(key, fetch)}
+	deadline := time.Now().Add(src.Route.Timeout + time.Second) // a fetch has its own, but may be queued, or another needed
 	for ctx.Err() == nil {
 		now := time.Now()
 		p, effect := l.cache.Get(&req.Key, nil)
@@ -259,7 +227,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 		case f == nil:
 			continue
 		}
-		out, err := l.wait(ctx, src, f, w)
+		out, err := wait(ctx, f, w, deadline)
 		switch {
 		case err != nil:
 			return l.fallback(ctx, src, key, &req.Key, err)
@@ -295,10 +263,14 @@ var errBusy = errors.New("too many wait for what is not stored: Options.MaxGener
 
 var errTimeout = errors.New("fetch did not finish within Timeout")
 
-// wait waits for a run.
-func (l *Loader) wait(ctx context.Context, src *Source, f *flight.Flight, w *flight.Waiter) (*flight.Outcome, error) {
+// wait waits for a run until the deadline.
+func wait(ctx context.Context, f *flight.Flight, w *flight.Waiter, deadline time.Time) (*flight.Outcome, error) {
 	defer w.Leave()
-	timeout := time.NewTimer(src.Route.Timeout + time.Second) // the run has its own, but may be queued
+	left := time.Until(deadline)
+	if left <= 0 { // first: runs that end at once may be no good, again and again
+		return nil, errTimeout
+	}
+	timeout := time.NewTimer(left)
 	defer timeout.Stop()
 	select {
 	case <-f.Done():

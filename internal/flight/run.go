@@ -75,7 +75,7 @@ func (f *Flight) run() {
 		rec.Abort(out.Err)
 		if !f.finish(out) && out.Stack != nil && g.c.Log != nil { // it reaches no visitor and no report
 			g.c.Log.Error("isr: a handler panicked whose response was not waited for any more",
-				"path", f.Key.Path, "route", f.Route.Pattern, "error", out.Err, "stack", string(out.Stack))
+				"path", f.Key.Shown(), "route", f.Route.Pattern, "error", out.Err, "stack", string(out.Stack))
 		}
 	}()
 	// The handler gets a context of the context package itself: what it derives from
