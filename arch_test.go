@@ -39,6 +39,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/policy", "internal/header internal/pagekey"},
 	{"internal/parallel", ""},
 	{"internal/remade", ""},
+	{"internal/warning", "internal/policy"},
 	{"internal/routing", "internal/pagekey internal/policy"},
 	{"internal/inside", "internal/pagekey internal/policy"},
 	{"internal/invalidation", "internal/pagekey store"},

@@ -253,54 +253,11 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	s.log.LogAttrs(context.Background(), level, "isr", append(attrs, more...)...)
 }
 
-// maxWarnings is how many warnings are given: the handler may be a proxy, and its
-// origin may give any number of reasons.
-const maxWarnings = 1000
-
-// A warning is one that is given once.
-type warning struct {
-	route *policy.Route
-	why   string
-}
-
-// warn tells the developer why a page is not stored: as a warning, with the
-// remedy, unless the route or handler asked for it.
-func (s *Site) warn(rt *policy.Route, why policy.Refusal, path string) {
-	if s.log == nil {
-		return
-	}
-	level := slog.LevelDebug
-	if why.Remedy != "" && s.isFirst(warning{rt, why.Why}) {
-		level = slog.LevelWarn
-	}
-	s.log.Log(context.Background(), level, "isr: the page is not stored, because it "+why.Why,
-		"path", path, "route", rt.Pattern, "remedy", why.Remedy)
-}
-
-// isFirst reports whether a warning is yet to be given.
-func (s *Site) isFirst(w warning) bool {
-	if _, given := s.warned.Load(w); given || s.warnings.Add(1) > maxWarnings {
-		return false
-	}
-	_, given := s.warned.LoadOrStore(w, true)
-	return !given
-}
-
-// warnOverflow warns, once, that the table of invalidations was full of what it had to
-// keep.
-func (s *Site) warnOverflow() {
-	if s.log != nil && !s.overflow.Swap(true) {
-		s.log.Warn("isr: more was invalidated during one generation than can be remembered: pages that take so long count as invalidated",
-			"remedy", "make the slowest pages faster, set a shorter Route.Timeout, or a larger MaxBytes")
-	}
-}
-
 // open makes a Store the second level.
 func (s *Site) open(st store.Store, version string) {
 	build, distinct := backing.BuildName(version)
-	if !distinct && s.log != nil {
-		s.log.Warn("isr: the Store cannot distinguish the pages of this build from those of other builds",
-			"remedy", "set Options.Version, or build where the Go command finds the VCS")
+	if !distinct {
+		s.warn.SameBuild()
 	}
 	s.backing = backing.Open(backing.Config{
 		Store: st, Build: build, Origin: s.origin, Table: s.table,

@@ -234,8 +234,7 @@ var remakes remade.Watch[Site]
 // it.
 func (s *Site) warnIfRemade(h http.Handler) {
 	if s.log != nil && remakes.Note(s, h, (*Site).visits) {
-		s.log.Warn("isr: a Site is made anew for each request: nothing is ever cached",
-			"remedy", "call Wrap once, around the router, and not in a middleware that is called for each request (gorilla's Use, echo's WrapMiddleware)")
+		s.warn.Remade()
 	}
 }
 

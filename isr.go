@@ -43,7 +43,6 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +59,7 @@ import (
 	"github.com/isr-go/isr/internal/renew"
 	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/internal/routing"
+	"github.com/isr-go/isr/internal/warning"
 	"github.com/isr-go/isr/store"
 )
 
@@ -174,12 +174,10 @@ type Site struct {
 	patterns pagekey.Patterns
 	routes   *routing.Table
 
-	log      *slog.Logger
-	warned   sync.Map // of warning: those that were given
-	warnings atomic.Int32
-	overflow atomic.Bool // whether warnOverflow was called
-	observe  func(Event)
-	counts   [DataMiss + 1]atomic.Uint64
+	log     *slog.Logger
+	warn    *warning.Log
+	observe func(Event)
+	counts  [DataMiss + 1]atomic.Uint64
 
 	table     *invalidation.Table
 	cache     *cache.Cache
@@ -210,12 +208,12 @@ func Wrap(h http.Handler, opts Options) *Site {
 	limit := min(cmp.Or(opts.MaxPageBytes, defaultMaxPageBytes), maxBytes)
 	s := &Site{
 		handler: h, mode: opts.Mode, origin: origin, routes: newRoutes(h, origin, &opts),
-		log: opts.Logger, observe: opts.Observe,
+		log: opts.Logger, warn: warning.New(opts.Logger), observe: opts.Observe,
 		locations: changed.NewLimiter(),
 	}
 	regenerations := cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0))
 	s.patterns.Init(h, origin)
-	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warnOverflow)
+	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warn.Overflow)
 	s.cache = cache.New(maxBytes, s.table)
 	if opts.Store != nil && opts.Mode == On {
 		s.open(opts.Store, opts.Version)
@@ -225,8 +223,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: regenerations,
-		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, TooLarge: s.tooLarge, Late: s.late, Log: s.log,
-		Site: s, BaseContext: opts.BaseContext, Off: opts.Mode == Off, Anew: opts.Mode == Develop,
+		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, Late: s.warn.Late, Log: s.log,
+		TooLarge: func(f *flight.Flight) { s.warn.TooLargeForStore(f.Route, f.Key.Shown()) },
+		Site:     s, BaseContext: opts.BaseContext, Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})
 	s.renew = &renew.Renewer{
 		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Log: s.log,

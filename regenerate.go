@@ -329,7 +329,7 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 		}
 		s.report(e, stack...)
 	case p.NotStored != (policy.Refusal{}):
-		s.warn(p.Route, p.NotStored, p.Key.Shown())
+		s.warn.NotStored(p.Route, p.NotStored, p.Key.Shown())
 	default:
 		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
 		e.Changed = s.observe != nil && !p.IsSame(f.Old())
@@ -342,19 +342,6 @@ func (s *Site) damaged(f *flight.Flight, err error) {
 	e := s.event(StoreFailed, &f.Key, f.Route)
 	e.Err = err
 	s.report(e)
-}
-
-// tooLarge warns that a page is too large for the Store.
-func (s *Site) tooLarge(f *flight.Flight) {
-	s.warn(f.Route, policy.Refusal{Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes"}, f.Key.Shown())
-}
-
-// late warns that something was said of a page whose handler had returned.
-func (s *Site) late(rt *policy.Route) {
-	if s.log != nil && s.isFirst(warning{rt, "late"}) {
-		s.log.Warn("isr: Tag, TTL, Until or Fail was called when the handler had returned: it has no effect", "route", rt.Pattern,
-			"remedy", "have the handler wait for the goroutines that do so")
-	}
 }
 
 // Tag says that the page that is being made under ctx depends on the given tags, as the

@@ -1,0 +1,98 @@
+// Package warning tells the developer, by the Logger, what they should change: each thing
+// once for each route, with a remedy.
+package warning
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/isr-go/isr/internal/policy"
+)
+
+// max is how many warnings are given: the handler may be a proxy, and its origin may give
+// any number of reasons.
+const max = 1000
+
+// A Log gives warnings. It is safe for concurrent use, and silent where its Logger is nil.
+type Log struct {
+	to       *slog.Logger
+	overflow atomic.Bool // whether Overflow was called
+
+	mu    sync.Mutex // guards given; held alone
+	given map[subject]bool
+}
+
+// A subject is what is warned of once.
+type subject struct {
+	route *policy.Route
+	what  string
+}
+
+// New returns a Log that writes to a Logger, which may be nil.
+func New(to *slog.Logger) *Log { return &Log{to: to, given: make(map[subject]bool)} }
+
+// isFirst reports whether a warning is yet to be given.
+func (l *Log) isFirst(s subject) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.given[s] || len(l.given) == max {
+		return false
+	}
+	l.given[s] = true
+	return true
+}
+
+// NotStored says why a page is not stored: as a warning, with the remedy, unless the route
+// or the handler asked for it.
+func (l *Log) NotStored(rt *policy.Route, why policy.Refusal, path string) {
+	if l.to == nil {
+		return
+	}
+	level := slog.LevelDebug
+	if why.Remedy != "" && l.isFirst(subject{rt, why.Why}) {
+		level = slog.LevelWarn
+	}
+	l.to.Log(context.Background(), level, "isr: the page is not stored, because it "+why.Why,
+		"path", path, "route", rt.Pattern, "remedy", why.Remedy)
+}
+
+// TooLargeForStore says that a page is kept here alone.
+func (l *Log) TooLargeForStore(rt *policy.Route, path string) {
+	l.NotStored(rt, policy.Refusal{
+		Why: "is too large for the Store", Remedy: "each instance generates it by itself; make it smaller, or set a smaller MaxPageBytes",
+	}, path)
+}
+
+// Late says that something was said of a page whose handler had returned.
+func (l *Log) Late(rt *policy.Route) {
+	if l.to != nil && l.isFirst(subject{rt, "late"}) {
+		l.to.Warn("isr: Tag, TTL, Until or Fail was called when the handler had returned: it has no effect", "route", rt.Pattern,
+			"remedy", "have the handler wait for the goroutines that do so")
+	}
+}
+
+// Overflow says, once, that the table of invalidations was full of what it had to keep.
+func (l *Log) Overflow() {
+	if l.to != nil && !l.overflow.Swap(true) {
+		l.to.Warn("isr: more was invalidated during one generation than can be remembered: pages that take so long count as invalidated",
+			"remedy", "make the slowest pages faster, set a shorter Route.Timeout, or a larger MaxBytes")
+	}
+}
+
+// SameBuild says that the pages of this build have no name of their own in the Store.
+func (l *Log) SameBuild() {
+	if l.to != nil {
+		l.to.Warn("isr: the Store cannot distinguish the pages of this build from those of other builds",
+			"remedy", "set Options.Version, or build where the Go command finds the VCS")
+	}
+}
+
+// Remade says that a middleware makes a Site for each request.
+func (l *Log) Remade() {
+	if l.to != nil {
+		l.to.Warn("isr: a Site is made anew for each request: nothing is ever cached",
+			"remedy", "call Wrap once, around the router, and not in a middleware that is called for each request (gorilla's Use, echo's WrapMiddleware)")
+	}
+}
