@@ -292,3 +292,51 @@ func TestPrerenderedPathAfterAPurge(t *testing.T) {
 		}
 	})
 }
+
+// Prerender makes the variants that are asked for: each visitor then finds the page of the
+// headers and cookies that they send.
+func TestPrerenderVariants(t *testing.T) {
+	c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+		fmt.Fprint(w, r.Header.Get("Accept-Language"), " ", r.Header.Get("Cookie"))
+	}}
+	site := isr.Wrap(c, isr.Options{Origin: "https://example.com", Routes: map[string]isr.Route{
+		"/": {Vary: []string{"Accept-Language"}, VaryCookies: []string{"theme"}, Normalize: func(h http.Header) {
+			if lang := h.Get("Accept-Language"); lang != "" {
+				h.Set("Accept-Language", lang[:2])
+			}
+		}},
+		"/about":   {},
+		"/members": {Bypass: func(r *http.Request) bool { return r.Header.Get("Cookie") != "" }, VaryCookies: []string{"user"}},
+	}})
+	prerender := func(ctx context.Context, path string) error {
+		for _, err := range site.Prerender(ctx, slices.Values([]string{path})) {
+			return err
+		}
+		return nil
+	}
+	german := isr.WithHeader(t.Context(), "accept-language", "de-AT,de;q=0.9")
+	dark := isr.WithHeader(isr.WithHeader(german, "Cookie", "theme=dark; id=7"), "Authorization", "Bearer x")
+	for _, ctx := range []context.Context{t.Context(), german, dark} {
+		for _, path := range []string{"/", "/about"} {
+			if err := prerender(ctx, path); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if got := c.calls.Load(); got != 4 {
+		t.Errorf("%d runs, want 3 variants of a page and 1 of what declares nothing", got)
+	}
+	for want, sent := range map[string][]string{
+		" ":             nil,
+		"de ":           {"Accept-Language", "de", "Cookie", "id=1"},
+		"de theme=dark": {"Accept-Language", "de-DE", "Cookie", "theme=dark"},
+	} {
+		res := get(site, "/", sent...)
+		if got := read(res); got != want || res.Header.Get("Cache-Status") != "isr; hit" {
+			t.Errorf("%q, want %q: %s", got, want, res.Header.Get("Cache-Status"))
+		}
+	}
+	if err := prerender(isr.WithHeader(t.Context(), "Cookie", "user=1"), "/members"); err == nil {
+		t.Error("a page was made that its visitor never gets")
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/parallel"
 	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/renew"
 	"github.com/isr-go/isr/store"
 )
 
@@ -244,7 +245,6 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 var (
 	errBusy   = errors.New("too many visitors wait for pages that are not stored: Options.MaxGenerations")
 	errCircle = errors.New("the page is asked for to make itself")
-	errNoTags = errors.New("isr: renew: no tag is named")
 )
 
 // Prerender generates the pages at the given paths, a few at a time, so that the
@@ -254,13 +254,15 @@ var (
 // The loop may be left early. When ctx is done it ends, with ctx's error
 // for the paths under way.
 //
-// Paths are those of Revalidate, less those that end in "/*". A bare path needs Options.Origin, since it does
-// not say for which host the page is. The pages are made without a pattern of a
-// ServeMux around the Site: where that pattern has path values, or a host beside
+// Paths are those of Revalidate, less those that end in "/*". A bare path needs
+// Options.Origin, since it does not say for which host the page is. The page is that of a
+// visitor without any headers; see WithHeader for others. It is made without a pattern of
+// a ServeMux around the Site: where that pattern has path values, or a host beside
 // Origin, visitors get pages of their own, unless the wrapped handler is a ServeMux
 // itself, which sets its own pattern.
 func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
-	return parallel.Each(ctx, s.renew.Limit, paths, s.renew.ToPrerender,
+	return parallel.Each(ctx, s.renew.Limit, paths,
+		func(path string) (flight.Request, error) { return s.renew.ToPrerender(ctx, path) },
 		func(ctx context.Context, path string, req flight.Request) error {
 			err := s.runs.Generate(ctx, req)
 			if err != nil {
@@ -270,34 +272,11 @@ func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[
 		})
 }
 
-// Renew generates all stored pages with one of the tags anew, those first that were asked
-// for most within the last hour, a few at a time. Until its turn each is stale, as after
-// RevalidateTag, so that no visitor waits; what ExpireTag has expired stays so. What is
-// not stored here any more when its turn comes is left out.
-//
-// It works while its result is ranged over, and yields each path, with its query, and its
-// error as soon as it is done. The path is empty where the error is not one page's:
-// there is no tag, or one is invalid, and nothing is done; or the Store has not taken it,
-// and other instances may not know of it. The loop may be left early; then, and when ctx
-// is done, the rest is renewed when it is next asked for.
-func (s *Site) Renew(ctx context.Context, tags ...string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		if len(tags) == 0 {
-			yield("", errNoTags)
-			return
-		}
-		if s.mode == Off {
-			return
-		}
-		if err := s.RevalidateTag(ctx, tags...); err != nil && (!yield("", err) || pagekey.CheckTags(tags) != nil) {
-			return
-		}
-		for req, err := range s.renew.Tagged(ctx, tags) {
-			if !yield(req.Key.Target(), err) {
-				return
-			}
-		}
-	}
+// WithHeader returns a context under which Prerender makes the pages of visitors who send
+// this header: one of Route.Vary, or a Cookie with those of Route.VaryCookies. What a
+// route does not declare its pages do not depend on. Call it once for each header.
+func WithHeader(ctx context.Context, name, value string) context.Context {
+	return renew.WithHeader(ctx, name, value)
 }
 
 // Shutdown waits until the generations under way have ended, or ctx is done, whose

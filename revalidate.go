@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"net/http"
 	"time"
 
@@ -126,6 +127,36 @@ func (s *Site) invalidateTargets(ctx context.Context, effect store.Effect, kind 
 // Store; without one there is nothing to wait for.
 func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
 	return s.invalidateTags(ctx, store.Stale, Revalidated, tags)
+}
+
+// Renew generates all stored pages with one of the tags anew, those first that were asked
+// for most within the last hour, a few at a time. Until its turn each is stale, as after
+// RevalidateTag, so that no visitor waits; what ExpireTag has expired stays so. What is
+// not stored here any more when its turn comes is left out.
+//
+// It works while its result is ranged over, and yields each path, with its query, and its
+// error as soon as it is done. The path is empty where the error is not one page's:
+// there is no tag, or one is invalid, and nothing is done; or the Store has not taken it,
+// and other instances may not know of it. The loop may be left early; then, and when ctx
+// is done, the rest is renewed when it is next asked for.
+func (s *Site) Renew(ctx context.Context, tags ...string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if len(tags) == 0 {
+			yield("", errors.New("isr: renew: no tag is named"))
+			return
+		}
+		if s.mode == Off {
+			return
+		}
+		if err := s.RevalidateTag(ctx, tags...); err != nil && (!yield("", err) || pagekey.CheckTags(tags) != nil) {
+			return
+		}
+		for req, err := range s.renew.Tagged(ctx, tags) {
+			if !yield(req.Key.Target(), err) {
+				return
+			}
+		}
+	}
 }
 
 // ExpireTag expires all pages with one of the tags: from now on no visitor gets an old one

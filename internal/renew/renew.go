@@ -60,10 +60,10 @@ func (r *Renewer) Stored(t *routing.Target) []*page.Page {
 	return slices.DeleteFunc(r.Pages(t), func(p *page.Page) bool { return p.Effect(r.Table) == store.Gone })
 }
 
-// PageOf returns the page that a visitor without any headers gets at a target, where its
+// PageOf returns the page that a visitor who sends the headers gets at a target, where its
 // host is known.
-func (r *Renewer) PageOf(t *routing.Target) (req flight.Request, ok bool) {
-	k, ok := t.Key(r.Origin)
+func (r *Renewer) PageOf(t *routing.Target, sent http.Header) (req flight.Request, ok bool) {
+	k, ok := t.Key(r.Origin, sent)
 	return flight.Request{Key: k, Route: t.Route}, ok
 }
 
@@ -97,7 +97,7 @@ func (r *Renewer) Of(targets []routing.Target) []*Renewal {
 			}
 		}
 		stored := r.Stored(t)
-		if req, ok := r.PageOf(t); ok && len(stored) == 0 && !r.Bypasses(req) {
+		if req, ok := r.PageOf(t, nil); ok && len(stored) == 0 && !r.Bypasses(req) {
 			add(&first, req, false)
 		}
 		plain, more := r.mostAsked(t, stored)
@@ -184,14 +184,29 @@ func (r *Renewer) movedTo(n *Renewal) (t routing.Target, ok bool) {
 	return r.Routes.At(scope), true
 }
 
+// headerKey is the context key of the headers that WithHeader has added.
+type headerKey struct{}
+
+// WithHeader returns a context under which ToPrerender returns the page of a visitor who
+// sends a header, beside those that ctx has already.
+func WithHeader(ctx context.Context, name, value string) context.Context {
+	h := make(http.Header)
+	if before, ok := ctx.Value(headerKey{}).(http.Header); ok {
+		h = before.Clone()
+	}
+	h.Add(name, value)
+	return context.WithValue(ctx, headerKey{}, h)
+}
+
 // ToPrerender returns the page that a path given to Prerender names. It is called where
 // a panic of Bypass or Normalize is that of Prerender's caller.
-func (r *Renewer) ToPrerender(path string) (req flight.Request, err error) {
+func (r *Renewer) ToPrerender(ctx context.Context, path string) (req flight.Request, err error) {
 	t, err := r.Routes.Page(path)
 	if err != nil {
 		return req, err
 	}
-	req, ok := r.PageOf(&t)
+	sent, _ := ctx.Value(headerKey{}).(http.Header)
+	req, ok := r.PageOf(&t, sent)
 	switch {
 	case !ok:
 		return req, fmt.Errorf("isr: prerender %s: no host: set Options.Origin, or name the page with scheme and host", path)

@@ -188,9 +188,9 @@ func (t *Target) IsPlain(k *pagekey.Key) bool {
 	return k.Query == t.Query && k.Variant == t.Route.Rules.Variant(nil)
 }
 
-// Key returns the key of the page that a visitor without any headers gets at the
+// Key returns the key of the page that a visitor who sends the headers gets at the
 // target, where its host is known.
-func (t *Target) Key(o pagekey.Origin) (k pagekey.Key, ok bool) {
-	k = pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: t.Route.Rules.Variant(nil)}
+func (t *Target) Key(o pagekey.Origin, sent http.Header) (k pagekey.Key, ok bool) {
+	k = pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: t.Route.Rules.Variant(sent)}
 	return k, o.Host != "" || t.Host != ""
 }

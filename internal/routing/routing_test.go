@@ -83,7 +83,7 @@ func TestTarget(t *testing.T) {
 		if err != nil || got.Scope != want {
 			t.Errorf("%s: got %+v, %v, want %+v", name, got.Scope, err, want)
 		}
-		if k, ok := got.Key(o); !ok || !got.IsPlain(&k) || k.Path != want.Path {
+		if k, ok := got.Key(o, nil); !ok || !got.IsPlain(&k) || k.Path != want.Path {
 			t.Errorf("%s: its page is %+v, %v", name, k, ok)
 		}
 	}
@@ -94,7 +94,7 @@ func TestTarget(t *testing.T) {
 	hosts := table(t, pagekey.Origin{}, "example.org/blog/{id}")
 	if got, err := hosts.Target("/blog/1?page=2"); err != nil || !got.AllQueries {
 		t.Errorf("got %+v, %v", got.Scope, err)
-	} else if _, ok := got.Key(pagekey.Origin{}); ok {
+	} else if _, ok := got.Key(pagekey.Origin{}, nil); ok {
 		t.Error("the page's host is known")
 	}
 }
