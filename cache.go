@@ -13,6 +13,7 @@ import (
 
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/data"
+	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -210,6 +211,16 @@ func (s *Site) event(kind Kind, k *pagekey.Key, rt *policy.Route) Event {
 		return Event{Kind: kind, Path: name, Query: key, Route: rt.Pattern}
 	}
 	return Event{Kind: kind, Host: cmp.Or(k.Host, s.origin.Host), Path: k.Path, Query: k.Query, Route: rt.Pattern}
+}
+
+// tracer returns what calls Options.Trace.
+func (s *Site) tracer(trace func(ctx, cause context.Context, e Event) (context.Context, func(Event))) flight.Trace {
+	if trace == nil {
+		return nil
+	}
+	return func(f *flight.Flight, base, cause context.Context) (context.Context, any) {
+		return trace(base, cause, s.event(Generated, &f.Key, f.Route))
+	}
 }
 
 // report counts an event, and tells it to Observe and the Logger.

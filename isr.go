@@ -42,7 +42,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -128,6 +127,14 @@ type Options struct {
 	// values are for all pages, and when it is done they are. It is called for each
 	// generation, concurrently. Nil means context.Background.
 	BaseContext func() context.Context
+
+	// Trace, if not nil, is called when a generation begins, of a page or a value, with
+	// what BaseContext returns, the context of the visit or call that has caused it, and
+	// what is known of it. The page request's context is made on what Trace returns. That
+	// must not be made on cause, which holds what is a visitor's: else it is not used. The
+	// func, if not nil, is called once, at the end, with the event that Observe gets, or
+	// with Passed where the response may not be stored. See metrics/otel.
+	Trace func(ctx, cause context.Context, e Event) (context.Context, func(Event))
 
 	// Mode says whether pages are kept. Zero means On.
 	Mode Mode
@@ -223,9 +230,9 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: regenerations,
-		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, Late: s.warn.Late, Log: s.log,
+		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, Late: s.warn.Late, Leaks: s.warn.Leaks, Log: s.log,
 		TooLarge: func(f *flight.Flight) { s.warn.TooLargeForStore(f.Route, f.Key.Shown()) },
-		Site:     s, BaseContext: opts.BaseContext, Off: opts.Mode == Off, Anew: opts.Mode == Develop,
+		Site:     s, BaseContext: opts.BaseContext, Trace: s.tracer(opts.Trace), Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})
 	s.renew = &renew.Renewer{
 		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Log: s.log,
@@ -253,7 +260,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !isGet:
 		v.pass(fwdMethod)
 		return
-	case !asksForPage(r):
+	case !pagekey.HasPage(r):
 		v.passPrivate(fwdBypass)
 		return
 	}
@@ -332,28 +339,6 @@ func (v *visit) cannotRenew(p *page.Page) bool {
 	return p.IsFailing(v.site.table) || v.site.runs.IsClosed()
 }
 
-// isForbidden reports whether an unknown page was never prerendered, where its route
-// demands that. With a Store the run decides it, after a look there.
-func (v *visit) isForbidden(path string) bool {
-	return v.route.PrerenderedOnly && !v.site.cache.Admits(path) && (v.site.backing == nil || v.site.runs.IsClosed())
-}
-
-// getsPlaceholder reports whether the visitor of an unknown page need not wait for it.
-// Crawlers wait, and everybody does when the last attempt has failed: an error is
-// better than a placeholder for ever.
-func (v *visit) getsPlaceholder(p *page.Page, path string) bool {
-	return v.route.Placeholder != nil && (!v.route.PrerenderedOnly || v.site.cache.Admits(path)) &&
-		!header.IsCrawler(v.r.UserAgent()) && !p.HasFailed() && !v.site.runs.IsClosed()
-}
-
-// asksForPage reports whether a GET or HEAD could be answered with a page,
-// whatever its route says.
-func asksForPage(r *http.Request) bool {
-	return r.ContentLength == 0 &&
-		r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") &&
-		r.Header["Upgrade"] == nil
-}
-
 // A visit is one request on its way to an answer.
 type visit struct {
 	site  *Site
@@ -380,7 +365,7 @@ func (v *visit) setKey(path string) bool {
 
 // request returns what to generate for the visitor.
 func (v *visit) request() flight.Request {
-	return flight.Request{Key: v.key, Route: v.route, Pattern: v.r.Pattern}
+	return flight.Request{Key: v.key, Route: v.route, Pattern: v.r.Pattern, Cause: v.r.Context()}
 }
 
 // hit answers with a page from memory.

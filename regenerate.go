@@ -21,6 +21,20 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
+// isForbidden reports whether an unknown page was never prerendered, where its route
+// demands that. With a Store the run decides it, after a look there.
+func (v *visit) isForbidden(path string) bool {
+	return v.route.PrerenderedOnly && !v.site.cache.Admits(path) && (v.site.backing == nil || v.site.runs.IsClosed())
+}
+
+// getsPlaceholder reports whether the visitor of an unknown page need not wait for it.
+// Crawlers wait, and everybody does when the last attempt has failed: an error is
+// better than a placeholder for ever.
+func (v *visit) getsPlaceholder(p *page.Page, path string) bool {
+	return v.route.Placeholder != nil && (!v.route.PrerenderedOnly || v.site.cache.Admits(path)) &&
+		!header.IsCrawler(v.r.UserAgent()) && !p.HasFailed() && !v.site.runs.IsClosed()
+}
+
 // wait answers with the outcome of a generation, since p, if there is one, is too old
 // to be shown. It reports false where what is stored has changed meanwhile: then the
 // visit is decided again.
@@ -307,12 +321,18 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 			stack = append(stack, slog.String("stack", string(out.Stack)))
 		}
 		s.report(e, stack...)
+	case p == nil: // nobody has waited to the end
+		e.Kind, e.Err = Failed, context.Canceled
 	case p.NotStored != (policy.Refusal{}):
 		s.warn.NotStored(p.Route, p.NotStored, p.Key.Shown())
+		e.Kind, e.Status = Passed, out.Status
 	default:
 		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
-		e.Changed = s.observe != nil && !p.IsSame(f.Old())
+		e.Changed = (s.observe != nil || f.Span() != nil) && !p.IsSame(f.Old())
 		s.report(e)
+	}
+	if end, _ := f.Span().(func(Event)); end != nil {
+		end(e)
 	}
 }
 

@@ -190,7 +190,7 @@ func (l *Loader) Load(ctx context.Context, src *Source, key string, fetch func(c
 func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(context.Context) (any, error)) (v any, hit bool, err error) {
 	scope, asked := inside.From(ctx), l.table.Clock()
 	outer := runOf(scope)
-	req := flight.Request{Key: pagekey.Value(src.Name, key), Route: src.Route, Fetch: src.fetch(key, fetch)}
+	req := flight.Request{Key: pagekey.Value(src.Name, key), Route: src.Route, Fetch: src.fetch(key, fetch), Cause: ctx}
 	deadline := time.Now().Add(src.Route.Timeout + time.Second) // a fetch has its own, but may be queued, or another needed
 	for ctx.Err() == nil {
 		now := time.Now()

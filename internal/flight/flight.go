@@ -53,6 +53,8 @@ type Flight struct {
 	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
 
 	scope   *inside.Scope // what the handler says of the page; constant
+	span    any           // by Trace; constant once the run calls the handler
+	dropped bool          // whether drop has ended the run; constant once done is closed
 	value   any           // that the Fetch has made
 	begin   time.Time     // of the handler's call
 	matched string        // the pattern that the handler has matched; for the run's goroutine alone
@@ -190,7 +192,7 @@ func (g *Group) drop(f *Flight, out Outcome) {
 	if f.ended.Swap(true) {
 		return
 	}
-	f.outcome = out
+	f.outcome, f.dropped = out, true
 	g.done(f)
 	close(f.done)
 }

@@ -22,6 +22,7 @@ func (g *Group) Generate(ctx context.Context, req Request) error {
 		return nil
 	}
 	isInside := IsInside(ctx)
+	req.Cause = ctx
 	for ctx.Err() == nil {
 		p, effect := g.c.Cache.Get(&req.Key, nil)
 		if p.View(effect, time.Now()).State == page.Fresh {

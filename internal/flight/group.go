@@ -39,16 +39,18 @@ type Config struct {
 	Off           bool                   // Generate does nothing
 	Anew          bool                   // values are made anew in each page
 	BaseContext   func() context.Context // what the contexts of runs are made on; nil: context.Background
+	Trace         Trace                  // may be nil
 	MaxPageBytes  int64
 	Generations   int // how many runs for visitors who wait, at a time
 	Regenerations int // how many others, of each kind
 
 	// What is reported. They are called with no lock held, concurrently.
-	Ended    func(f *Flight, took time.Duration) // a run has ended that has called the handler; before those who wait have the Outcome
+	Ended    func(f *Flight, took time.Duration) // a run has ended that has called the handler; before those who wait have the Outcome, unless nobody waits
 	Evicted  func([]*page.Page)
 	Damaged  func(f *Flight, err error) // the Store's record of the page cannot be read
 	Late     func(*policy.Route)        // something was said of a page when its handler had returned
 	TooLarge func(*Flight)              // the page is too large for the Store
+	Leaks    func(*policy.Route)        // Trace has returned a context that holds a visitor's values
 	Log      *slog.Logger               // of panics that reach no visitor; nil: silence
 }
 
@@ -56,8 +58,9 @@ type Config struct {
 type Request struct {
 	Key     pagekey.Key
 	Route   *policy.Route
-	Pattern string // of a ServeMux around the Site, if there is one
-	Fetch   *Fetch // of data: what makes it, instead of the handler
+	Pattern string          // of a ServeMux around the Site, if there is one
+	Fetch   *Fetch          // of data: what makes it, instead of the handler
+	Cause   context.Context // of who asks, for Trace; may be nil
 }
 
 // A Fetch makes a value, and reads it.
@@ -311,6 +314,9 @@ func (g *Group) newFlight(req Request, old *page.Page) *Flight {
 	rt := req.Route
 	if req.Pattern == "" && old != nil {
 		req.Pattern = old.Pattern
+	}
+	if g.c.Trace == nil {
+		req.Cause = nil // it holds a visitor's request
 	}
 	f := &Flight{
 		Request: req, g: g, old: old,

@@ -20,6 +20,7 @@ import (
 // the run ends: with the handler's response, its panic, its Goexit, or at the deadline.
 func (f *Flight) run() {
 	g, free := f.g, sync.OnceFunc(f.releaseSlot)
+	defer f.endDropped()
 	defer free()
 	if g.c.Backing != nil && f.fetch() || !f.call() {
 		return
@@ -141,11 +142,15 @@ func (f *Flight) call() bool {
 	if g.c.BaseContext != nil {
 		base = g.c.BaseContext()
 	}
+	var span any
+	if g.c.Trace != nil && !f.ended.Load() {
+		base, span = f.trace(base)
+	}
 	begin := time.Now()
 	ctx := newDeadlineContext(begin.Add(f.Route.Timeout), base, f.scope)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	f.begin, f.ctx = begin, ctx
+	f.begin, f.ctx, f.span, f.Cause = begin, ctx, span, nil
 	return !f.ended.Load()
 }
 

@@ -72,6 +72,7 @@ func WithSite(ctx context.Context, site any, watched bool) context.Context {
 type watchedContext struct {
 	context.Context
 	guarded atomic.Int32 // how many calls of Guarded are under way
+	allowed atomic.Int32 // how many calls of Unguarded are under way
 }
 
 type watchKey struct{}
@@ -82,7 +83,7 @@ func (c *watchedContext) Value(k any) any {
 		return c
 	case siteKey, key, *int: // *int: the context package's own
 	default:
-		if c.guarded.Load() > 0 {
+		if c.guarded.Load() > 0 && c.allowed.Load() == 0 {
 			panic(fmt.Sprintf("isr: Data: fetch asks a visitor's context for %v: what it returns is for all visitors; use the context that it gets", k))
 		}
 	}
@@ -94,6 +95,15 @@ func Guarded(ctx context.Context, f func()) {
 	if c, ok := ctx.Value(watchKey{}).(*watchedContext); ok {
 		c.guarded.Add(1)
 		defer c.guarded.Add(-1)
+	}
+	f()
+}
+
+// Unguarded calls f, which may ask ctx for anything, also while Guarded runs for it.
+func Unguarded(ctx context.Context, f func()) {
+	if c, ok := ctx.Value(watchKey{}).(*watchedContext); ok {
+		c.allowed.Add(1)
+		defer c.allowed.Add(-1)
 	}
 	f()
 }

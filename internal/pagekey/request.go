@@ -4,11 +4,20 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"strings"
 )
 
 // server marks a page request as one under a server: httputil.ReverseProxy
 // keeps quiet about a response that breaks off where it finds none.
 var server = new(http.Server)
+
+// HasPage reports whether a GET or HEAD could be answered with a page, whatever its route
+// says.
+func HasPage(r *http.Request) bool {
+	return r.ContentLength == 0 &&
+		r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") &&
+		r.Header["Upgrade"] == nil
+}
 
 // Request returns the request that the handler sees. It depends on the key and on
 // what the developer has configured, on nothing else: the pattern of an outer

@@ -73,6 +73,14 @@ func (l *Log) Late(rt *policy.Route) {
 	}
 }
 
+// Leaks says that a page would have been made in a visitor's context.
+func (l *Log) Leaks(rt *policy.Route) {
+	if l.to != nil && l.isFirst(subject{rt, "leaks"}) {
+		l.to.Warn("isr: Trace has returned a context that is made on that of the cause: it is not used, since a page is no visitor's", "route", rt.Pattern,
+			"remedy", "make it on the first one, and take from the cause only what tells nothing of the visitor, such as a link to their span")
+	}
+}
+
 // Overflow says, once, that the table of invalidations was full of what it had to keep.
 func (l *Log) Overflow() {
 	if l.to != nil && !l.overflow.Swap(true) {
