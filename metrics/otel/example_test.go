@@ -20,6 +20,7 @@ func Example() {
 	site := isr.Wrap(mux, isr.Options{
 		Routes:  map[string]isr.Route{"/time": {TTL: 10 * time.Second}},
 		Observe: telemetry.Observe,
+		Trace:   telemetry.Trace,
 	})
 	if _, err := telemetry.Register(site); err != nil {
 		log.Fatal(err)

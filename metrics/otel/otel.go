@@ -65,6 +65,8 @@ type Telemetry struct {
 
 	revalidated, purged counter
 
+	tracing atomic.Bool // whether Trace makes the spans
+
 	mu     sync.Mutex                     // held to replace routes
 	routes atomic.Pointer[map[key]*route] // never changed, only replaced
 }
@@ -123,8 +125,8 @@ func with(common []attribute.KeyValue, more ...attribute.KeyValue) metric.Measur
 	return metric.WithAttributeSet(attribute.NewSet(slices.Concat(common, more)...))
 }
 
-// Observe counts an event, and makes a span of a generation. It is made for
-// [isr.Options.Observe].
+// Observe counts an event, and makes a span of a generation, where Trace does not. It is
+// made for [isr.Options.Observe].
 func (t *Telemetry) Observe(e isr.Event) {
 	switch e.Kind {
 	case isr.Hit, isr.StaleHit, isr.Miss, isr.Passed:
@@ -132,7 +134,12 @@ func (t *Telemetry) Observe(e isr.Event) {
 	case isr.DataHit, isr.DataMiss:
 		t.route(key{e.Route, true}).counts[e.Kind-isr.DataHit].n.Add(1)
 	case isr.Generated, isr.Failed:
-		t.generation(e)
+		if t.tracing.Load() {
+			return
+		}
+		end := time.Now()
+		ctx, span := t.start(context.Background(), e, trace.WithTimestamp(end.Add(-e.Duration)))
+		t.end(ctx, span, e, end)
 	case isr.Revalidated:
 		t.revalidated.n.Add(1)
 	case isr.Purged:
@@ -141,36 +148,63 @@ func (t *Telemetry) Observe(e isr.Event) {
 	// The rest is in the Stats.
 }
 
-// generation tells of a generation that has just ended.
-func (t *Telemetry) generation(e isr.Event) {
-	end := time.Now()
-	r := t.route(key{e.Route, strings.HasPrefix(e.Route, "data:")})
+// Trace begins the span of a generation, with a link to that of the visit or call which
+// has caused it; the spans that the handler makes are its children. The generation is the
+// root of a trace of its own, since it is for all visitors, and may outlive them. It is
+// made for [isr.Options.Trace], beside Observe.
+func (t *Telemetry) Trace(ctx, cause context.Context, e isr.Event) (context.Context, func(isr.Event)) {
+	t.tracing.Store(true)
+	ctx, span := t.start(ctx, e, trace.WithNewRoot(), trace.WithLinks(linksTo(cause)...))
+	return ctx, func(e isr.Event) { t.end(ctx, span, e, time.Now()) }
+}
+
+// linksTo returns a link to the span of a context, if it has one.
+func linksTo(cause context.Context) []trace.Link {
+	if link := trace.LinkFromContext(cause); link.SpanContext.IsValid() {
+		return []trace.Link{link}
+	}
+	return nil
+}
+
+// start begins the span of a generation.
+func (t *Telemetry) start(ctx context.Context, e isr.Event, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	r := t.generated(e)
 	attrs := slices.Clip(r.attrs)
 	if !r.data { // whose path is its name, which the route has
 		attrs = append(attrs, semconv.URLPath(valid(e.Path)))
 	}
-	if e.Status != 0 {
-		attrs = append(attrs, semconv.HTTPResponseStatusCode(e.Status))
-	}
+	return t.tracer.Start(ctx, r.span, append(opts, trace.WithAttributes(attrs...))...)
+}
+
+// end ends the span of a generation, and counts it, unless its response may not be stored.
+func (t *Telemetry) end(ctx context.Context, span trace.Span, e isr.Event, at time.Time) {
+	r := t.generated(e)
 	record := r.generated
+	if e.Status != 0 {
+		span.SetAttributes(semconv.HTTPResponseStatusCode(e.Status))
+	}
 	if e.Kind == isr.Failed {
 		kind := semconv.ErrorTypeOther
 		if e.Status != 0 {
 			kind = semconv.ErrorTypeKey.String(strconv.Itoa(e.Status))
 		}
-		attrs = append(attrs, kind)
-		record = []metric.RecordOption{with(r.attrs, kind)}
-	}
-	ctx, span := t.tracer.Start(context.Background(), r.span, trace.WithTimestamp(end.Add(-e.Duration)), trace.WithAttributes(attrs...))
-	if e.Kind == isr.Failed {
 		why := ""
 		if e.Err != nil {
 			why = valid(e.Err.Error())
 		}
+		span.SetAttributes(kind)
 		span.SetStatus(codes.Error, why)
+		record = []metric.RecordOption{with(r.attrs, kind)}
 	}
-	t.seconds.Record(ctx, e.Duration.Seconds(), record...) // in the span, which makes it an exemplar
-	span.End(trace.WithTimestamp(end))
+	if e.Kind != isr.Passed {
+		t.seconds.Record(ctx, e.Duration.Seconds(), record...) // in the span, which makes it an exemplar
+	}
+	span.End(trace.WithTimestamp(at))
+}
+
+// generated returns what the generations of a route have in common.
+func (t *Telemetry) generated(e isr.Event) *route {
+	return t.route(key{e.Route, strings.HasPrefix(e.Route, "data:")})
 }
 
 // route returns what the events of a route have in common.
