@@ -37,6 +37,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/pagekey", "internal/header"},
 	{"internal/changed", "internal/pagekey"},
 	{"internal/policy", "internal/header internal/pagekey"},
+	{"internal/front", "edge internal/pagekey store"},
 	{"internal/parallel", ""},
 	{"internal/remade", ""},
 	{"internal/warning", "internal/policy"},

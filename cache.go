@@ -11,9 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/edge"
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/data"
 	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/front"
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -110,7 +112,8 @@ type Stats struct {
 	Generated, Failed           uint64 // generations, of data, too
 	DataHits, DataMisses        uint64 // calls of Data.Load, by whether they had to wait
 	Evicted                     uint64 // pages that were evicted to make room
-	StoreErrors                 uint64 // failures of the Store
+	StoreErrors, EdgeErrors     uint64 // failures of the Store, and of the Edge
+	EdgeOwed                    int    // paths and tags that the Edge is yet to be told
 	Pages                       int    // in memory, hits-for-pass and what is purged but not yet freed included
 	Generating                  int    // generations under way
 	Bytes                       int64  // of Options.MaxBytes
@@ -121,7 +124,10 @@ func (s *Site) Stats() Stats {
 	count := func(k Kind) uint64 { return s.counts[k].Load() }
 	out := Stats{
 		Hits: count(Hit), Stale: count(StaleHit), Misses: count(Miss), Passed: count(Passed),
-		Generated: count(Generated), Failed: count(Failed), Evicted: count(Evicted), StoreErrors: count(StoreFailed),
+		Generated: count(Generated), Failed: count(Failed), Evicted: count(Evicted), StoreErrors: count(StoreFailed), EdgeErrors: count(EdgeFailed),
+	}
+	if s.front != nil {
+		out.EdgeOwed = s.front.Owed()
 	}
 	out.DataHits, out.DataMisses = s.data.Counts()
 	out.Pages, out.Bytes = s.cache.Size()
@@ -145,11 +151,12 @@ const (
 	StoreFailed             // the Store did not do what it should
 	DataHit                 // Data.Load found a value in memory
 	DataMiss                // Data.Load waited for a value, or for its failure
+	EdgeFailed              // the Edge has not taken what it was told
 )
 
 // String returns the kind in lower case.
 func (k Kind) String() string {
-	names := [...]string{"hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted", "store failed", "data hit", "data miss"}
+	names := [...]string{"hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted", "store failed", "data hit", "data miss", "edge failed"}
 	if k < 0 || int(k) >= len(names) {
 		return fmt.Sprintf("Kind(%d)", int(k))
 	}
@@ -238,7 +245,7 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	switch e.Kind {
 	case Generated, Revalidated, Purged:
 		level = slog.LevelInfo
-	case Failed, StoreFailed:
+	case Failed, StoreFailed, EdgeFailed:
 		level = slog.LevelError
 	}
 	if s.log == nil || !s.log.Enabled(context.Background(), level) {
@@ -279,6 +286,32 @@ func (s *Site) open(st store.Store, version string) {
 			}
 		},
 	})
+}
+
+// openEdge has an Edge told what is invalidated.
+func (s *Site) openEdge(e edge.Edge, maxBytes int64) {
+	c := front.Config{
+		Edge: e, MaxBytes: max(maxBytes/16, 1<<20),
+		Flight: func() time.Duration { return max(s.runs.LongestTimeout(), front.MinFlight) },
+		Failed: func(err error) { s.report(Event{Kind: EdgeFailed, Err: err}) },
+		Restored: func() {
+			if s.log != nil {
+				s.log.Info("isr: the Edge takes again what it is told")
+			}
+		},
+	}
+	if s.backing != nil {
+		c.Hearing = front.MaxHearing
+	}
+	s.front = front.New(c)
+}
+
+// marker returns what marks pages for the Edge, where there is one.
+func (s *Site) marker() func(http.Header, []string) bool {
+	if s.front == nil {
+		return nil
+	}
+	return s.front.Mark
 }
 
 // Data are values that pages share: a menu, a post, a price list. Make one for each kind

@@ -45,11 +45,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/edge"
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/data"
 	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/front"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -117,11 +119,22 @@ type Options struct {
 	MaxGenerations int
 
 	// SharedMaxAge is the longest s-maxage that is derived from a route's TTL. Shared
-	// caches in front do not learn of a purge: for so long they may show a page after
-	// it was revalidated or purged. What the handler or Route.CacheControl says
-	// instead is not bounded by it. Zero means 1 minute; less than zero means that
+	// caches in front other than Edge do not learn of a purge: for so long they may show
+	// a page after it was revalidated or purged. What the handler or Route.CacheControl
+	// says instead is not bounded by it. Zero means 1 minute; less than zero means that
 	// no s-maxage is derived, so that they ask each time.
 	SharedMaxAge time.Duration
+
+	// Edge, if not nil, is the cache in front of the Site, which can be told of an edit:
+	// Varnish, nginx or a CDN; see package edge for what there is. It then holds pages for
+	// as long as they are fresh, whatever SharedMaxAge is; for all others that holds as
+	// before. Pages go out with their tags, in a field that the product keeps to itself; one
+	// whose tags it does not take, private. What is invalidated is told to it, once every
+	// instance of a fleet has heard of it, and once more after the longest Timeout (at least
+	// 30 seconds) for what was under way. What it has not taken is owed, and told again;
+	// Revalidate, Purge and the like return the error meanwhile. What a request's Bypass lets
+	// pass goes out unmarked. With an Edge, call Shutdown at the end of the Site.
+	Edge edge.Edge
 
 	// BaseContext, if not nil, returns what the contexts of page requests are made on: its
 	// values are for all pages, and when it is done they are. It is called for each
@@ -172,8 +185,8 @@ type Options struct {
 // Locks, outermost first: flight.Group.mu or invalidation.Table.compacting;
 // cache.Cache.mu or that of backing's pending writes; invalidation.Table.mu;
 // store.Versions.mu. All others are held alone: those of respwriter.Recorder, flight's
-// contexts, guard's breakers, changed.Limiter and backing's limiter. Nothing calls a
-// handler, a Store, Observe, the Logger or a func of Options with any of them held.
+// contexts, guard's breakers, changed's limiters and front.Teller. Nothing calls a
+// handler, a Store, an Edge, Observe, the Logger or a func of Options with any of them held.
 type Site struct {
 	handler  http.Handler
 	mode     Mode
@@ -184,12 +197,14 @@ type Site struct {
 	log     *slog.Logger
 	warn    *warning.Log
 	observe func(Event)
-	counts  [DataMiss + 1]atomic.Uint64
+	counts  [EdgeFailed + 1]atomic.Uint64
 
 	table     *invalidation.Table
 	cache     *cache.Cache
 	locations *changed.Limiter
 	backing   *backing.Store // nil without a Store
+	front     *front.Teller  // nil without an Edge
+	unknown   changed.Bucket // of changes to pages that may be stored elsewhere alone
 	runs      *flight.Group
 	data      *data.Loader
 	renew     *renew.Renewer
@@ -225,8 +240,11 @@ func Wrap(h http.Handler, opts Options) *Site {
 	if opts.Store != nil && opts.Mode == On {
 		s.open(opts.Store, opts.Version)
 	}
+	if opts.Edge != nil && opts.Mode == On {
+		s.openEdge(opts.Edge, maxBytes)
+	}
 	s.runs = flight.NewGroup(flight.Config{
-		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing,
+		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Mark: s.marker(),
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: regenerations,

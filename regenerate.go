@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/front"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
@@ -298,14 +299,19 @@ func WithHeader(ctx context.Context, name, value string) context.Context {
 // handler still runs; a response that is streamed is waited for by the server. From
 // the call on no generation is started: pages are served as they are stored, requests
 // for others go to the handler untouched, and Revalidate and Prerender fail. Writes
-// to a Store that are under way are waited for, too; after that this Site does not
-// follow what other instances invalidate.
+// to a Store that are under way are waited for, too, and what the Edge is owed; after that
+// this Site does not follow what other instances invalidate, and tells an Edge nothing a
+// second time.
 func (s *Site) Shutdown(ctx context.Context) error {
-	if s.backing == nil {
-		return s.runs.Shutdown(ctx)
+	err := s.runs.Shutdown(ctx)
+	if s.front != nil {
+		err = cmp.Or(err, s.front.Close(ctx))
 	}
-	defer s.backing.Close()
-	return cmp.Or(s.runs.Shutdown(ctx), s.backing.Wait(ctx))
+	if s.backing != nil {
+		defer s.backing.Close()
+		err = cmp.Or(err, s.backing.Wait(ctx))
+	}
+	return err
 }
 
 // ended reports the outcome of a run.
@@ -326,7 +332,15 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 	case p.NotStored != (policy.Refusal{}):
 		s.warn.NotStored(p.Route, p.NotStored, p.Key.Shown())
 		e.Kind, e.Status = Passed, out.Status
+		if s.front != nil && p.Private && !f.Old().IsUnknown() { // it is not public any more
+			k := &p.Key
+			scope := pagekey.Scope{Scheme: k.Scheme, Host: k.Host, Path: k.Path, Query: k.Query}
+			s.front.Announce(store.Gone, front.Name{Tag: k.NarrowestTag(), URL: scope.URL()})
+		}
 	default:
+		if p.Unshared {
+			s.warn.Unshared(p.Route, p.Key.Shown())
+		}
 		e.Status, e.Tags = p.Status, pagekey.PlainTags(p.Subject.Tags)
 		e.Changed = (s.observe != nil || f.Span() != nil) && !p.IsSame(f.Old())
 		s.report(e)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/flight"
+	"github.com/isr-go/isr/internal/front"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/respwriter"
@@ -30,8 +31,8 @@ import (
 // Revalidate waits for the pages that it generates, at most until ctx is done;
 // what has begun goes on after that, and what has not is generated when it is next
 // asked for. A nil error means that every visitor gets a page whose data was read
-// after the call. Otherwise the last good page is kept, and the error says what
-// failed.
+// after the call, also those whom Options.Edge answers. Otherwise the last good page is
+// kept, and the error says what failed.
 //
 // A path begins with "/" and is matched as the page's key is. Without a query it
 // stands for every stored variant: host, query, headers. A whole URL names the
@@ -53,16 +54,20 @@ func (s *Site) Revalidate(ctx context.Context, paths ...string) error {
 }
 
 // revalidate is Revalidate of targets, with an effect on what is below a path.
-func (s *Site) revalidate(ctx context.Context, targets []routing.Target, effect store.Effect) error {
+func (s *Site) revalidate(ctx context.Context, targets []routing.Target, effect store.Effect) (err error) {
 	paths, below := routing.Split(targets)
+	defer func() { // also where a Bypass panics
+		err = errors.Join(err, s.tellEdge(ctx, order(effect, below), order(store.Expired, paths)))
+	}()
 	undelivered := errors.Join(
 		s.invalidateTargets(ctx, effect, Revalidated, below),
 		s.invalidateTargets(ctx, store.Expired, Revalidated, paths))
 	renewals := s.renew.Of(paths)
-	err := s.renew.Generate(ctx, renewals)
+	err = s.renew.Generate(ctx, renewals)
 	if moved := s.renew.MovedTo(renewals); len(moved) > 0 {
 		alsoUndelivered := s.invalidateTargets(ctx, store.Expired, Revalidated, moved)
 		err = errors.Join(err, s.renew.Generate(ctx, s.renew.Of(moved)), alsoUndelivered)
+		paths = append(paths, moved...)
 	}
 	return errors.Join(err, undelivered)
 }
@@ -78,7 +83,8 @@ func (s *Site) Expire(ctx context.Context, paths ...string) error {
 	for i := range targets {
 		s.renew.Admit(&targets[i])
 	}
-	return s.invalidateTargets(ctx, store.Expired, Revalidated, targets)
+	err = s.invalidateTargets(ctx, store.Expired, Revalidated, targets)
+	return errors.Join(err, s.tellEdge(ctx, order(store.Expired, targets)))
 }
 
 // Purge drops the pages at the given paths: they are never served again, not
@@ -101,7 +107,7 @@ func (s *Site) purge(ctx context.Context, targets []routing.Target) error {
 			s.cache.Get(&p.Key, nil) // which drops what is gone
 		}
 	}
-	return err
+	return errors.Join(err, s.tellEdge(ctx, order(store.Gone, targets)))
 }
 
 // invalidateTargets has an effect on what is at the targets, and reports it.
@@ -181,11 +187,12 @@ func (s *Site) invalidateTags(ctx context.Context, effect store.Effect, kind Kin
 	if err := pagekey.CheckTags(tags); err != nil {
 		return err
 	}
-	err := s.invalidate(ctx, effect, pagekey.WithBuckets(tags)...)
-	for _, tag := range tags {
+	tags, named := pagekey.WithBuckets(tags), tags
+	err := s.invalidate(ctx, effect, tags...)
+	for _, tag := range named {
 		s.report(Event{Kind: kind, Tag: tag})
 	}
-	return err
+	return errors.Join(err, s.tellEdge(ctx, front.Order{Effect: effect, Names: front.Tags(tags)}))
 }
 
 // invalidate has an effect on all pages with one of the tags, here and, where
@@ -197,6 +204,23 @@ func (s *Site) invalidate(ctx context.Context, effect store.Effect, tags ...stri
 		return nil
 	}
 	return s.backing.Invalidate(ctx, effect, tags...)
+}
+
+// tellEdge tells the Edge, where there is one, what was invalidated until now.
+func (s *Site) tellEdge(ctx context.Context, orders ...front.Order) error {
+	if s.front == nil {
+		return nil
+	}
+	return s.front.Tell(ctx, time.Now(), orders...)
+}
+
+// order returns the order for what is at the targets.
+func order(effect store.Effect, targets []routing.Target) front.Order {
+	o := front.Order{Effect: effect, Names: make([]front.Name, len(targets))}
+	for i := range targets {
+		o.Names[i] = front.Name{Tag: targets[i].Tag(), URL: targets[i].URL()}
+	}
+	return o
 }
 
 // change passes on a request that may change the page at its path, and expires
@@ -237,13 +261,13 @@ type change struct {
 	reported  bool
 }
 
-// maxAnnounceTime is how long a visitor's POST waits for the Store.
+// maxAnnounceTime is how long a visitor's POST waits for the Store and the Edge.
 const maxAnnounceTime = 100 * time.Millisecond
 
 // expireChanged expires the pages at a path that a visitor has changed, and reports
 // whether there may be any. Where no page is stored and no run under way, nothing is
-// remembered, however many paths unauthenticated requests may name; but a Store may
-// hold what this instance does not. It learns of the change when the answer is
+// remembered, however many paths unauthenticated requests may name; but a Store or an
+// Edge may hold what this instance does not. It learns of the change when the answer is
 // committed: when the visitor may know that they succeeded.
 func (s *Site) expireChanged(c *change, committed bool) bool {
 	here := s.runs.Concerns(c.Canonical) || s.cache.Holds(c.Canonical) // in this order: a run ends by storing
@@ -254,16 +278,29 @@ func (s *Site) expireChanged(c *change, committed bool) bool {
 			c.effect = store.Stale
 		}
 	}
+	if !here && (!committed || !c.elsewhere || !s.unknown.Allow(time.Now())) {
+		return false
+	}
+	var timeout <-chan time.Time
+	if committed && (s.backing != nil || s.front != nil) {
+		timeout = time.After(maxAnnounceTime)
+	}
 	switch {
-	case here && (s.backing == nil || !committed):
-		s.table.Invalidate(c.effect, invalidation.Delivered, tag)
-	case committed && (here || c.elsewhere && s.backing.AllowUnknown()):
+	case committed && s.backing != nil:
 		select {
 		case <-s.backing.Announce(c.effect, tag):
-		case <-time.After(maxAnnounceTime):
+		case <-timeout:
+			timeout = time.After(0)
 		}
-	default:
-		return false
+	case here:
+		s.table.Invalidate(c.effect, invalidation.Delivered, tag)
+	}
+	if committed && s.front != nil {
+		scope := pagekey.Scope{Path: c.Clean, AllQueries: true}
+		select {
+		case <-s.front.Announce(c.effect, front.Name{Tag: tag, URL: scope.URL()}):
+		case <-timeout:
+		}
 	}
 	return true
 }
@@ -271,7 +308,7 @@ func (s *Site) expireChanged(c *change, committed bool) bool {
 // mayBeElsewhere reports whether the page that r would change at a path may be stored
 // where this instance does not know of it.
 func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
-	if s.backing == nil {
+	if s.backing == nil && s.front == nil {
 		return false
 	}
 	at := r

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/store"
@@ -105,33 +104,4 @@ func (p *pendingWrites) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// AllowUnknown reports whether one more change to pages that this instance does not know
-// may be announced. It bounds how many purges of unknown pages
-// unauthenticated requests can cause.
-func (s *Store) AllowUnknown() bool { return s.unknown.allow(time.Now()) }
-
-const (
-	unknownAtOnce    = 1000
-	unknownPerSecond = 10
-)
-
-// An unknownLimiter is a token bucket.
-type unknownLimiter struct {
-	mu     sync.Mutex // guards what follows; held alone
-	tokens float64
-	last   time.Time
-}
-
-func (l *unknownLimiter) allow(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tokens = min(unknownAtOnce, l.tokens+unknownPerSecond*now.Sub(l.last).Seconds())
-	l.last = now
-	if l.tokens < 1 {
-		return false
-	}
-	l.tokens--
-	return true
 }

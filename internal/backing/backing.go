@@ -36,7 +36,6 @@ type Store struct {
 	ready     chan struct{} // closed when the first contact was made, or has failed
 	readyOnce sync.Once
 
-	unknown    unknownLimiter
 	announcing chan struct{} // slots of Announce
 }
 

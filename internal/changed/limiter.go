@@ -8,6 +8,32 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
+// A Bucket is a token bucket: it bounds how often requests of strangers may name what is
+// not stored here. The zero value is full. It is safe for concurrent use.
+type Bucket struct {
+	mu   sync.Mutex // guards what follows; held alone
+	used float64
+	last time.Time
+}
+
+const (
+	atOnce    = 1000
+	perSecond = 10
+)
+
+// Allow reports whether one more is allowed.
+func (b *Bucket) Allow(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used = max(0, b.used-perSecond*now.Sub(b.last).Seconds())
+	b.last = now
+	if b.used > atOnce-1 {
+		return false
+	}
+	b.used++
+	return true
+}
+
 const (
 	perMinute = 10
 	maxPaths  = 4096 // that are remembered

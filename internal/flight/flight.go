@@ -380,6 +380,14 @@ func (f *Flight) isSuperseded() bool {
 func (f *Flight) meta() page.Meta {
 	return page.Meta{
 		Key: f.Key, Route: f.Route, Pattern: f.Pattern,
-		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.g.c.Cache.MaxBytes(),
+		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.g.c.Cache.MaxBytes(), Mark: f.mark(),
 	}
+}
+
+// mark returns what marks the page for caches in front. No value gets there.
+func (f *Flight) mark() func(h http.Header, tags []string) (fits bool) {
+	if f.Fetch != nil {
+		return nil
+	}
+	return f.g.c.Mark
 }

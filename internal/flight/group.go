@@ -36,6 +36,8 @@ type Config struct {
 	Site      any                // what inside.SiteOf finds during a run
 	Streaming *respwriter.Budget // of the bytes that streams may hold
 
+	Mark func(h http.Header, tags []string) (fits bool) // see page.Meta; nil without an Edge
+
 	Off           bool                   // Generate does nothing
 	Anew          bool                   // values are made anew in each page
 	BaseContext   func() context.Context // what the contexts of runs are made on; nil: context.Background
@@ -92,6 +94,7 @@ type Group struct {
 	paths   map[string]int // how many runs there are at a canonical path
 	active  int            // runs under way
 	seq     uint64         // the last run's
+	longest time.Duration  // the longest Timeout of those that have called the handler
 	closed  bool
 	idle    chan struct{} // closed when closed is set and nothing is under way
 }
@@ -119,6 +122,13 @@ func (g *Group) Running() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.active
+}
+
+// LongestTimeout returns how long a run may have taken, of those that there were.
+func (g *Group) LongestTimeout() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.longest
 }
 
 // Concerns reports whether one of the runs is of a page at the canonical path.

@@ -124,7 +124,7 @@ func (f *Flight) leaseTTL() time.Duration {
 // here. It reports whether the run has ended with that.
 func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, before invalidation.Snapshot) bool {
 	g := f.g
-	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route})
+	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route, Mark: f.mark()})
 	if err != nil {
 		g.c.Damaged(f, err)
 		return false

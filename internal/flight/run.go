@@ -151,6 +151,7 @@ func (f *Flight) call() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f.begin, f.ctx, f.span, f.Cause = begin, ctx, span, nil
+	g.longest = max(g.longest, f.Route.Timeout)
 	return !f.ended.Load()
 }
 

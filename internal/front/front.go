@@ -50,6 +50,14 @@ type Config struct {
 	Restored func()               // is called when an Edge that has failed takes again what it is told
 }
 
+// How long it takes until every instance of a fleet has heard of an invalidation, which
+// each asks the Store for about once a second, and at least until what was under way to
+// the Edge has arrived.
+const (
+	MaxHearing = 1200 * time.Millisecond
+	MinFlight  = 30 * time.Second
+)
+
 // Limits of calls. An Edge that does not return is left behind.
 const (
 	minCallTime = 2 * time.Second

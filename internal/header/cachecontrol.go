@@ -171,15 +171,19 @@ func SetNoStore(h http.Header) {
 // Cache-Control (RFC 9213): what overrides the one has to override the others.
 func DeleteTargeted(h http.Header) {
 	for name := range h {
-		switch canonical := http.CanonicalHeaderKey(name); canonical {
-		case "Cdn-Cache-Control", "Surrogate-Control", "Edge-Control", "X-Accel-Expires":
+		if IsTargeted(name) {
 			delete(h, name)
-		default:
-			if strings.HasSuffix(canonical, "-Cdn-Cache-Control") {
-				delete(h, name)
-			}
 		}
 	}
+}
+
+// IsTargeted reports whether a field is for caches of one kind alone (RFC 9213).
+func IsTargeted(name string) bool {
+	switch name = http.CanonicalHeaderKey(name); name {
+	case "Cdn-Cache-Control", "Surrogate-Control", "Edge-Control", "X-Accel-Expires":
+		return true
+	}
+	return strings.HasSuffix(name, "-Cdn-Cache-Control")
 }
 
 // Revoked returns the Cache-Control of a page that is shown although it was

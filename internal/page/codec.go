@@ -44,7 +44,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // encode returns a page as bytes, that know under which key they belong.
 func (p *Page) encode(key string) []byte {
-	h, etag := p.plain.snapshot()
+	h, etag := p.handlers()
 	n := 256 + len(key) + len(p.plain.body)
 	if p.gzip != nil {
 		n += len(p.gzip.body)
@@ -161,7 +161,7 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 	if !p.ownControl { // the Cache-Control that goes out is this instance's own
 		h["Cache-Control"] = []string{m.Route.CacheControlFor(p.Status, p.Lifetime)}
 	}
-	p.represent(h, etag, slices.Clone(plain), slices.Clone(compressed))
+	p.represent(h, p.setFront(&m, h), etag, slices.Clone(plain), slices.Clone(compressed))
 	return p, nil
 }
 

@@ -88,7 +88,7 @@ func (p *Page) Body() []byte { return p.plain.body }
 // Merge returns the headers of a stored page, as a 304 has updated them (RFC
 // 9111, section 3.2).
 func (p *Page) Merge(update http.Header) http.Header {
-	h, _ := p.plain.snapshot()
+	h, _ := p.handlers()
 	if !p.ownControl {
 		delete(h, "Cache-Control")
 	}
@@ -220,7 +220,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 	if compressed != nil {
 		header.AddVary(h, "Accept-Encoding")
 	}
-	p.represent(h, etag, plain, compressed)
+	p.represent(h, p.setFront(&m, h), etag, plain, compressed)
 	if p.Size > m.MaxBytes {
 		return HitForPass(m, policy.Refusal{Why: fmt.Sprintf("takes more than MaxBytes (%d)", m.MaxBytes), Remedy: "raise it, or set Route.Bypass"})
 	}
@@ -228,8 +228,8 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 }
 
 // represent gives the page its representations, and its size with them: headers,
-// which it takes over, and one body in two encodings.
-func (p *Page) represent(h http.Header, etag string, plain, compressed []byte) {
+// which it takes over, the promise of setFront, and one body in two encodings.
+func (p *Page) represent(h http.Header, promise int64, etag string, plain, compressed []byte) {
 	for _, name := range [...]string{"Accept-Ranges", "Content-Length", "Etag"} {
 		delete(h, name) // made anew
 	}
@@ -239,10 +239,16 @@ func (p *Page) represent(h http.Header, etag string, plain, compressed []byte) {
 		p.gzip = newRepresentation(new(representation), &p.Route.Names[1], p.Status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
 	}
 	p.plain = newRepresentation(&p.inline, &p.Route.Names[0], p.Status, h, plain, etag, false)
+	if promise >= 0 {
+		p.plain.promise = promise
+		if p.gzip != nil {
+			p.gzip.promise = promise
+		}
+	}
 	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.Validators.lastModified = t, h.Get("Last-Modified")
 	}
-	p.Size = pageOverhead + p.Key.Size() + p.plain.bytes() + p.gzip.bytes() + p.tagsSize()
+	p.Size = pageOverhead + p.Key.Size() + p.plain.bytes() + p.gzip.bytes() + p.tagsSize() + p.ownSize()
 }
 
 // tagsSize returns how much memory the tags take that are not the route's.

@@ -3,6 +3,7 @@
 package page
 
 import (
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -35,9 +36,11 @@ type Page struct {
 	saidTTL     time.Duration // by isr.TTL, or below zero
 	saidTags    int           // how many of the last tags are by isr.Tag
 	HasData     bool          // whether the handler has loaded data for it
+	ownControl  bool          // whether the Cache-Control is the handler's
+	Unshared    bool          // whether no cache in front may keep it, since it could not be told of it
 	Validators  Validators
 	modified    time.Time       // by validators.lastModified
-	ownControl  bool            // whether the Cache-Control is the handler's
+	own         *fields         // of the handler's header, what does not go out as it is; nil: nothing
 	plain, gzip *representation // gzip is nil where it would not be smaller
 	Size        int64
 
@@ -107,6 +110,10 @@ type Meta struct {
 	Order    store.Ticket          // the Store's; zero where it was not to be had
 	MaxBytes int64                 // of memory, for all pages
 	Said     policy.Said           // from inside of the generation
+
+	// Mark puts the tags into the header for caches in front that can be told (see
+	// edge.Edge), and reports whether they fit. Nil: there are none.
+	Mark func(h http.Header, tags []string) (fits bool)
 }
 
 // IsUnknown reports whether there is no page, or only a hit-for-pass.

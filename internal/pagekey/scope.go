@@ -31,6 +31,22 @@ func (t *Scope) Tag() string {
 	return pathTag(b)
 }
 
+// URL returns what the scope names as a URL, absolute where it is of one host; without "?"
+// it stands for all queries. One that ends in "/*" stands for all that is below.
+func (t *Scope) URL() string {
+	path := t.Path
+	if !t.Below {
+		path = strings.ReplaceAll(path, "*", "%2A")
+	}
+	if t.Host != "" {
+		path = t.Scheme + "://" + t.Host + path
+	}
+	if !t.AllQueries {
+		path += "?" + t.Query
+	}
+	return path
+}
+
 // ReadStar has a path that ends in "/*" stand for all that is below it. It fails where a
 // star is anywhere else: in a path that is meant as it is, it is written "%2A".
 func (t *Scope) ReadStar() error {

@@ -63,8 +63,8 @@ func IsNotFound(status int) bool {
 	return status == http.StatusNotFound || status == http.StatusGone
 }
 
-// oneYear stands for "forever" in headers, in seconds.
-const oneYear = 31536000
+// MaxAge stands for "forever" in headers.
+const MaxAge = 365 * 24 * time.Hour
 
 // CacheControlFor returns the Cache-Control for downstream of a page whose handler gives
 // none: the route's, or a derived one. By that browsers ask each time and get a
@@ -83,5 +83,5 @@ func (rt *Route) CacheControlFor(status int, l Lifetime) string {
 	case rt.SharedMaxAge < 0:
 		return "public, max-age=0"
 	}
-	return fmt.Sprintf("public, max-age=0, s-maxage=%d", min(oneYear, max(0, min(l.Fresh(), rt.SharedMaxAge)/time.Second)))
+	return fmt.Sprintf("public, max-age=0, s-maxage=%d", max(0, min(l.Fresh(), rt.SharedMaxAge, MaxAge)/time.Second))
 }

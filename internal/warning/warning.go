@@ -81,6 +81,14 @@ func (l *Log) Leaks(rt *policy.Route) {
 	}
 }
 
+// Unshared says that no cache in front keeps a page, since it could not be told of it.
+func (l *Log) Unshared(rt *policy.Route, path string) {
+	if l.to != nil && l.isFirst(subject{rt, "unshared"}) {
+		l.to.Warn("isr: no cache in front keeps the page, because the Edge does not take its tags, or all of its Vary",
+			"path", path, "route", rt.Pattern, "remedy", "give the page fewer tags, or see what the Edge's package says of Vary")
+	}
+}
+
 // Overflow says, once, that the table of invalidations was full of what it had to keep.
 func (l *Log) Overflow() {
 	if l.to != nil && !l.overflow.Swap(true) {

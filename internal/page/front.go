@@ -1,0 +1,120 @@
+package page
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/pagekey"
+	"github.com/isr-go/isr/internal/policy"
+)
+
+type fields []field
+
+// A field is one of the handler's header that does not go out as it is.
+type field struct {
+	name   string
+	values []string // nil: the handler has sent none
+}
+
+// setFront makes a page's header ready for the caches in front: tags are for those alone
+// that can be told. It notes what it changes, so that it can be done anew, and returns for
+// how many seconds such a cache may hold the page, or a negative number where that is not
+// said in a field of its own.
+func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
+	promise = -1
+	if tags := h["Cache-Tag"]; tags != nil {
+		p.setOwn("Cache-Tag", tags)
+		delete(h, "Cache-Tag")
+	}
+	d := header.ParseCacheControl(h["Cache-Control"])
+	if m.Mark == nil || d.Private || d.NoStore || d.NoCache {
+		return promise
+	}
+	fresh := int64(max(0, min(p.Lifetime.Fresh(), policy.MaxAge)) / time.Second)
+	if said := p.ownControl || m.Route.CacheControl != "" && p.Status < 400; said && d.SMaxAge >= 0 {
+		fresh = min(fresh, int64(d.SMaxAge/time.Second))
+	}
+	marked := h.Clone()
+	marked["Cache-Control"] = []string{fmt.Sprintf("public, max-age=0, s-maxage=%d", fresh)}
+	marked["Age"] = []string{fmt.Sprint(int64(max(0, time.Since(p.Generated)) / time.Second))}
+	tags := slices.Clone(p.Subject.Tags)
+	for tag := range p.Key.Tags {
+		tags = append(tags, tag)
+	}
+	if !m.Mark(marked, append(tags, pagekey.Everything)) {
+		p.Unshared = true
+		before := h.Clone()
+		header.MakePrivate(h)
+		p.note(before, h)
+		return promise
+	}
+	for name, values := range marked {
+		switch {
+		case name == "Cache-Control", name == "Age", slices.Equal(values, h[name]):
+			delete(marked, name)
+		case h[name] == nil && name != "X-Accel-Expires" && header.IsTargeted(name):
+			promise = fresh // that one is a moment, whatever the Age
+		}
+	}
+	for name, values := range marked {
+		p.setOwn(name, h[name])
+		h[name] = values
+	}
+	return promise
+}
+
+// setOwn notes what the handler has sent in a field.
+func (p *Page) setOwn(name string, values []string) {
+	if p.own == nil {
+		p.own = new(fields)
+	}
+	values = slices.Clone(values) // which may be a small part of the handler's memory
+	for i := range values {
+		values[i] = strings.Clone(values[i])
+	}
+	*p.own = append(*p.own, field{name, values})
+}
+
+// note notes what the handler's header had that is another now.
+func (p *Page) note(before, now http.Header) {
+	for name, values := range before {
+		if !slices.Equal(values, now[name]) {
+			p.setOwn(name, values)
+		}
+	}
+}
+
+// handlers returns the header as the handler has sent it, as far as it goes on, and the
+// ETag.
+func (p *Page) handlers() (h http.Header, etag string) {
+	h, etag = p.plain.snapshot()
+	if p.own == nil {
+		return h, etag
+	}
+	for _, f := range slices.Backward(*p.own) { // what was changed last is undone first
+		if f.values == nil {
+			delete(h, f.name)
+		} else {
+			h[f.name] = slices.Clone(f.values)
+		}
+	}
+	return h, etag
+}
+
+// ownSize returns how much memory the fields take that do not go out.
+func (p *Page) ownSize() (n int64) {
+	if p.own == nil {
+		return 0
+	}
+	for _, f := range *p.own {
+		n += 40
+		for _, v := range f.values {
+			n += 16 + pagekey.StringSize(v)
+		}
+	}
+	return n
+}
