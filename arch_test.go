@@ -39,6 +39,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/policy", "internal/header internal/pagekey"},
 	{"internal/front", "edge internal/pagekey store"},
 	{"internal/parallel", ""},
+	{"internal/progress", ""},
 	{"internal/remade", ""},
 	{"internal/warning", "internal/policy"},
 	{"internal/routing", "internal/pagekey internal/policy"},

@@ -34,8 +34,8 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
-	"github.com/isr-go/isr/examples/internal/progress"
 	"github.com/isr-go/isr/inspect"
+	"github.com/isr-go/isr/internal/progress"
 )
 
 //go:embed posts/*.txt templates/*.html style.css

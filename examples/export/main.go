@@ -29,7 +29,7 @@ import (
 	"syscall"
 
 	"github.com/isr-go/isr"
-	"github.com/isr-go/isr/examples/internal/progress"
+	"github.com/isr-go/isr/internal/progress"
 	"github.com/isr-go/isr/sitemap"
 )
 

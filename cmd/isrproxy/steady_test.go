@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"log"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,9 +21,14 @@ func behind(t *testing.T, origin http.HandlerFunc, test func(t *testing.T, visit
 	synctest.Test(t, func(t *testing.T) {
 		back, front := isrtest.NewNetwork(), isrtest.NewNetwork()
 		transport := &http.Transport{DialContext: back.DialContext}
-		there := &url.URL{Scheme: "http", Host: "origin.example"}
-		site := newSite(config{origin: there, public: there, ttl: time.Hour, session: "session", log: slog.New(slog.DiscardHandler), transport: transport})
-		servers := []*http.Server{newServer(site), {Handler: origin}}
+		c := newConfig(t, "-origin", "http://origin.example", "-ttl", "1h", "-session", "session")
+		c.transport = transport
+		p, err := newProxy(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		site := p.site
+		servers := []*http.Server{newServer(p.handler, log.New(io.Discard, "", 0)), {Handler: origin}}
 		go servers[0].Serve(front)
 		go servers[1].Serve(back)
 		defer func() {

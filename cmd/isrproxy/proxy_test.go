@@ -5,10 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,16 +70,26 @@ func (w *notingWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// front puts the proxy in front of an origin, on a server.
-func front(t *testing.T, origin string, ttl time.Duration) (*isr.Site, *httptest.Server) {
-	u, err := parseURL("-origin", origin)
+// newConfig parses flags, which have to be right.
+func newConfig(t *testing.T, args ...string) *config {
+	t.Helper()
+	c, err := parseFlags(args, nil, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	site := newSite(config{origin: u, public: u, ttl: ttl, session: "session", log: slog.New(slog.DiscardHandler)})
-	server := httptest.NewServer(site)
+	return c
+}
+
+// front puts the proxy in front of an origin, on a server.
+func front(t *testing.T, origin string, args ...string) (*isr.Site, *httptest.Server) {
+	t.Helper()
+	p, err := newProxy(newConfig(t, append([]string{"-origin", origin, "-session", "session"}, args...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(p.handler)
 	t.Cleanup(server.Close)
-	return site, server
+	return p.site, server
 }
 
 type answer struct {
@@ -129,7 +137,7 @@ func onlyPage(t *testing.T, site *isr.Site) isr.Page {
 
 func TestSecondVisitIsAHit(t *testing.T) {
 	origin := newOrigin(t)
-	_, server := front(t, origin.URL, time.Hour)
+	_, server := front(t, origin.URL, "-ttl", "1h")
 
 	first, second := mustGet(t, server.URL+"/"), mustGet(t, server.URL+"/")
 	if first.cacheStatus != "isr; fwd=uri-miss; stored" || !strings.HasPrefix(second.cacheStatus, "isr; hit; ttl=") {
@@ -155,7 +163,7 @@ func TestSecondVisitIsAHit(t *testing.T) {
 
 func TestUnchangedPageIsRenewedWithoutABody(t *testing.T) {
 	origin := newOrigin(t)
-	site, server := front(t, origin.URL, time.Nanosecond) // at once stale
+	site, server := front(t, origin.URL, "-ttl", "1ns") // at once stale
 	first := mustGet(t, server.URL+"/")
 	generated := onlyPage(t, site).Generated
 	stale := mustGet(t, server.URL+"/")
@@ -182,7 +190,7 @@ func TestUnchangedPageIsRenewedWithoutABody(t *testing.T) {
 
 func TestChangedPageIsReplaced(t *testing.T) {
 	origin := newOrigin(t)
-	site, server := front(t, origin.URL, time.Nanosecond)
+	site, server := front(t, origin.URL, "-ttl", "1ns")
 	mustGet(t, server.URL+"/")
 	origin.write(t, "index.html", "Moved.")
 	later := time.Now().Add(time.Hour)
@@ -226,7 +234,7 @@ func TestHalfAPageIsNeverKept(t *testing.T) {
 	state := &unsteady{broken: true}
 	origin := httptest.NewServer(state)
 	t.Cleanup(origin.Close)
-	site, server := front(t, origin.URL, time.Hour)
+	site, server := front(t, origin.URL, "-ttl", "1h")
 
 	// There is no page yet: the visitor gets an error.
 	if a, err := get(server.URL + "/"); err == nil && a.status < 500 {
@@ -266,16 +274,7 @@ func TestWhatGoesThrough(t *testing.T) {
 		fmt.Fprintf(w, "answer %d", len(seen))
 	}))
 	t.Cleanup(origin.Close)
-	u, err := url.Parse(origin.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	site := newSite(config{
-		origin: u, public: &url.URL{Scheme: "https", Host: "www.example.com"},
-		ttl: time.Hour, session: "session", log: slog.New(slog.DiscardHandler),
-	})
-	server := httptest.NewServer(site)
-	t.Cleanup(server.Close)
+	_, server := front(t, origin.URL, "-public", "https://www.example.com", "-ttl", "1h", "-trust", "none")
 	with := func(cookie string) func(*http.Request) {
 		return func(r *http.Request) {
 			r.Header.Set("Cookie", cookie)
@@ -314,7 +313,7 @@ func TestWhatGoesThrough(t *testing.T) {
 
 func TestPagesOutliveTheOrigin(t *testing.T) {
 	origin := newOrigin(t)
-	site, server := front(t, origin.URL, time.Nanosecond)
+	site, server := front(t, origin.URL, "-ttl", "1ns")
 	first := mustGet(t, server.URL+"/")
 	origin.Close()
 	for range 3 {
@@ -338,7 +337,7 @@ func TestRun(t *testing.T) {
 	out, stdout := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, []string{"-origin", origin.URL, "-addr", "localhost:0"}, stdout, io.Discard)
+		ended <- run(ctx, []string{"-origin", origin.URL, "-addr", "localhost:0"}, nil, stdout, io.Discard)
 		stdout.Close()
 	}()
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -367,19 +366,19 @@ func TestSitemapIsPrerendered(t *testing.T) {
 	out, stdout := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, []string{"-origin", origin.URL, "-addr", "localhost:0", "-sitemap", "/sitemap.xml"}, stdout, io.Discard)
+		ended <- run(ctx, []string{"-origin", origin.URL, "-addr", "localhost:0", "-sitemap", "/sitemap.xml"}, nil, stdout, io.Discard)
 		stdout.Close()
 	}()
 	lines := bufio.NewScanner(out)
 	site, said := "", ""
-	for !strings.Contains(said, "prerendered ") && lines.Scan() {
+	for !strings.Contains(said, "warmed ") && lines.Scan() {
 		said += lines.Text() + "\n"
 		if _, at, ok := strings.Cut(lines.Text(), " is at "); ok && site == "" {
 			site = at
 		}
 	}
 	go io.Copy(io.Discard, out)
-	for _, want := range []string{`"https://elsewhere.example/": sitemap: is not at ` + origin.URL, "prerendered 3, "} {
+	for _, want := range []string{`"https://elsewhere.example/": sitemap: is not at ` + origin.URL, "warmed 3, "} {
 		if !strings.Contains(said, want) {
 			t.Errorf("says\n%s, without %s", said, want)
 		}
@@ -390,23 +389,5 @@ func TestSitemapIsPrerendered(t *testing.T) {
 	interrupt()
 	if err := <-ended; err != nil {
 		t.Error(err)
-	}
-}
-
-func TestRunRefuses(t *testing.T) {
-	for _, test := range []struct{ args, want string }{
-		{"", `-origin "": is missing; want something like http://localhost:9000`},
-		{"-origin localhost:9000", `-origin "localhost:9000": has no http:// or https:// and host; want something like http://localhost:9000`},
-		{"-origin ftp://localhost", `-origin "ftp://localhost": has no http:// or https:// and host; want something like http://localhost:9000`},
-		{"-origin http://:9000", `-origin "http://:9000": has no http:// or https:// and host; want something like http://localhost:9000`},
-		{"-origin http://localhost:port", `-origin "http://localhost:port": invalid port ":port" after host; want something like http://localhost:9000`},
-		{"-origin http://me@localhost", `-origin "http://me@localhost": has more than a scheme, a host and a path; want something like http://localhost:9000`},
-		{"-origin http://localhost -public https://example.com/blog", `-public "https://example.com/blog": want no path`},
-		{"-origin http://localhost -sitemap https://example.com/sitemap.xml", `-sitemap "https://example.com/sitemap.xml": want a path, such as /sitemap.xml`},
-	} {
-		err := run(t.Context(), strings.Fields(test.args), io.Discard, io.Discard)
-		if err == nil || err.Error() != test.want {
-			t.Errorf("%q: got error\n%v, want\n%s", test.args, err, test.want)
-		}
 	}
 }

@@ -1,0 +1,29 @@
+module github.com/isr-go/isr/cmd/isrproxy
+
+go 1.25.0
+
+replace (
+	github.com/isr-go/isr => ../..
+	github.com/isr-go/isr/metrics/prometheus => ../../metrics/prometheus
+	github.com/isr-go/isr/store/redis => ../../store/redis
+)
+
+require (
+	github.com/isr-go/isr v0.0.0
+	github.com/isr-go/isr/metrics/prometheus v0.0.0
+	github.com/isr-go/isr/store/redis v0.0.0
+	github.com/prometheus/client_golang v1.24.1
+	github.com/redis/rueidis v1.0.70
+)
+
+require (
+	github.com/beorn7/perks v1.0.1 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/prometheus/client_model v0.6.2 // indirect
+	github.com/prometheus/common v0.70.1 // indirect
+	github.com/prometheus/procfs v0.21.1 // indirect
+	golang.org/x/sys v0.47.0 // indirect
+	google.golang.org/protobuf v1.36.11 // indirect
+)
