@@ -227,6 +227,16 @@ func newRoutes(h http.Handler, o pagekey.Origin, opts *Options) *routing.Table {
 	return t
 }
 
+// An EdgePurge is a path or tag that the Edge was told, or is yet to be told.
+type EdgePurge struct {
+	Host, Path, Query, Tag, Route string    // as in Event: a path, which may end in "/*", or a tag; no Host: of any
+	Soft                          bool      // whether as stale, which is the Edge's soft purge
+	Told                          time.Time // zero while it is owed
+	Owed                          bool      // whether the Edge has not taken it, or was not yet asked to
+	Next                          time.Time // when it is told again, or once more; zero: now, or if it is not owed, not
+	Err                           error     // why the Edge has not taken it
+}
+
 // remakes watches for Sites that are made anew for each request.
 var remakes remade.Watch[Site]
 

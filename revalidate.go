@@ -214,6 +214,27 @@ func (s *Site) tellEdge(ctx context.Context, orders ...front.Order) error {
 	return s.front.Tell(ctx, time.Now(), orders...)
 }
 
+// EdgePurges returns what the Edge is owed, and then what it was told, the last first: a
+// few hundred at most of each.
+func (s *Site) EdgePurges() []EdgePurge {
+	if s.front == nil {
+		return nil
+	}
+	log := s.front.Log()
+	all := make([]EdgePurge, len(log))
+	for i, r := range log {
+		p := EdgePurge{Tag: r.Tag, Soft: r.Effect == store.Stale, Told: r.Told, Owed: r.Owed, Next: r.Next, Err: r.Err}
+		if r.URL != "" {
+			p.Tag, p.Path = "", r.URL
+			if t, err := s.routes.Target(r.URL); err == nil { // else it was cut
+				p.Host, p.Path, p.Query, p.Route = t.Host, t.Path, t.Query, t.Route.Pattern
+			}
+		}
+		all[i] = p
+	}
+	return all
+}
+
 // order returns the order for what is at the targets.
 func order(effect store.Effect, targets []routing.Target) front.Order {
 	o := front.Order{Effect: effect, Names: make([]front.Name, len(targets))}

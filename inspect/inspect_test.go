@@ -146,6 +146,7 @@ type report struct {
 		Pages                    []page
 	}
 	Page    *page
+	Edge    []edgePurge
 	Missing bool
 	Outcome *struct {
 		Action, URL, Tag, Message string
@@ -373,7 +374,7 @@ func TestSummary(t *testing.T) {
 		a.inEveryState()
 		a.visit("/blog/1", "/blog/1")
 		want := map[string]float64{
-			"hits": 3, "stale": 1, "misses": 5, "passed": 2, "generated": 5, "failed": 1, "evicted": 0, "storeErrors": 0, "dataHits": 0, "dataMisses": 0,
+			"hits": 3, "stale": 1, "misses": 5, "passed": 2, "generated": 5, "failed": 1, "evicted": 0, "storeErrors": 0, "edgeErrors": 0, "edgeOwed": 0, "dataHits": 0, "dataMisses": 0,
 			"pages": 7, "generating": 0, "maxBytes": 64 << 20, "hitRatio": 4.0 / 9,
 		}
 		got := asJSON(t, h, "/").Summary

@@ -25,7 +25,7 @@ type Recorder struct {
 // A bucket holds the counts of one stretch of time.
 type bucket struct {
 	number  atomic.Int64 // which one, counted from the epoch
-	counts  [isr.StoreFailed + 1]atomic.Uint64
+	counts  [isr.EdgeFailed + 1]atomic.Uint64
 	took    atomic.Int64 // by all generations together, in ns
 	slowest atomic.Int64
 }
@@ -33,7 +33,7 @@ type bucket struct {
 // Observe counts an event. It is what isr.Options.Observe wants, or may be called
 // from there. It does not block.
 func (rec *Recorder) Observe(e isr.Event) {
-	if e.Kind < 0 || e.Kind > isr.StoreFailed {
+	if e.Kind < 0 || e.Kind > isr.EdgeFailed {
 		return
 	}
 	b := rec.bucket(bucketNumber(time.Now()))

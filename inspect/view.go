@@ -25,6 +25,7 @@ type view struct {
 	History *history     `json:"history,omitempty"`
 	Table   *table       `json:"table,omitempty"`
 	Page    *detail      `json:"page,omitempty"`
+	Edge    []purge      `json:"edge,omitempty"`    // what it is owed, and then what it was told, the last first
 	Missing bool         `json:"missing,omitempty"` // whether the one page asked for is not stored
 	States  []facet      `json:"-"`
 	Notice  *outcome     `json:"-"` // if it is the outcome of no button that is to be seen
@@ -43,6 +44,8 @@ type summary struct {
 	DataMisses  uint64   `json:"dataMisses"`
 	Evicted     uint64   `json:"evicted"`
 	StoreErrors uint64   `json:"storeErrors"`
+	EdgeErrors  uint64   `json:"edgeErrors"`
+	EdgeOwed    int      `json:"edgeOwed"`
 	Pages       int      `json:"pages"`
 	Generating  int      `json:"generating"`
 	Bytes       int64    `json:"bytes"`
@@ -52,7 +55,8 @@ type summary struct {
 func newSummary(s isr.Stats, maxBytes int64) summary {
 	out := summary{
 		Hits: s.Hits, Stale: s.Stale, Misses: s.Misses, Passed: s.Passed, Generated: s.Generated, Failed: s.Failed,
-		DataHits: s.DataHits, DataMisses: s.DataMisses, Evicted: s.Evicted, StoreErrors: s.StoreErrors, Pages: s.Pages, Generating: s.Generating, Bytes: s.Bytes, MaxBytes: maxBytes,
+		DataHits: s.DataHits, DataMisses: s.DataMisses, Evicted: s.Evicted, StoreErrors: s.StoreErrors, EdgeErrors: s.EdgeErrors, EdgeOwed: s.EdgeOwed,
+		Pages: s.Pages, Generating: s.Generating, Bytes: s.Bytes, MaxBytes: maxBytes,
 	}
 	if served := s.Hits + s.Stale; served+s.Misses > 0 {
 		ratio := float64(served) / float64(served+s.Misses)
@@ -123,6 +127,7 @@ func (v *view) look(h *handler) bool {
 	}
 	if v.Query.ID == "" {
 		v.Table = v.list(h.site)
+		v.Edge = purges(h.site)
 		return true
 	}
 	v.Page = v.find(h.site)

@@ -228,10 +228,15 @@ func (t *Teller) Log() (all []Record) {
 func (t *Teller) Owed() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	buckets := 0 // which are told along with a tag
 	for _, e := range t.entries {
-		if e.owed() {
+		switch {
+		case !e.owed():
+		case pagekey.IsBucket(e.Tag):
+			buckets = 1
+		default:
 			n++
 		}
 	}
-	return n
+	return max(n, buckets)
 }
