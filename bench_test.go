@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 // A sink is a ResponseWriter that costs next to nothing: it counts the body, and
@@ -89,7 +91,16 @@ func target(method, path string, headers ...string) *http.Request {
 func warm(tb testing.TB, h http.Handler, r *http.Request) {
 	tb.Helper()
 	w := newSink()
-	for range 3 {
+	w.serve(h, r)
+	zipped := target("GET", r.URL.RequestURI(), "Accept-Encoding", "gzip")
+	isrtest.Eventually(tb, "compressing the page", func() error {
+		w.serve(h, zipped)
+		if w.header.Get("Vary") != "" && w.header.Get("Content-Encoding") == "" {
+			return errors.New("it has no encoding")
+		}
+		return nil
+	})
+	for range 2 {
 		w.serve(h, r)
 	}
 	if got := w.header.Get("Cache-Status"); !strings.HasPrefix(got, "isr; hit") {

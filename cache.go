@@ -91,7 +91,7 @@ func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
 	out := Page{
 		Scheme: p.Key.Scheme, Host: p.Key.Host, Path: p.Key.Path, Query: p.Key.Query, Route: p.Route.Pattern,
 		Varied: pagekey.ParseHeader(p.Key.Variant), Status: p.Status, State: State(view.State), NotStored: p.WhyUncacheable(view).String(),
-		Generated: p.Generated, Duration: p.Took, Size: p.Size, Tags: pagekey.PlainTags(p.Subject.Tags), Hits: p.Hits.Load(),
+		Generated: p.Generated, Duration: p.Took, Size: p.Size.Load(), Tags: pagekey.PlainTags(p.Subject.Tags), Hits: p.Hits.Load(),
 	}
 	if name, key, ok := p.Key.Value(); ok {
 		out.Path, out.Query = name, key

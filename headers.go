@@ -3,6 +3,7 @@ package isr
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -35,6 +36,24 @@ const (
 	Develop             // each visit makes its page anew, by the page request, and so its data; failures are shown; there is no Store
 	Off                 // every request passes, and so does Data.Load; Revalidate, Purge, Prerender and the like do nothing, without error
 )
+
+// An Encoder compresses pages, in a content coding such as br or zstd, for
+// Options.Encoders. Packages encoders/brotli and encoders/zstd have one each.
+//
+// No visitor waits for it: until it is done they get gzip, or where that is not ready
+// either, the body without encoding. Pages with the same body as the one before keep its
+// encodings. Where it fails, panics, or takes longer than 30 seconds, the page goes without
+// its encoding, and the Logger says so, once.
+type Encoder interface {
+	// Coding is what Content-Encoding and Accept-Encoding call it. Wrap calls it, once.
+	Coding() string
+
+	// Encode writes the body in that coding to w. When it has written as much as gzip has,
+	// w returns an error, and it need not go on. It is called concurrently, for as many
+	// pages at a time as half of GOMAXPROCS, must not change the body, and must keep neither
+	// w nor the body.
+	Encode(w io.Writer, body []byte) error
+}
 
 // Route says how the pages of one pattern live. The zero value keeps a page
 // until it is revalidated on demand.

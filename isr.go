@@ -50,6 +50,7 @@ import (
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/data"
+	"github.com/isr-go/isr/internal/encode"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/front"
 	"github.com/isr-go/isr/internal/header"
@@ -149,6 +150,11 @@ type Options struct {
 	// with Passed where the response may not be stored. See metrics/otel.
 	Trace func(ctx, cause context.Context, e Event) (context.Context, func(Event))
 
+	// Encoders make encodings of the pages beside gzip, best first: see Encoder. Each is
+	// called once a generation, where the body is one that compresses, and its encoding is
+	// kept only where that is smaller than gzip's. Nil means gzip alone.
+	Encoders []Encoder
+
 	// Mode says whether pages are kept. Zero means On.
 	Mode Mode
 
@@ -246,6 +252,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.runs = flight.NewGroup(flight.Config{
 		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Mark: s.marker(),
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
+		Encodings:     encode.New(encode.Config{Cache: s.cache, Evicted: s.evicted, Failed: s.warn.EncoderFailed}, opts.Encoders),
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: regenerations,
 		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, Late: s.warn.Late, Leaks: s.warn.Leaks, Log: s.log,
@@ -292,14 +299,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	byHost := s.routes.ByHost()
-	switch {
-	case at == nil:
-	case byHost:
-		v.route = at.RouteFor(r)
-	default:
-		v.route = at.Route
-	}
-	if v.route == nil {
+	if v.route = at.RouteOf(r, byHost); v.route == nil {
 		v.route = s.routes.Of(r, path)
 		if at != nil && byHost {
 			at.Learn(r, v.route)
@@ -335,7 +335,7 @@ func (v *visit) answered(path string, at *cache.Path) bool {
 		v.hit(p, view)
 	case view.State == page.Uncacheable:
 		v.passUncacheable()
-	case view.State == page.Stale, view.State == page.Expired && view.OnError && v.cannotRenew(p):
+	case view.State == page.Stale, view.State == page.Expired && view.OnError && v.site.runs.CannotRenew(p):
 		v.site.runs.Join(v.request(), p, nil)
 		v.hit(p, view)
 	case unknown && v.isForbidden(path):
@@ -349,12 +349,6 @@ func (v *visit) answered(path string, at *cache.Path) bool {
 		return v.wait(p)
 	}
 	return true
-}
-
-// cannotRenew reports whether a visitor need not wait for another attempt to renew a
-// page that may be shown on errors: the last one has failed, or none is begun any more.
-func (v *visit) cannotRenew(p *page.Page) bool {
-	return p.IsFailing(v.site.table) || v.site.runs.IsClosed()
 }
 
 // A visit is one request on its way to an answer.

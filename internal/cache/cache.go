@@ -43,9 +43,21 @@ const maxHosts = 4
 
 var hostSeed = maphash.MakeSeed()
 
-// RouteFor returns the route of the path's pages at the host that r asks for, or nil where
+// RouteOf returns the route of the path's pages, or of those at the host that r asks for,
+// or nil where that is not known. A nil Path knows nothing.
+func (at *Path) RouteOf(r *http.Request, byHost bool) *policy.Route {
+	switch {
+	case at == nil:
+		return nil
+	case byHost:
+		return at.routeFor(r)
+	}
+	return at.Route
+}
+
+// routeFor returns the route of the path's pages at the host that r asks for, or nil where
 // it is not known.
-func (at *Path) RouteFor(r *http.Request) *policy.Route {
+func (at *Path) routeFor(r *http.Request) *policy.Route {
 	host := r.Host
 	if host == at.host && at.Route != nil {
 		return at.Route
@@ -66,7 +78,7 @@ func (at *Path) RouteFor(r *http.Request) *policy.Route {
 	return nil
 }
 
-// Learn notes what RouteFor did not know.
+// Learn notes what RouteOf did not know.
 func (at *Path) Learn(r *http.Request, rt *policy.Route) {
 	old := at.others.Load()
 	var list []hostRoute
@@ -192,10 +204,16 @@ func (c *Cache) SortByRecentHits(pages []*page.Page, now time.Time) {
 func (c *Cache) promote(p *page.Page) {
 	p.Protected = true
 	c.protected.Add(p.Key, p)
-	c.protectedBytes += p.Size
+	c.protectedBytes += p.Size.Load()
+	c.demote()
+}
+
+// demote moves pages from the protected list to probation where it is too large. It is
+// called under c.mu.
+func (c *Cache) demote() {
 	for c.protectedBytes > c.maxBytes/5*4 && c.protected.Len() > 1 {
 		_, old, _ := c.protected.RemoveOldest()
-		c.protectedBytes -= old.Size
+		c.protectedBytes -= old.Size.Load()
 		old.Protected = false
 		c.probation.Add(old.Key, old)
 	}
@@ -218,7 +236,7 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 		p.Recent = old.Recent
 		c.drop(old)
 	}
-	if p.Size > c.maxBytes {
+	if p.Size.Load() > c.maxBytes {
 		return nil, false
 	}
 	path := pagekey.CanonicalPath(p.Key.Path)
@@ -236,12 +254,17 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 	at.front.Store(p)
 	p.Index = len(c.pages)
 	c.pages = append(c.pages, p)
-	c.bytes += p.Size
+	c.bytes += p.Size.Load()
 	if byName && p.NotStored == (policy.Refusal{}) {
 		c.promote(p)
 	} else {
 		c.probation.Add(p.Key, p)
 	}
+	return c.evict(p), true
+}
+
+// evict makes room where there are too many bytes, but keeps p. It is called under c.mu.
+func (c *Cache) evict(p *page.Page) (evicted []*page.Page) {
 	for c.bytes > c.maxBytes {
 		_, victim, ok := c.probation.GetOldest()
 		if !ok || victim == p {
@@ -252,7 +275,24 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 		c.drop(victim)
 		evicted = append(evicted, victim)
 	}
-	return evicted, true
+	return evicted
+}
+
+// AddEncoding adds an encoding to a stored page, and returns what was evicted to make
+// room. It reports false where the page is not stored any more, or becomes too large.
+func (c *Cache) AddEncoding(p *page.Page, e page.Encoding, codings []string) (evicted []*page.Page, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.find(&p.Key) != p || p.Size.Load()+e.Size() > c.maxBytes {
+		return nil, false
+	}
+	p.Add(e, codings)
+	c.bytes += e.Size()
+	if p.Protected {
+		c.protectedBytes += e.Size()
+		c.demote()
+	}
+	return c.evict(p), true
 }
 
 // remove drops a page, unless another has taken its place.
@@ -268,11 +308,11 @@ func (c *Cache) remove(p *page.Page) {
 func (c *Cache) drop(p *page.Page) {
 	if p.Protected {
 		c.protected.Remove(p.Key)
-		c.protectedBytes -= p.Size
+		c.protectedBytes -= p.Size.Load()
 	} else {
 		c.probation.Remove(p.Key)
 	}
-	c.bytes -= p.Size
+	c.bytes -= p.Size.Load()
 	end := len(c.pages) - 1
 	last := c.pages[end]
 	c.pages[p.Index], last.Index = last, p.Index

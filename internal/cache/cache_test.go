@@ -35,7 +35,9 @@ func at(path string) pagekey.Key {
 
 // made returns a page that takes a number of bytes, and whose generation begins now.
 func made(table *invalidation.Table, k pagekey.Key, size int64, tags ...string) *page.Page {
-	return &page.Page{Key: k, Route: route, Size: size, Subject: invalidation.Subject{Since: table.Now(), Tags: tags}}
+	p := &page.Page{Key: k, Route: route, Subject: invalidation.Subject{Since: table.Now(), Tags: tags}}
+	p.Size.Store(size)
+	return p
 }
 
 // visit asks for a page as a visitor does, and reports whether it is stored.
@@ -179,14 +181,14 @@ func TestPutReplaces(t *testing.T) {
 	}
 	c.Put(made(table, at("/b"), 30), false)
 	evicted, ok := c.Put(made(table, k, 50), false)
-	if p := c.Peek(&k); !ok || len(evicted) > 0 || p.Hits.Load() != 3 || p.Size != 50 {
-		t.Fatalf("stored %v, %d evicted, %d hits, %d bytes", ok, len(evicted), p.Hits.Load(), p.Size)
+	if p := c.Peek(&k); !ok || len(evicted) > 0 || p.Hits.Load() != 3 || p.Size.Load() != 50 {
+		t.Fatalf("stored %v, %d evicted, %d hits, %d bytes", ok, len(evicted), p.Hits.Load(), p.Size.Load())
 	}
 	evicted, _ = c.Put(made(table, at("/c"), 50), false)
 	same(t, "evicted, but not the one asked for again", paths(evicted), []string{"/b"})
 
 	pass := page.HitForPass(page.Meta{Key: k, Route: route, Since: table.Now()}, policy.Refusal{Why: "sets a cookie"})
-	pass.Size = 20
+	pass.Size.Store(20)
 	c.Put(pass, true)
 	visit(c, k, noon.Add(time.Hour))
 	c.Put(made(table, at("/d"), 30), false)
@@ -266,7 +268,7 @@ func TestAt(t *testing.T) {
 func TestHolds(t *testing.T) {
 	c, table := newCache(1000)
 	pass := page.HitForPass(page.Meta{Key: at("/a"), Route: route, Since: table.Now()}, policy.Refusal{Why: "is private"})
-	pass.Size = 10
+	pass.Size.Store(10)
 	c.Put(pass, false)
 	if c.Holds("/a") || c.Holds("/b") {
 		t.Error("what was never generated is held")
@@ -371,7 +373,7 @@ func TestAccounting(t *testing.T) {
 		case 0, 1, 2, 3:
 			p := made(table, k, int64(1+rng.IntN(400)), fmt.Sprint("tag ", rng.IntN(10)))
 			if rng.IntN(500) == 0 {
-				p.Size = maxBytes + 1
+				p.Size.Store(maxBytes + 1)
 			}
 			if rng.IntN(5) == 0 {
 				p.NotStored = policy.Refusal{Why: "for the test"}
@@ -383,8 +385,8 @@ func TestAccounting(t *testing.T) {
 			if ok {
 				stored[k] = p
 			}
-			if ok != (p.Size <= maxBytes) {
-				t.Fatalf("stored %v, of %d bytes", ok, p.Size)
+			if ok != (p.Size.Load() <= maxBytes) {
+				t.Fatalf("stored %v, of %d bytes", ok, p.Size.Load())
 			}
 			for _, e := range evicted {
 				if stored[e.Key] != e || e == p {
@@ -410,7 +412,7 @@ func TestAccounting(t *testing.T) {
 		all := c.All()
 		var sum int64
 		for _, p := range all {
-			sum += p.Size
+			sum += p.Size.Load()
 			if stored[p.Key] != p {
 				t.Fatalf("%+v is stored, and should not be", p.Key)
 			}
@@ -474,7 +476,7 @@ func TestConcurrent(t *testing.T) {
 	pages := c.All()
 	var sum int64
 	for _, p := range pages {
-		sum += p.Size
+		sum += p.Size.Load()
 	}
 	if n, bytes := c.Size(); n != len(pages) || bytes != sum || bytes > maxBytes || n == 0 {
 		t.Errorf("%d pages of %d bytes; in the lists %d of %d", n, bytes, len(pages), sum)

@@ -62,7 +62,8 @@ func TestCompactionOracle(t *testing.T) {
 			switch n := rng.IntN(20); {
 			case n < 4 && len(runs) < 20:
 				began, h := table.BeginRun()
-				p := &page.Page{Key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, Route: rt, Subject: invalidation.Subject{Since: began}, Size: 1, Generated: time.Now()}
+				p := &page.Page{Key: pagekey.Key{Path: fmt.Sprint("/", rng.Uint64())}, Route: rt, Subject: invalidation.Subject{Since: began}, Generated: time.Now()}
+				p.Size.Store(1)
 				for range rng.IntN(3) {
 					p.Subject.Tags = append(p.Subject.Tags, tag())
 				}

@@ -58,6 +58,9 @@ type Flight struct {
 	value   any           // that the Fetch has made
 	begin   time.Time     // of the handler's call
 	matched string        // the pattern that the handler has matched; for the run's goroutine alone
+	zipped  bool          // whether the page was compressed before it was stored; likewise
+
+	encoded chan (<-chan struct{}) // has one that is closed when the page is encoded; nil without a Store
 
 	takers atomic.Int64  // those who would take a stream
 	offer  chan Stream   // to one of them: a response that is too large to be stored
@@ -381,6 +384,7 @@ func (f *Flight) meta() page.Meta {
 	return page.Meta{
 		Key: f.Key, Route: f.Route, Pattern: f.Pattern,
 		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.g.c.Cache.MaxBytes(), Mark: f.mark(),
+		Codings: f.g.c.Encodings.Codings(),
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/encode"
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -35,6 +36,7 @@ type Config struct {
 	Backing   *backing.Store     // nil without a Store
 	Site      any                // what inside.SiteOf finds during a run
 	Streaming *respwriter.Budget // of the bytes that streams may hold
+	Encodings *encode.Pool
 
 	Mark func(h http.Header, tags []string) (fits bool) // see page.Meta; nil without an Edge
 
@@ -116,6 +118,10 @@ func (g *Group) IsClosed() bool {
 	defer g.mu.Unlock()
 	return g.closed
 }
+
+// CannotRenew reports whether a visitor need not wait for another attempt to renew a page
+// that may be shown on errors: the last one has failed, or none is begun any more.
+func (g *Group) CannotRenew(p *page.Page) bool { return p.IsFailing(g.c.Table) || g.IsClosed() }
 
 // Running returns how many runs are under way.
 func (g *Group) Running() int {
@@ -336,6 +342,7 @@ func (g *Group) newFlight(req Request, old *page.Page) *Flight {
 	if g.c.Backing != nil {
 		f.found = make(chan struct{})
 		f.looked = sync.OnceFunc(func() { close(f.found) })
+		f.encoded = make(chan (<-chan struct{}), 1)
 	}
 	if before := g.flights[req.Key]; before != nil {
 		before.successor = f

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/encode"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -23,7 +24,8 @@ func TestJoinLooksAgain(t *testing.T) {
 		table := invalidation.New(invalidation.MinBytes, func(by *invalidation.Judgements) { pages.JudgeAll(by) }, func() {})
 		pages = cache.New(1<<20, table)
 		group := flight.NewGroup(flight.Config{
-			Handler: http.NotFoundHandler(), Cache: pages, Table: table, Streaming: respwriter.NewBudget(1 << 20), MaxPageBytes: 1 << 20,
+			Encodings: encode.New[encode.Encoder](encode.Config{Cache: pages}, nil),
+			Handler:   http.NotFoundHandler(), Cache: pages, Table: table, Streaming: respwriter.NewBudget(1 << 20), MaxPageBytes: 1 << 20,
 			Generations: 1, Regenerations: 1, Ended: func(*flight.Flight, time.Duration) {}, Evicted: func([]*page.Page) {},
 		})
 		rules, err := pagekey.NewRules(nil, nil, nil, nil, nil)

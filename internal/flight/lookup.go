@@ -22,6 +22,9 @@ func (g *Group) lookFirst(f *Flight) {
 		var ended bool
 		ended, first.err = f.look(g.c.Backing.Key(&f.Key))
 		f.looked()
+		if ended {
+			defer f.encode()
+		}
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.looking--
@@ -124,7 +127,7 @@ func (f *Flight) leaseTTL() time.Duration {
 // here. It reports whether the run has ended with that.
 func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, before invalidation.Snapshot) bool {
 	g := f.g
-	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route, Mark: f.mark()})
+	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route, Mark: f.mark(), Codings: g.c.Encodings.Codings()})
 	if err != nil {
 		g.c.Damaged(f, err)
 		return false
@@ -252,6 +255,26 @@ func (f *Flight) abandon() bool {
 	return true
 }
 
+// maxEncodingWait is how long a page that other instances may wait for is kept from them
+// until it is encoded. What is not ready then is not in its record: they encode it, too.
+const maxEncodingWait = 100 * time.Millisecond
+
+// awaitEncodings waits until the page is encoded, but not for long.
+func (f *Flight) awaitEncodings() {
+	late := time.NewTimer(maxEncodingWait)
+	defer late.Stop()
+	var done <-chan struct{}
+	select {
+	case done = <-f.encoded:
+	case <-late.C:
+		return
+	}
+	select {
+	case <-done:
+	case <-late.C:
+	}
+}
+
 // writeBehind saves the run's page in the Store, after the visitors have it, or else
 // gives the lease back.
 func (f *Flight) writeBehind() {
@@ -259,6 +282,9 @@ func (f *Flight) writeBehind() {
 	<-f.done
 	key, out, lease := g.c.Backing.Key(&f.Key), &f.outcome, f.heldLease()
 	if p := out.Page; p != nil && out.Stored && out.Kind == Generated && p.NotStored == (policy.Refusal{}) && p.Subject.Since.Offline == 0 {
+		if f.Fetch == nil {
+			f.awaitEncodings()
+		}
 		err := g.c.Backing.Save(key, lease, p.Record(key))
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ func (f *Flight) run() {
 	g, free := f.g, sync.OnceFunc(f.releaseSlot)
 	defer f.endDropped()
 	defer free()
+	defer f.encode()
 	if g.c.Backing != nil && f.fetch() || !f.call() {
 		return
 	}
@@ -190,11 +192,11 @@ func (f *Flight) recorded(res respwriter.Result) {
 	case respwriter.Page:
 		m := f.meta()
 		m.Matched, m.Said = f.matched, f.scope.Said()
-		f.finish(Outcome{Page: page.New(m, res.Status, res.Header, res.Body), Stale: m.Said.Stale})
+		f.finish(Outcome{Page: f.zip(page.New(m, res.Status, res.Header, res.Body, f.old)), Stale: m.Said.Stale})
 	case respwriter.Renewal:
 		m := f.meta()
 		m.Matched, m.Said = f.matched, f.scope.Said()
-		f.finish(Outcome{Page: page.Freshen(m, f.old, res.Header), Stale: m.Said.Stale})
+		f.finish(Outcome{Page: f.zip(page.Freshen(m, f.old, res.Header)), Stale: m.Said.Stale})
 	case respwriter.Refused:
 		mark := page.HitForPass(f.meta(), res.Why)
 		mark.Private = policy.IsPrivate(res.Status, res.Header)
@@ -205,6 +207,36 @@ func (f *Flight) recorded(res respwriter.Result) {
 			out.Answer = &Answer{header.Forwardable(res.Header, res.Body), bytes.Clone(res.Body)}
 		}
 		f.finish(out)
+	}
+}
+
+// zip compresses a page before it is stored, where no visitor waits for it: then no
+// visitor gets it without encoding.
+func (f *Flight) zip(p *page.Page) *page.Page {
+	f.g.mu.Lock()
+	f.zipped = f.visitors == 0
+	f.g.mu.Unlock()
+	if f.zipped {
+		f.g.c.Encodings.Gzip(p)
+	}
+	return p
+}
+
+// encode compresses the page that the run has stored, if it has, when those who have
+// waited have it.
+func (f *Flight) encode() {
+	select {
+	case <-f.done:
+	default:
+		return // it has reached its Timeout just now
+	}
+	runtime.Gosched() // those who have waited go first
+	var done <-chan struct{}
+	if out := &f.outcome; out.Stored && f.Fetch == nil {
+		done = f.g.c.Encodings.Encode(out.Page, f.zipped, f.isByName() || !f.old.IsUnknown())
+	}
+	if f.encoded != nil {
+		f.encoded <- done
 	}
 }
 

@@ -5,32 +5,54 @@ import (
 	"strings"
 )
 
-// AcceptsGzip reports whether gzip is at least as welcome as no encoding
-// (RFC 9110, section 12.5.3).
-func AcceptsGzip(lines []string) bool {
-	if len(lines) == 1 && strings.HasPrefix(lines[0], "gzip, ") && !strings.Contains(lines[0], ";") {
-		return true // as all browsers say it
+// Accepts returns how welcome a content coding is, in thousandths: zero where it is not
+// accepted, or less welcome than no encoding (RFC 9110, section 12.5.3). The coding is in
+// lower case; gzip is x-gzip, too.
+func Accepts(lines []string, coding string) (weight int) {
+	if len(lines) == 1 && isListed(lines[0], coding) {
+		return 1000 // as all browsers say it
 	}
-	zipped, identity, any := -1, -1, -1 // thousandths
+	own, identity, any := -1, -1, -1
 	for e := range List(lines) {
-		coding, params, _ := strings.Cut(e, ";")
+		name, params, _ := strings.Cut(e, ";")
 		q := 1000
 		if params != "" {
 			q = quality(params)
 		}
-		switch coding = trimSpace(coding); {
-		case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
-			zipped = q
-		case strings.EqualFold(coding, "identity"):
+		switch name = trimSpace(name); {
+		case strings.EqualFold(name, coding), coding == "gzip" && strings.EqualFold(name, "x-gzip"):
+			own = q
+		case strings.EqualFold(name, "identity"):
 			identity = q
-		case coding == "*":
+		case name == "*":
 			any = q
 		}
 	}
-	if zipped < 0 {
-		zipped = any
+	if own < 0 {
+		own = any
 	}
-	return zipped > 0 && zipped >= identity
+	if own < identity {
+		return 0
+	}
+	return max(0, own)
+}
+
+// isListed reports whether a line without weights has a coding.
+func isListed(line, coding string) bool {
+	if strings.IndexByte(line, ';') >= 0 {
+		return false
+	}
+	for i := 0; ; {
+		n := strings.Index(line[i:], coding)
+		if n < 0 {
+			return false
+		}
+		before := strings.TrimRight(line[:i+n], " \t")
+		i += n + len(coding)
+		if (before == "" || before[len(before)-1] == ',') && (i == len(line) || line[i] == ',') {
+			return true
+		}
+	}
 }
 
 // quality reads a weight (RFC 9110, section 12.4.2) in thousandths; what is no

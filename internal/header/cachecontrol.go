@@ -218,7 +218,7 @@ func Shortened(own string, limit time.Duration) string {
 			arg = strconv.FormatInt(int64(min(parseSeconds(arg), limit)/time.Second), 10)
 		}
 		if arg != "" {
-			name += "=" + arg
+			name += "=" + quoted(arg)
 		}
 		out = append(out, name)
 	}
@@ -230,6 +230,40 @@ func Shortened(own string, limit time.Duration) string {
 		out = append(out, "max-age="+strconv.FormatInt(int64(limit/time.Second), 10))
 	}
 	return strings.Join(out, ", ")
+}
+
+// SharedFor returns what a Cache-Control says, less what it promises to shared caches for
+// longer than some time.
+func SharedFor(own string, limit time.Duration) string {
+	switch d := ParseCacheControl([]string{own}); {
+	case d.NoStore, d.Private:
+		return own
+	case d.SMaxAge >= 0:
+		limit = min(limit, d.SMaxAge)
+	case d.MaxAge >= 0:
+		limit = min(limit, d.MaxAge)
+	}
+	var out []string
+	for line := own; line != ""; {
+		var name, arg string
+		name, arg, line = cutDirective(line)
+		if strings.EqualFold(name, "s-maxage") || name == "" {
+			continue
+		}
+		if arg != "" {
+			name += "=" + quoted(arg)
+		}
+		out = append(out, name)
+	}
+	return strings.Join(append(out, "s-maxage="+strconv.FormatInt(int64(limit/time.Second), 10)), ", ")
+}
+
+// quoted returns an argument as a directive may have it.
+func quoted(arg string) string {
+	if IsToken(arg) {
+		return arg
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(arg) + `"`
 }
 
 // IsPersonal reports whether outer middleware has made a response one visitor's

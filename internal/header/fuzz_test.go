@@ -64,6 +64,19 @@ func FuzzCacheControl(f *testing.F) {
 		}
 		same("what else is new", append(slices.Clone(lines), `extension, another="max-age=7, private"`)...)
 
+		if joined := strings.Join(lines, ","); !strings.Contains(joined, "\n") {
+			got, want := ParseCacheControl([]string{SharedFor(joined, time.Second)}), ParseCacheControl([]string{joined})
+			if !want.NoStore && !want.Private {
+				if got.SMaxAge < 0 || got.SMaxAge > time.Second {
+					t.Errorf("%q: %q lets shared caches keep it for %v", joined, SharedFor(joined, time.Second), got.SMaxAge)
+				}
+				want.SMaxAge = got.SMaxAge
+			}
+			if got != want {
+				t.Errorf("%q is %+v, but %q is %+v", joined, want, SharedFor(joined, time.Second), got)
+			}
+		}
+
 		// Of duplicates the first counts, and a quoted number is the same number.
 		plain := ParseCacheControl(append(slices.Clone(lines), "max-age=17, s-maxage=17"))
 		if d.MaxAge >= 0 && plain.MaxAge != d.MaxAge || d.MaxAge < 0 && plain.MaxAge != 17*time.Second || plain.SMaxAge < 0 {
@@ -88,9 +101,9 @@ func FuzzCacheControl(f *testing.F) {
 // encodingWeight is a weight by the letter of RFC 9110, section 12.4.2.
 var encodingWeight = regexp.MustCompile(`^[ \t]*[qQ][ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*$`)
 
-// slowlyAcceptsGzip is acceptsGzip, slow and obvious. It is not ok where that
+// slowlyAccepts is Accepts, slow and obvious. It is not ok where that
 // depends on what is no weight, but a number that one may take for it.
-func slowlyAcceptsGzip(lines []string) (accepts, ok bool) {
+func slowlyAccepts(lines []string, wanted string) (want int, ok bool) {
 	weights, doubtful := make(map[string]float64), make(map[string]bool)
 	for _, e := range strings.Split(strings.Join(lines, ","), ",") {
 		coding, params, _ := strings.Cut(strings.Trim(e, " \t"), ";")
@@ -110,11 +123,14 @@ func slowlyAcceptsGzip(lines []string) (accepts, ok bool) {
 		}
 		weights[coding], doubtful[coding] = weight, doubt
 	}
-	gzip, named := weights["gzip"]
+	own, named := weights[wanted]
 	if !named {
-		gzip = weights["*"]
+		own = weights["*"]
 	}
-	return gzip > 0 && gzip >= weights["identity"], !doubtful["gzip"] && !doubtful["*"] && !doubtful["identity"]
+	if own < weights["identity"] {
+		own = 0
+	}
+	return int(own * 1000), !doubtful[wanted] && !doubtful["*"] && !doubtful["identity"]
 }
 
 func FuzzAcceptEncoding(f *testing.F) {
@@ -125,17 +141,20 @@ func FuzzAcceptEncoding(f *testing.F) {
 		"gzip;q=0.5, identity", "gzip;q=0.5, identity;q=0.5", "gzip;q=0.4,identity;q=0.5", "identity;q=0, gzip;q=0.1",
 		"gzip;q=0.57, identity;q=0.569", "gzip;q=0.569, identity;q=0.57", "gzip;q=0.29, identity;q=0.289",
 		"*;q=0", "*;q=0, gzip", "gzip;q=0, *", "*;q=0.5, identity;q=0.6", "*, identity;q=0",
-		"gzip;q=0, gzip", "gzip, x-gzip;q=0", "gzip\ngzip;q=0", ",, ,gzip", " gzip ", "gzip,,", "gzip\x00", "gzipp", "x-x-gzip", "x-*", "x-identity", "gZip\r", "\vgzip", "gzip;q=1\r",
+		"gzip;q=0, gzip", "brotli, br", "0 zstd", "xbr,br", "brx", "zstd,gzip;q=0.9", "gzip, x-gzip;q=0", "gzip\ngzip;q=0", ",, ,gzip", " gzip ", "gzip,,", "gzip\x00", "gzipp", "x-x-gzip", "x-*", "x-identity", "gZip\r", "\vgzip", "gzip;q=1\r",
 	} {
 		f.Add(lines)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		lines := strings.Split(text, "\n")
-		got := AcceptsGzip(lines)
-		if want, ok := slowlyAcceptsGzip(lines); ok && got != want {
-			t.Errorf("acceptsGzip(%q) = %v, want %v", lines, got, want)
+		for _, coding := range []string{"gzip", "br", "zstd"} {
+			got := Accepts(lines, coding)
+			if want, ok := slowlyAccepts(lines, coding); ok && got != want {
+				t.Errorf("Accepts(%q, %q) = %v, want %v", lines, coding, got, want)
+			}
 		}
-		with := func(lines ...string) bool { return AcceptsGzip(lines) }
+		with := func(lines ...string) bool { return Accepts(lines, "gzip") > 0 }
+		got := with(lines...)
 		if with(letters(text, 'a', 'A')) != with(letters(text, 'A', 'a')) {
 			t.Errorf("%q: the case of letters matters", text)
 		}

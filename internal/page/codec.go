@@ -38,16 +38,17 @@ func (p *Page) Record(key string) *store.Record {
 
 // pageFormat is the number of the encoding that encode makes. The checksum comes
 // after it: not every Store notices when it damages what it keeps.
-const pageFormat = 5
+const pageFormat = 6
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // encode returns a page as bytes, that know under which key they belong.
 func (p *Page) encode(key string) []byte {
 	h, etag := p.handlers()
+	encoded := p.encodings()
 	n := 256 + len(key) + len(p.plain.body)
-	if p.gzip != nil {
-		n += len(p.gzip.body)
+	for _, e := range encoded {
+		n += len(e.rep.body) + 16
 	}
 	for name, values := range h {
 		for _, v := range values {
@@ -76,9 +77,6 @@ func (p *Page) encode(key string) []byte {
 	if p.Validators.etag != "" {
 		flags |= hasOwnETag
 	}
-	if p.gzip != nil {
-		flags |= hasGzip
-	}
 	if p.HasData {
 		flags |= hasData
 	}
@@ -95,8 +93,10 @@ func (p *Page) encode(key string) []byte {
 		}
 	}
 	b = append(binary.AppendUvarint(b, uint64(len(p.plain.body))), p.plain.body...)
-	if p.gzip != nil {
-		b = append(binary.AppendUvarint(b, uint64(len(p.gzip.body))), p.gzip.body...)
+	b = binary.AppendUvarint(b, uint64(len(encoded)))
+	for _, e := range encoded {
+		b = pagekey.AppendString(b, e.coding)
+		b = append(binary.AppendUvarint(b, uint64(len(e.rep.body))), e.rep.body...)
 	}
 	putChecksum(b)
 	return b
@@ -110,14 +110,14 @@ func putChecksum(b []byte) {
 const (
 	hasOwnControl byte = 1 << iota
 	hasOwnETag
-	hasGzip
 	hasData
 )
 
 // errForeign says that a Store returned what encode did not make for this page.
 var errForeign = errors.New("the Store returned what is not this page")
 
-// Decode makes a page of what encode has made for it, and takes over the bytes.
+// Decode makes a page of what encode has made for it, and takes over the bytes. It leaves
+// out encodings in codings that m does not have.
 func Decode(data []byte, key string, m Meta) (*Page, error) {
 	if len(data) < 5 || data[0] != pageFormat || binary.LittleEndian.Uint32(data[1:]) != crc32.Checksum(data[5:], castagnoli) {
 		return nil, errForeign
@@ -144,9 +144,17 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 		name := string(d.bytes())
 		h[name] = append(h[name], string(d.bytes()))
 	}
-	plain, compressed := d.bytes(), []byte(nil)
-	if flags&hasGzip != 0 {
-		compressed = d.bytes()
+	plain := d.bytes()
+	type encoding struct {
+		coding string
+		body   []byte
+	}
+	var encoded []encoding
+	for n := d.count(); n > 0; n-- {
+		e := encoding{string(d.bytes()), d.bytes()}
+		if slices.Contains(m.Codings, e.coding) {
+			encoded = append(encoded, e)
+		}
 	}
 	if d.bad || len(d.b) > 0 || p.saidTags < 0 || p.saidTags > len(p.Subject.Tags) || p.Status < 200 || p.Status > 999 {
 		return nil, errForeign
@@ -161,7 +169,14 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 	if !p.ownControl { // the Cache-Control that goes out is this instance's own
 		h["Cache-Control"] = []string{m.Route.CacheControlFor(p.Status, p.Lifetime)}
 	}
-	p.represent(h, p.setFront(&m, h), etag, slices.Clone(plain), slices.Clone(compressed))
+	compressible := isCompressible(h, plain)
+	p.represent(h, p.setFront(&m, h), etag, slices.Clone(plain))
+	for _, e := range encoded {
+		if compressible && p.Encoded(e.coding) == nil {
+			p.Add(p.NewEncoding(e.coding, slices.Clone(e.body)), m.Codings)
+		}
+	}
+	p.setUnfinished(compressible, m.Codings)
 	return p, nil
 }
 

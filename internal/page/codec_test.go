@@ -16,10 +16,14 @@ func samplePage() (*Page, Meta) {
 	rules, _ := pagekey.NewRules(nil, nil, nil, nil, nil)
 	m := Meta{
 		Key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/a", Query: "b=c"}, Pattern: "/{outer}", MaxBytes: 1 << 20,
-		Route: &policy.Route{Rules: rules, TTL: time.Hour, StaleWhileRevalidate: policy.Forever, StaleIfError: policy.Forever, Tags: []string{"all"}},
+		Route:   &policy.Route{Rules: rules, TTL: time.Hour, StaleWhileRevalidate: policy.Forever, StaleIfError: policy.Forever, Tags: []string{"all"}},
+		Codings: []string{"br", "zstd", "gzip"},
 	}
 	h := http.Header{"Content-Type": {"text/html; charset=utf-8"}, "Cache-Tag": {"one, two"}}
-	return New(m, http.StatusOK, h, []byte(strings.Repeat("<p>some words</p>\n", 600))), m
+	p := New(m, http.StatusOK, h, []byte(strings.Repeat("<p>some words</p>\n", 600)), nil)
+	p.Add(p.NewEncoding("gzip", []byte("as gzip")), m.Codings)
+	p.Add(p.NewEncoding("br", []byte("as brotli")), m.Codings)
+	return p, m
 }
 
 // A part of a page is refused, and so is one that no handler can have made, even where

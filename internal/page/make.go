@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -59,16 +58,23 @@ func (v Validators) Match(update http.Header) bool {
 	return etag == v.etag
 }
 
-// New makes a page of a response.
-func New(m Meta, status int, sent http.Header, body []byte) *Page {
+// New makes a page of a response. Where the body is that of old, which may be nil, it has
+// the encodings of that.
+func New(m Meta, status int, sent http.Header, body []byte, old *Page) *Page {
 	h := header.Forwardable(sent, body)
-	plain := append([]byte(nil), body...)
-	return makePage(m, status, h, header.ParseAge(sent["Age"]), plain, compress(h, plain))
+	var plain []byte
+	var encoded []Encoding
+	if !old.IsUnknown() && bytes.Equal(old.plain.body, body) {
+		plain, encoded = old.plain.body, old.encodings()
+	} else {
+		plain = append([]byte(nil), body...)
+	}
+	return makePage(m, status, h, header.ParseAge(sent["Age"]), plain, encoded, isCompressible(h, plain))
 }
 
 // NewValue makes a page of a value, which takes size bytes in memory, and its JSON.
 func NewValue(m Meta, v any, size int64, body []byte) *Page {
-	p := makePage(m, http.StatusOK, http.Header{"Content-Type": {"application/json"}}, 0, body, nil)
+	p := makePage(m, http.StatusOK, http.Header{"Content-Type": {"application/json"}}, 0, body, nil, false)
 	p.SetValue(v, size)
 	return p
 }
@@ -78,7 +84,7 @@ func NewValue(m Meta, v any, size int64, body []byte) *Page {
 func (p *Page) SetValue(v any, size int64) {
 	if p.NotStored == (policy.Refusal{}) {
 		p.Value = v
-		p.Size += size
+		p.Size.Add(size)
 	}
 }
 
@@ -123,11 +129,8 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 			m.Said.Until = until
 		}
 	}
-	var compressed []byte
-	if old.gzip != nil {
-		compressed = old.gzip.body
-	}
-	p := makePage(m, old.Status, header.Forwardable(merged, nil), header.ParseAge(merged["Age"]), old.plain.body, compressed)
+	h := header.Forwardable(merged, nil)
+	p := makePage(m, old.Status, h, header.ParseAge(merged["Age"]), old.plain.body, old.encodings(), isCompressible(h, old.plain.body))
 	p.HasData = hasData
 	return p
 }
@@ -138,12 +141,13 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 func HitForPass(m Meta, why policy.Refusal) *Page {
 	p := &Page{
 		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: m.Order,
-		Generated: time.Now(), NotStored: why, Size: pageOverhead + m.Key.Size(),
+		Generated: time.Now(), NotStored: why,
 	}
+	p.Size.Store(pageOverhead + m.Key.Size())
 	if len(m.Said.Data) > 0 {
 		p.Subject.Tags = m.Route.TagsOf(nil, &m.Said)
 		p.Lifetime = m.Said.Apply(p.Lifetime, false, http.StatusOK, p.Generated, 0)
-		p.Size += p.tagsSize()
+		p.Size.Add(p.tagsSize())
 	}
 	return p
 }
@@ -154,12 +158,13 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 const (
 	pageOverhead           = 1060
 	representationOverhead = 290
+	encodingOverhead       = 64 // of another representation, beside that
 	lineOverhead           = 2 * 16
 )
 
-// makePage makes a page of h, which it takes over, the Age that came with it, and the
-// encodings of a body.
-func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compressed []byte) *Page {
+// makePage makes a page of h, which it takes over, the Age that came with it, and a body,
+// which has these encodings already, if it is compressible.
+func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte, encoded []Encoding, compressible bool) *Page {
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &Page{
 		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Matched: unique.Make(m.Matched).Value(),
@@ -217,38 +222,41 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain, compr
 	}
 	header.DropVary(h, m.Route.IgnoreVary)
 	header.AddVary(h, m.Route.Rules.Vary())
-	if compressed != nil {
-		header.AddVary(h, "Accept-Encoding")
+	if !compressible {
+		encoded = nil
+	} else {
+		header.AddVary(h, "Accept-Encoding") // also while there is no encoding yet
 	}
-	p.represent(h, p.setFront(&m, h), etag, plain, compressed)
-	if p.Size > m.MaxBytes {
+	p.represent(h, p.setFront(&m, h), etag, plain)
+	for _, e := range encoded {
+		p.Add(p.NewEncoding(e.coding, e.rep.body), m.Codings)
+	}
+	p.setUnfinished(compressible, m.Codings)
+	if p.Size.Load() > m.MaxBytes {
 		return HitForPass(m, policy.Refusal{Why: fmt.Sprintf("takes more than MaxBytes (%d)", m.MaxBytes), Remedy: "raise it, or set Route.Bypass"})
 	}
 	return p
 }
 
-// represent gives the page its representations, and its size with them: headers,
-// which it takes over, the promise of setFront, and one body in two encodings.
-func (p *Page) represent(h http.Header, promise int64, etag string, plain, compressed []byte) {
-	for _, name := range [...]string{"Accept-Ranges", "Content-Length", "Etag"} {
-		delete(h, name) // made anew
-	}
-	if compressed != nil {
-		zipped := maps.Clone(h)
-		zipped.Set("Content-Encoding", "gzip")
-		p.gzip = newRepresentation(new(representation), &p.Route.Names[1], p.Status, zipped, compressed, strings.TrimSuffix(etag, `"`)+`-gzip"`, true)
-	}
+// represent gives the page its headers, which it takes over, with the promise of setFront,
+// and its body, and its size with them.
+func (p *Page) represent(h http.Header, promise int64, etag string, plain []byte) {
+	deleteMade(h)
 	p.plain = newRepresentation(&p.inline, &p.Route.Names[0], p.Status, h, plain, etag, false)
 	if promise >= 0 {
 		p.plain.promise = promise
-		if p.gzip != nil {
-			p.gzip.promise = promise
-		}
 	}
 	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
 		p.modified, p.Validators.lastModified = t, h.Get("Last-Modified")
 	}
-	p.Size = pageOverhead + p.Key.Size() + p.plain.bytes() + p.gzip.bytes() + p.tagsSize() + p.ownSize()
+	p.Size.Store(pageOverhead + p.Key.Size() + p.plain.bytes() + p.tagsSize() + p.ownSize())
+}
+
+// deleteMade deletes the headers that each representation has of its own.
+func deleteMade(h http.Header) {
+	for _, name := range [...]string{"Accept-Ranges", "Content-Length", "Etag"} {
+		delete(h, name)
+	}
 }
 
 // tagsSize returns how much memory the tags take that are not the route's.

@@ -20,29 +20,31 @@ const HitForPassTTL = 10 * time.Second
 // A Page is a stored response, or a hit-for-pass: the note that there is none.
 type Page struct {
 	// What was generated. Plain data that never changes; see encode.
-	Key         pagekey.Key
-	Pattern     string               // of a ServeMux around the Site
-	Matched     string               // the pattern that the handler has matched, as http.Request has it
-	Subject     invalidation.Subject // what the invalidations are held against
-	Seq         uint64               // which of the Site's generations it is: a later one has more
-	Order       store.Ticket         // the Store's; zero where it was not to be had
-	Status      int
-	NotStored   policy.Refusal // for a hit-for-pass: why the response may not be stored
-	Private     bool           // for a hit-for-pass: whether that is because it is not for everybody
-	Generated   time.Time
-	Took        time.Duration
-	upstream    time.Duration // the Age that it came with, by which generated is earlier
-	Lifetime    policy.Lifetime
-	saidTTL     time.Duration // by isr.TTL, or below zero
-	saidTags    int           // how many of the last tags are by isr.Tag
-	HasData     bool          // whether the handler has loaded data for it
-	ownControl  bool          // whether the Cache-Control is the handler's
-	Unshared    bool          // whether no cache in front may keep it, since it could not be told of it
-	Validators  Validators
-	modified    time.Time       // by validators.lastModified
-	own         *fields         // of the handler's header, what does not go out as it is; nil: nothing
-	plain, gzip *representation // gzip is nil where it would not be smaller
-	Size        int64
+	Key        pagekey.Key
+	Pattern    string               // of a ServeMux around the Site
+	Matched    string               // the pattern that the handler has matched, as http.Request has it
+	Subject    invalidation.Subject // what the invalidations are held against
+	Seq        uint64               // which of the Site's generations it is: a later one has more
+	Order      store.Ticket         // the Store's; zero where it was not to be had
+	Status     int
+	NotStored  policy.Refusal // for a hit-for-pass: why the response may not be stored
+	Private    bool           // for a hit-for-pass: whether that is because it is not for everybody
+	Generated  time.Time
+	Took       time.Duration
+	upstream   time.Duration // the Age that it came with, by which generated is earlier
+	Lifetime   policy.Lifetime
+	saidTTL    time.Duration // by isr.TTL, or below zero
+	saidTags   int           // how many of the last tags are by isr.Tag
+	HasData    bool          // whether the handler has loaded data for it
+	ownControl bool          // whether the Cache-Control is the handler's
+	Unshared   bool          // whether no cache in front may keep it, since it could not be told of it
+	Validators Validators
+	modified   time.Time // by validators.lastModified
+	own        *fields   // of the handler's header, what does not go out as it is; nil: nothing
+	plain      *representation
+	encoded    atomic.Pointer[[]Encoding] // best first; written before the page is shared, and under cache.Cache.mu
+	encoding   atomic.Int32               // whether more of them may come: unfinished, begun or zero
+	Size       atomic.Int64               // written likewise
 
 	Route *policy.Route
 	Value any // of data: the decoded body
@@ -109,6 +111,7 @@ type Meta struct {
 	Seq      uint64                // which of the Site's generations it is: a later one has more
 	Order    store.Ticket          // the Store's; zero where it was not to be had
 	MaxBytes int64                 // of memory, for all pages
+	Codings  []string              // in which there may be encodings, best first
 	Said     policy.Said           // from inside of the generation
 
 	// Mark puts the tags into the header for caches in front that can be told (see

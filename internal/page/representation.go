@@ -85,9 +85,6 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 
 // bytes returns how much memory rep takes.
 func (rep *representation) bytes() int64 {
-	if rep == nil {
-		return 0
-	}
 	n := int64(representationOverhead + cap(rep.body) + lineOverhead*cap(rep.values))
 	for _, v := range rep.values {
 		n += pagekey.StringSize(v)

@@ -5,52 +5,61 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/isr-go/isr/internal/header"
 )
 
 // Serve answers from memory.
 func (p *Page) Serve(w http.ResponseWriter, r *http.Request, v View) {
-	rep := p.encodingFor(r)
-	p.send(w, r, rep, slices.Clone(rep.headersAt(v).values), v.Invalidated)
+	rep, meanwhile := p.choose(r)
+	p.send(w, r, rep, slices.Clone(rep.headersAt(v).values), v.Invalidated, meanwhile)
 }
 
 // ServeForwarded answers with a page that the visitor had to wait for.
 func (p *Page) ServeForwarded(w http.ResponseWriter, r *http.Request, v View, f header.CacheStatus) {
-	rep := p.encodingFor(r)
+	rep, meanwhile := p.choose(r)
 	values := slices.Clone(rep.headersAt(v).values)
 	values[len(values)-1] = strings.TrimSuffix(rep.values[len(values)-1], "isr") + f.String()
-	p.send(w, r, rep, values, v.Invalidated)
+	p.send(w, r, rep, values, v.Invalidated, meanwhile)
 }
 
-// encodingFor chooses the representation. Ranges are of the plain bytes.
-func (p *Page) encodingFor(r *http.Request) *representation {
-	if p.gzip != nil && r.Header["Range"] == nil && header.AcceptsGzip(r.Header["Accept-Encoding"]) {
-		return p.gzip
-	}
-	return p.plain
-}
+// meanwhileTTL is how long a shared cache may show the body without encoding that it got
+// because a better one was not ready: else it would do so for as long as the page is fresh.
+const meanwhileTTL = time.Second
 
-// send writes a representation with the given header values, which it takes over.
-func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, invalidated bool) {
+// send writes a representation with the given header values, which it takes over. It is
+// the body without encoding meanwhile, where choose says so.
+func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, invalidated, meanwhile bool) {
 	if p.Matched != "" {
 		r.Pattern = p.Matched // for the traces and logs of outer middleware
 	}
 	h := w.Header()
+	etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
+	if p.Status == http.StatusOK && !more && len(etags) == 1 && p.isAwaited(etags[0], r.Header["Accept-Encoding"]) {
+		rep.writeHeader(h, values, rep.entity, invalidated)
+		h["Etag"] = []string{etags[0]}
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	revoked := invalidated || meanwhile
+	if meanwhile {
+		control := &values[len(values)-3]
+		*control = header.SharedFor(*control, meanwhileTTL)
+	}
 	if p.Status == http.StatusOK {
-		etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
 		switch {
 		case !more && len(etags) == 1 && etags[0] == rep.etag:
-			rep.writeHeader(h, values, rep.entity, invalidated)
+			rep.writeHeader(h, values, rep.entity, revoked)
 			w.WriteHeader(http.StatusNotModified)
 			return
 		case more || etags != nil:
-			rep.writeHeader(h, values, 0, invalidated)
-			http.ServeContent(&contentWriter{w, rep == p.gzip}, wellAsked(r), "", p.modified, bytes.NewReader(rep.body))
+			rep.writeHeader(h, values, 0, revoked)
+			http.ServeContent(&contentWriter{w, rep != p.plain}, wellAsked(r), "", p.modified, bytes.NewReader(rep.body))
 			return
 		}
 	}
-	rep.writeHeader(h, values, 0, invalidated)
+	rep.writeHeader(h, values, 0, revoked)
 	w.WriteHeader(p.Status)
 	if r.Method != http.MethodHead && len(rep.body) > 0 {
 		w.Write(rep.body)

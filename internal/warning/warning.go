@@ -89,6 +89,14 @@ func (l *Log) Unshared(rt *policy.Route, path string) {
 	}
 }
 
+// EncoderFailed says that pages go without an encoding.
+func (l *Log) EncoderFailed(coding string, err error) {
+	if l.to != nil && l.isFirst(subject{what: "encoder " + coding}) {
+		l.to.Warn("isr: an encoder failed: pages go without its encoding", "coding", coding, "error", err,
+			"remedy", "see to Options.Encoders; gzip is not concerned")
+	}
+}
+
 // Overflow says, once, that the table of invalidations was full of what it had to keep.
 func (l *Log) Overflow() {
 	if l.to != nil && !l.overflow.Swap(true) {
