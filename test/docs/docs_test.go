@@ -26,6 +26,8 @@ import (
 	_ "github.com/gin-gonic/gin"
 	_ "github.com/go-chi/chi/v5"
 	_ "github.com/gorilla/mux"
+	_ "github.com/isr-go/isr/encoders/brotli"
+	_ "github.com/isr-go/isr/encoders/zstd"
 	_ "github.com/isr-go/isr/routers/chi"
 	_ "github.com/isr-go/isr/store/redis"
 	_ "github.com/labstack/echo/v5"
@@ -42,6 +44,8 @@ var imports = map[string]string{
 	"file":    "github.com/isr-go/isr/store/file",
 	"sitemap": "github.com/isr-go/isr/sitemap",
 	"webhook": "github.com/isr-go/isr/webhook",
+	"brotli":  "github.com/isr-go/isr/encoders/brotli",
+	"zstd":    "github.com/isr-go/isr/encoders/zstd",
 	"isrchi":  "github.com/isr-go/isr/routers/chi",
 	"chi":     "github.com/go-chi/chi/v5",
 	"echo":    "github.com/labstack/echo/v5",

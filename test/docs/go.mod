@@ -9,6 +9,8 @@ require (
 	github.com/go-chi/chi/v5 v5.5.0
 	github.com/gorilla/mux v1.8.1
 	github.com/isr-go/isr v0.0.0
+	github.com/isr-go/isr/encoders/brotli v0.0.0
+	github.com/isr-go/isr/encoders/zstd v0.0.0
 	github.com/isr-go/isr/routers/chi v0.0.0
 	github.com/isr-go/isr/store/redis v0.0.0
 	github.com/labstack/echo/v5 v5.4.5
@@ -19,6 +21,7 @@ require (
 )
 
 require (
+	github.com/andybalholm/brotli v1.2.1 // indirect
 	github.com/bytedance/gopkg v0.1.3 // indirect
 	github.com/bytedance/sonic v1.15.0 // indirect
 	github.com/bytedance/sonic/loader v0.5.0 // indirect
@@ -37,6 +40,7 @@ require (
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
 	github.com/json-iterator/go v1.1.12 // indirect
+	github.com/klauspost/compress v1.18.6 // indirect
 	github.com/klauspost/cpuid/v2 v2.3.0 // indirect
 	github.com/leodido/go-urn v1.4.0 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
@@ -61,6 +65,8 @@ require (
 
 replace (
 	github.com/isr-go/isr => ../..
+	github.com/isr-go/isr/encoders/brotli => ../../encoders/brotli
+	github.com/isr-go/isr/encoders/zstd => ../../encoders/zstd
 	github.com/isr-go/isr/routers/chi => ../../routers/chi
 	github.com/isr-go/isr/store/redis => ../../store/redis
 )
