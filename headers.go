@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -227,23 +225,11 @@ func (rt Route) spec() policy.Spec {
 
 // newRoutes returns the routes of a Site around h. It panics where one is invalid.
 func newRoutes(h http.Handler, o pagekey.Origin, opts *Options) *routing.Table {
-	sharedMaxAge := cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge)
-	route := func(where, pattern string, r Route) *policy.Route {
-		rt, err := policy.New(pattern, r.spec(), sharedMaxAge)
-		if err != nil {
-			panic(fmt.Sprintf("isr: %s.%v", where, err))
-		}
-		return rt
+	specs := make(map[string]policy.Spec, len(opts.Routes))
+	for pattern, rt := range opts.Routes {
+		specs[pattern] = rt.spec()
 	}
-	t := routing.New(o, route("Options.Default", "", opts.Default))
-	for _, pattern := range slices.Sorted(maps.Keys(opts.Routes)) {
-		where := fmt.Sprintf("Options.Routes[%q]", pattern)
-		if err := t.Add(route(where, pattern, opts.Routes[pattern])); err != nil {
-			panic(fmt.Sprintf("isr: %s: %v", where, err))
-		}
-	}
-	t.LookInto(h, sharedMaxAge)
-	return t
+	return routing.Of(h, o, cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge), opts.Default.spec(), specs)
 }
 
 // An EdgePurge is a path or tag that the Edge was told, or is yet to be told.
@@ -283,16 +269,6 @@ func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
 	}
 	return k
 }
-
-// The Cache-Status of requests that go to the handler untouched (RFC 9211).
-const (
-	fwdBypass      = "isr; fwd=bypass"
-	fwdOff         = "isr; fwd=bypass; detail=off"
-	fwdMethod      = "isr; fwd=method"
-	fwdUncacheable = "isr; fwd=bypass; detail=uncacheable"
-	fwdTooLong     = "isr; fwd=bypass; detail=too-long" // of a key over pagekey.MaxBytes
-	fwdUnclean     = "isr; fwd=bypass; detail=path"     // of a path that pagekey.CleanPath refuses
-)
 
 // pass hands the visitor's own request to the wrapped handler.
 func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatus: status}) }
@@ -345,7 +321,7 @@ func (v *visit) forward(c respwriter.PassConfig) {
 func (v *visit) passUncacheable() {
 	p, effect := v.site.cache.Get(&v.key, nil)
 	if p.IsUnknown() || !p.View(effect, v.start).OnError {
-		v.pass(fwdUncacheable)
+		v.pass(header.Uncacheable)
 		return
 	}
 	outer := v.w
@@ -357,12 +333,12 @@ func (v *visit) passUncacheable() {
 				panic(e)
 			}
 		}()
-		v.pass(fwdUncacheable)
+		v.pass(header.Uncacheable)
 	}()
 	v.w = outer
 	status, err := w.Finish()
 	if err != nil && !v.standIn(header.CacheStatus{Fwd: "stale", FwdStatus: status, Detail: "stale-if-error"}, err) { // purged meanwhile
-		v.fail(max(status, http.StatusInternalServerError), nil, fwdUncacheable)
+		v.fail(max(status, http.StatusInternalServerError), nil, header.Uncacheable)
 	}
 }
 

@@ -277,16 +277,16 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := visit{site: s, w: w, r: r, start: time.Now()}
 	switch isGet := r.Method == http.MethodGet || r.Method == http.MethodHead; {
 	case s.mode == Off:
-		v.pass(fwdOff)
+		v.pass(header.Off)
 		return
 	case !isGet && header.IsUnsafe(r.Method):
 		v.change()
 		return
 	case !isGet:
-		v.pass(fwdMethod)
+		v.pass(header.Method)
 		return
 	case !pagekey.HasPage(r):
-		v.passPrivate(fwdBypass)
+		v.passPrivate(header.Bypass)
 		return
 	}
 	path := r.URL.EscapedPath()
@@ -307,13 +307,13 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case v.route.AsksToPass(r):
-		v.pass(fwdBypass)
+		v.pass(header.Bypass)
 	case v.route.IsAuthorized(r):
-		v.passPrivate(fwdBypass)
+		v.passPrivate(header.Bypass)
 	case unclean != nil:
-		v.passUnkeyed(fwdUnclean)
+		v.passUnkeyed(header.Unclean)
 	case !v.setKey(path):
-		v.passUnkeyed(fwdTooLong)
+		v.passUnkeyed(header.TooLong)
 	default:
 		v.asked = s.table.Clock()
 		for !v.answered(path, at) {

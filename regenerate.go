@@ -47,7 +47,7 @@ func (v *visit) wait(p *page.Page) bool {
 	case flight.Changed:
 		return false
 	case flight.Closed:
-		v.passPrivate(fwdBypass)
+		v.passPrivate(header.Bypass)
 		return true
 	case flight.Circle:
 		v.fail(http.StatusLoopDetected, nil, header.CacheStatus{Fwd: "uri-miss", Detail: "circle"}.String())

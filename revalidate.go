@@ -11,6 +11,7 @@ import (
 	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/front"
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/respwriter"
@@ -249,12 +250,12 @@ func order(effect store.Effect, targets []routing.Target) front.Order {
 func (v *visit) change() {
 	own, ok := changed.Own(v.r)
 	if !ok {
-		v.pass(fwdMethod)
+		v.pass(header.Method)
 		return
 	}
 	s, r := v.site, v.r // a hit's visit stays on the stack
 	changes, looked := []change{{Path: own, elsewhere: s.mayBeElsewhere(r, own)}}, false
-	v.forward(respwriter.PassConfig{CacheStatus: fwdMethod, OnSuccess: func(status int, h http.Header, committed bool) {
+	v.forward(respwriter.PassConfig{CacheStatus: header.Method, OnSuccess: func(status int, h http.Header, committed bool) {
 		if !looked {
 			looked = true
 			if changed.OnlyCleansPath(r, status, h) {

@@ -27,3 +27,13 @@ func (f CacheStatus) String() string {
 	}
 	return s
 }
+
+// The Cache-Status of requests that go to the handler untouched (RFC 9211).
+const (
+	Bypass      = "isr; fwd=bypass"
+	Off         = "isr; fwd=bypass; detail=off"
+	Method      = "isr; fwd=method"
+	Uncacheable = "isr; fwd=bypass; detail=uncacheable"
+	TooLong     = "isr; fwd=bypass; detail=too-long" // of a key that no page has
+	Unclean     = "isr; fwd=bypass; detail=path"     // of a path that no page has
+)

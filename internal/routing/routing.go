@@ -7,8 +7,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,6 +67,27 @@ func (t *Table) Add(rt *policy.Route) (err error) {
 		t.hosts.Store(true)
 	}
 	return nil
+}
+
+// Of returns the routes of a Site around h, by Options.Default and Options.Routes. It
+// panics where one is invalid.
+func Of(h http.Handler, o pagekey.Origin, sharedMaxAge time.Duration, other policy.Spec, routes map[string]policy.Spec) *Table {
+	route := func(where, pattern string, s policy.Spec) *policy.Route {
+		rt, err := policy.New(pattern, s, sharedMaxAge)
+		if err != nil {
+			panic(fmt.Sprintf("isr: %s.%v", where, err))
+		}
+		return rt
+	}
+	t := New(o, route("Options.Default", "", other))
+	for _, pattern := range slices.Sorted(maps.Keys(routes)) {
+		where := fmt.Sprintf("Options.Routes[%q]", pattern)
+		if err := t.Add(route(where, pattern, routes[pattern])); err != nil {
+			panic(fmt.Sprintf("isr: %s: %v", where, err))
+		}
+	}
+	t.LookInto(h, sharedMaxAge)
+	return t
 }
 
 // HasHosts reports whether one of the patterns names a host: then a path alone does
