@@ -49,10 +49,11 @@ var rooms = []struct{ name, imports string }{
 	{"internal/page", "internal/header internal/invalidation internal/pagekey internal/policy store"},
 	{"internal/backing", "internal/guard internal/invalidation internal/pagekey store"},
 	{"internal/cache", "internal/invalidation internal/page internal/pagekey internal/policy store"},
+	{"internal/builds", "internal/backing internal/cache internal/page internal/pagekey internal/policy store"},
 	{"internal/encode", "internal/cache internal/header internal/page"},
-	{"internal/flight", "internal/backing internal/cache internal/encode internal/header internal/inside internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
+	{"internal/flight", "internal/backing internal/builds internal/cache internal/encode internal/header internal/inside internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
 	{"internal/data", "internal/cache internal/flight internal/inside internal/invalidation internal/page internal/pagekey internal/policy"},
-	{"internal/renew", "internal/cache internal/flight internal/invalidation internal/page internal/pagekey internal/parallel internal/policy internal/routing store"},
+	{"internal/renew", "internal/builds internal/cache internal/flight internal/invalidation internal/page internal/pagekey internal/parallel internal/policy internal/routing store"},
 }
 
 // Each room imports what it may, and there is no other.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/isr-go/isr/edge"
 	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/data"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/front"
@@ -20,6 +21,7 @@ import (
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/internal/warning"
 	"github.com/isr-go/isr/store"
 )
 
@@ -38,17 +40,7 @@ var _ = [1]struct{}{}[State(page.Uncacheable)-Uncacheable+State(page.Expired)-Ex
 
 // String returns the state in lower case.
 func (s State) String() string {
-	switch s {
-	case Fresh:
-		return "fresh"
-	case Stale:
-		return "stale"
-	case Expired:
-		return "expired"
-	case Uncacheable:
-		return "uncacheable"
-	}
-	return fmt.Sprintf("State(%d)", int(s))
+	return name("State", int(s), "fresh", "stale", "expired", "uncacheable")
 }
 
 // Page is a snapshot of a stored page, for people and tools. Headers and tags
@@ -156,11 +148,16 @@ const (
 
 // String returns the kind in lower case.
 func (k Kind) String() string {
-	names := [...]string{"hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted", "store failed", "data hit", "data miss", "edge failed"}
-	if k < 0 || int(k) >= len(names) {
-		return fmt.Sprintf("Kind(%d)", int(k))
+	return name("Kind", int(k), "hit", "stale", "miss", "passed", "generated", "failed", "revalidated", "purged", "evicted",
+		"store failed", "data hit", "data miss", "edge failed")
+}
+
+// name returns a name by its number.
+func name(what string, n int, names ...string) string {
+	if n < 0 || n >= len(names) {
+		return fmt.Sprintf("%s(%d)", what, n)
 	}
-	return names[k]
+	return names[n]
 }
 
 // An Event is one outcome, for Options.Observe. Do not label metrics with what
@@ -251,24 +248,14 @@ func (s *Site) tell(e Event, age time.Duration, more ...slog.Attr) {
 	if s.log == nil || !s.log.Enabled(context.Background(), level) {
 		return
 	}
-	what := slog.String("path", e.Path)
-	if e.Tag != "" {
-		what = slog.String("tag", e.Tag)
-	}
-	attrs := []slog.Attr{slog.String("outcome", e.Kind.String()), what, slog.String("route", e.Route)}
-	if e.Status != 0 {
-		attrs = append(attrs, slog.Int("status", e.Status))
-	}
+	o := warning.Outcome{Kind: e.Kind.String(), Path: e.Path, Tag: e.Tag, Route: e.Route, Status: e.Status, Err: e.Err}
 	switch e.Kind {
 	case Hit, StaleHit:
-		attrs = append(attrs, slog.Duration("age", age), slog.Duration("duration", e.Duration))
+		o.Times = []slog.Attr{slog.Duration("age", age), slog.Duration("duration", e.Duration)}
 	case Miss, Passed, Generated, Failed, DataHit, DataMiss:
-		attrs = append(attrs, slog.Duration("duration", e.Duration))
+		o.Times = []slog.Attr{slog.Duration("duration", e.Duration)}
 	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.String("error", e.Err.Error()))
-	}
-	s.log.LogAttrs(context.Background(), level, "isr", append(attrs, more...)...)
+	s.warn.Outcome(level, o, more...)
 }
 
 // open makes a Store the second level.
@@ -277,16 +264,29 @@ func (s *Site) open(st store.Store, version string) {
 	if !distinct {
 		s.warn.SameBuild()
 	}
+	failed := func(err error) { s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)}) }
 	s.backing = backing.Open(backing.Config{
-		Store: st, Build: build, Origin: s.origin, Table: s.table,
-		Failed: func(err error) { s.report(Event{Kind: StoreFailed, Err: fmt.Errorf("store: %w", err)}) },
+		Store: st, Build: build, Origin: s.origin, Table: s.table, Failed: failed,
 		Restored: func() {
 			if s.log != nil {
 				s.log.Info("isr: the Store answers again")
 			}
 		},
 	})
+	s.builds = builds.Start(builds.Config{Backing: s.backing, Cache: s.cache, Build: build, Origin: s.origin, Failed: failed})
 }
+
+// Inherit says what the pages of other builds are good for: of the last three that have
+// run with this Store, under other Versions. Routes and templates may be others since then.
+// What was purged is purged for all of them, and so is what this build answers with 404,
+// 410 or something private.
+type Inherit int
+
+const (
+	InheritNothing Inherit = iota // nothing: each build makes its own pages
+	InheritOnError                // to be shown where this build's own page cannot be made, as an expired page is
+	InheritStale                  // to be shown at once, and renewed behind, as a stale page is
+)
 
 // openEdge has an Edge told what is invalidated.
 func (s *Site) openEdge(e edge.Edge, maxBytes int64) {

@@ -270,6 +270,16 @@ func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
 	return k
 }
 
+// setKey sets the key of the page that the visitor asks for. It reports false where it
+// is too long to be stored.
+func (v *visit) setKey(path string) bool {
+	v.route.Rules.Fill(&v.key, v.r, path, v.site.origin)
+	if v.r.Pattern != "" {
+		v.key.Pattern = v.site.patterns.Of(v.r.Pattern, path)
+	}
+	return v.key.Length() <= pagekey.MaxBytes
+}
+
 // pass hands the visitor's own request to the wrapped handler.
 func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatus: status}) }
 

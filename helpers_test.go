@@ -277,11 +277,19 @@ func (s *faultyStore) Begin(ctx context.Context, key string, ttl time.Duration) 
 }
 
 func (s *faultyStore) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
-	if err := s.ask(ctx, "put"); err != nil {
+	op := "put"
+	if isManifest(rec) {
+		op = "put manifest"
+	}
+	if err := s.ask(ctx, op); err != nil {
 		return err
 	}
-	return s.answer(ctx, "put", s.Store.Put(ctx, key, t, rec))
+	return s.answer(ctx, op, s.Store.Put(ctx, key, t, rec))
 }
+
+// isManifest reports whether a record is what the builds of a program know of each other:
+// it has no tags, as every page has.
+func isManifest(rec *store.Record) bool { return len(rec.Tags) == 0 }
 
 func (s *faultyStore) End(ctx context.Context, key string, t store.Ticket) error {
 	if err := s.ask(ctx, "end"); err != nil {

@@ -47,6 +47,7 @@ import (
 
 	"github.com/isr-go/isr/edge"
 	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/data"
@@ -73,6 +74,9 @@ const (
 	renewalsPerCPU      = 4  // of MaxRegenerations
 	defaultSharedMaxAge = time.Minute
 )
+
+// inherited is what befalls a page of another build.
+var inherited = [...]store.Effect{InheritNothing: store.None, InheritOnError: store.Expired, InheritStale: store.Stale}
 
 // Options configure a [Site]. The zero value keeps every page in at most 64 MiB
 // of memory until it is revalidated on demand.
@@ -170,8 +174,13 @@ type Options struct {
 	// served what another has made. Tags and paths are the same for all. Empty
 	// means the VCS revision that the Go command has recorded in the binary, if any;
 	// builds of files that were not committed share that of the last commit. Programs
-	// with different main packages share no page, whatever their Version.
+	// with different main packages share no page, whatever their Version. Wrap reads it
+	// once.
 	Version string
+
+	// Inherit says what the pages are good for that other builds have left in the Store.
+	// Zero means InheritNothing. Without a Store there are none.
+	Inherit Inherit
 
 	// Logger receives one line for each outcome: hits, stale hits, misses and
 	// bypasses at Debug, regenerations and revalidations at Info, failures at
@@ -209,6 +218,7 @@ type Site struct {
 	cache     *cache.Cache
 	locations *changed.Limiter
 	backing   *backing.Store // nil without a Store
+	builds    *builds.Keeper // likewise
 	front     *front.Teller  // nil without an Edge
 	unknown   changed.Bucket // of changes to pages that may be stored elsewhere alone
 	runs      *flight.Group
@@ -250,7 +260,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		s.openEdge(opts.Edge, maxBytes)
 	}
 	s.runs = flight.NewGroup(flight.Config{
-		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Mark: s.marker(),
+		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Builds: s.builds, Inherit: inherited[opts.Inherit], Mark: s.marker(),
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Encodings:     encode.New(encode.Config{Cache: s.cache, Evicted: s.evicted, Failed: s.warn.EncoderFailed}, opts.Encoders),
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
@@ -260,7 +270,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Site:     s, BaseContext: opts.BaseContext, Trace: s.tracer(opts.Trace), Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})
 	s.renew = &renew.Renewer{
-		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Log: s.log,
+		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Off: s.mode == Off, Log: s.log,
 	}
 	tell := s.tellData
 	if s.log == nil && s.observe == nil {
@@ -363,16 +373,6 @@ type visit struct {
 	tags  []string // of the page that they get
 
 	waited bool // whether they have waited for a run already
-}
-
-// setKey sets the key of the page that the visitor asks for. It reports false where it
-// is too long to be stored.
-func (v *visit) setKey(path string) bool {
-	v.route.Rules.Fill(&v.key, v.r, path, v.site.origin)
-	if v.r.Pattern != "" {
-		v.key.Pattern = v.site.patterns.Of(v.r.Pattern, path)
-	}
-	return v.key.Length() <= pagekey.MaxBytes
 }
 
 // request returns what to generate for the visitor.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -16,11 +15,16 @@ import (
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
-	"github.com/isr-go/isr/internal/parallel"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/renew"
 	"github.com/isr-go/isr/store"
 )
+
+// cannotRenew reports whether a visitor need not wait for another attempt to renew a
+// page that may be shown on errors: the last one has failed, or none is begun any more.
+func (v *visit) cannotRenew(p *page.Page) bool {
+	return p.IsFailing(v.site.table) || v.site.runs.IsClosed()
+}
 
 // isForbidden reports whether an unknown page was never prerendered, where its route
 // demands that. With a Store the run decides it, after a look there.
@@ -276,15 +280,7 @@ var (
 // Origin, visitors get pages of their own, unless the wrapped handler is a ServeMux
 // itself, which sets its own pattern.
 func (s *Site) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
-	return parallel.Each(ctx, s.renew.Limit, paths,
-		func(path string) (flight.Request, error) { return s.renew.ToPrerender(ctx, path) },
-		func(ctx context.Context, path string, req flight.Request) error {
-			err := s.runs.Generate(ctx, req)
-			if err != nil {
-				err = fmt.Errorf("isr: prerender %s: %w", path, err)
-			}
-			return err
-		})
+	return s.renew.Prerender(ctx, paths)
 }
 
 // WithHeader returns a context under which Prerender makes the pages of visitors who send
@@ -309,6 +305,7 @@ func (s *Site) Shutdown(ctx context.Context) error {
 	}
 	if s.backing != nil {
 		defer s.backing.Close()
+		defer s.builds.Close(ctx)
 		err = cmp.Or(err, s.backing.Wait(ctx))
 	}
 	return err

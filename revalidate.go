@@ -147,23 +147,21 @@ func (s *Site) RevalidateTag(ctx context.Context, tags ...string) error {
 // and other instances may not know of it. The loop may be left early; then, and when ctx
 // is done, the rest is renewed when it is next asked for.
 func (s *Site) Renew(ctx context.Context, tags ...string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		if len(tags) == 0 {
-			yield("", errors.New("isr: renew: no tag is named"))
-			return
-		}
-		if s.mode == Off {
-			return
-		}
-		if err := s.RevalidateTag(ctx, tags...); err != nil && (!yield("", err) || pagekey.CheckTags(tags) != nil) {
-			return
-		}
-		for req, err := range s.renew.Tagged(ctx, tags) {
-			if !yield(req.Key.Target(), err) {
-				return
-			}
-		}
-	}
+	return s.renew.Tagged(ctx, tags, func() error { return s.RevalidateTag(ctx, tags...) })
+}
+
+// Warm generates what the builds before this one, and its other instances, were asked for
+// within the last hours, most asked for first and a few at a time, so that no visitor waits
+// for it: call it before the program reports that it is ready. What is stored and fresh is
+// left alone, also in the Store, so that the second instance takes it from there.
+//
+// It works while its result is ranged over, and yields each path, with its query, and its
+// error as soon as it is done. The loop may be left early; ctx bounds it. The path is empty
+// where the error is not one page's: there is no Store, it does not answer, or the list there is
+// damaged. Each instance writes what it was asked for most into that list once a minute,
+// and at Shutdown: at most 1,000 pages, and none with an Authorization in its Vary.
+func (s *Site) Warm(ctx context.Context) iter.Seq2[string, error] {
+	return s.renew.Warm(ctx, s.builds, s.key)
 }
 
 // ExpireTag expires all pages with one of the tags: from now on no visitor gets an old one

@@ -25,7 +25,9 @@ type putObserver struct {
 }
 
 func (w *putObserver) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
-	w.put(key, rec)
+	if !isManifest(rec) {
+		w.put(key, rec)
+	}
 	return w.Store.Put(ctx, key, t, rec)
 }
 

@@ -42,11 +42,33 @@ func revision(settings []debug.BuildSetting) string {
 	return m["vcs.revision"]
 }
 
-// Key returns the key of a page in the Store. Host and scheme are always part of it,
+// ManifestKey returns the key of what the builds of a program know of each other. Sites of
+// several origins have one each.
+func ManifestKey(o pagekey.Origin) string {
+	program := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		program = info.Path
+	}
+	b := []byte{0xff} // no page's key begins like this
+	for _, s := range [...]string{"manifest", program, o.Scheme, o.Host} {
+		b = pagekey.AppendString(b, s)
+	}
+	return keyOf(b)
+}
+
+func keyOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// Key returns the key of a page in the Store.
+func (s *Store) Key(k *pagekey.Key) string { return s.KeyIn(s.c.Build, k) }
+
+// KeyIn returns the key of a page in the Store that a build has made. Host and scheme are always part of it,
 // since other sites may use the same Store; and so is where they are from, since a Host
 // that a visitor has sent is not an Options.Origin.
-func (s *Store) Key(k *pagekey.Key) string {
-	b, o := []byte(s.c.Build), s.c.Origin
+func (s *Store) KeyIn(build string, k *pagekey.Key) string {
+	b, o := []byte(build), s.c.Origin
 	if o.Host != "" {
 		b = append(b, 1)
 	} else {
@@ -57,6 +79,5 @@ func (s *Store) Key(k *pagekey.Key) string {
 	b = pagekey.AppendString(b, k.Path)
 	b = pagekey.AppendString(b, k.Pattern)
 	b = pagekey.AppendString(b, k.Query)
-	sum := sha256.Sum256(append(b, k.Variant...))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	return keyOf(append(b, k.Variant...))
 }

@@ -200,6 +200,39 @@ func (c *Cache) SortByRecentHits(pages []*page.Page, now time.Time) {
 	slices.SortStableFunc(pages, func(a, b *page.Page) int { return cmp.Compare(counts[b], counts[a]) })
 }
 
+// A Counted is a page, and how often it was asked for within about the last hour.
+type Counted struct {
+	*page.Page
+	Hits uint64
+}
+
+// Hottest returns the n pages that were asked for most within about the last hour, of those
+// that keep approves of. It holds the lock for a few pages at a time: visitors wait for it.
+func (c *Cache) Hottest(n int, now time.Time, keep func(*page.Page) bool) []Counted {
+	const few = 1024
+	byHits := func(a, b Counted) int { return cmp.Compare(b.Hits, a.Hits) }
+	var hottest []Counted
+	for begin, more := 0, true; more; begin += few {
+		var asked []Counted
+		c.mu.RLock()
+		end := min(begin+few, len(c.pages))
+		more = end < len(c.pages)
+		for _, p := range c.pages[min(begin, end):end] {
+			if hits := p.Recent.Count(p.Hits.Load(), now.Unix()); hits > 0 {
+				asked = append(asked, Counted{p, hits})
+			}
+		}
+		c.mu.RUnlock()
+		hottest = append(hottest, slices.DeleteFunc(asked, func(p Counted) bool { return !keep(p.Page) })...)
+		if len(hottest) > n {
+			slices.SortFunc(hottest, byHits)
+			hottest = slices.Clip(hottest[:n])
+		}
+	}
+	slices.SortStableFunc(hottest, byHits)
+	return hottest
+}
+
 // promote adds a page to the protected list. It is called under c.mu.
 func (c *Cache) promote(p *page.Page) {
 	p.Protected = true

@@ -48,9 +48,10 @@ type Flight struct {
 	hold    invalidation.Hold     // of what was invalidated since it began
 	lease   store.Ticket          // the Store's; zero where it could not be had
 
-	first  *look         // what the Store answered before there was a slot
-	looked func()        // closes found, once
-	found  chan struct{} // closed when the Store was asked for the page; nil without a Store
+	first        *look         // what the Store answered before there was a slot
+	hasInherited bool          // whether other builds were asked for the page
+	looked       func()        // closes found, once
+	found        chan struct{} // closed when the Store was asked for the page; nil without a Store
 
 	scope   *inside.Scope // what the handler says of the page; constant
 	span    any           // by Trace; constant once the run calls the handler

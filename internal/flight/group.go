@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/encode"
 	"github.com/isr-go/isr/internal/inside"
@@ -25,6 +26,7 @@ import (
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
+	"github.com/isr-go/isr/store"
 )
 
 // A Config is what the runs of a Group need. All but Backing and Log is required.
@@ -34,6 +36,8 @@ type Config struct {
 	Cache     *cache.Cache
 	Table     *invalidation.Table
 	Backing   *backing.Store     // nil without a Store
+	Builds    *builds.Keeper     // likewise
+	Inherit   store.Effect       // on pages of other builds; None: they count as not there
 	Site      any                // what inside.SiteOf finds during a run
 	Streaming *respwriter.Budget // of the bytes that streams may hold
 	Encodings *encode.Pool

@@ -53,7 +53,7 @@ func (f *Flight) look(key string) (ended bool, err error) {
 	g := f.g
 	before := g.c.Table.Now()
 	rec, effect, err := g.c.Backing.Get(key)
-	if err == nil && f.adopt(key, rec, effect, before) {
+	if err == nil && f.adopt(key, rec, effect, store.None, before) || errors.Is(err, store.ErrNotFound) && f.inherit() {
 		return true, nil
 	}
 	if f.Route.PrerenderedOnly && !g.c.Cache.Admits(f.Key.Path) {
@@ -123,14 +123,20 @@ func (f *Flight) leaseTTL() time.Duration {
 	return min(ttl, f.Route.Timeout+time.Second)
 }
 
-// adopt stores what the Store has returned, if it is newer than what is stored
-// here. It reports whether the run has ended with that.
-func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, before invalidation.Snapshot) bool {
+// adopt stores what the Store has returned, if it is newer than what is stored here. What
+// another build has made has an effect on it from the beginning: inherited. It reports
+// whether the run has ended with that.
+func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Effect, before invalidation.Snapshot) bool {
 	g := f.g
 	p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route, Mark: f.mark(), Codings: g.c.Encodings.Codings()})
-	if err != nil {
+	switch isOwn := inherited == store.None; {
+	case err != nil && isOwn:
 		g.c.Damaged(f, err)
 		return false
+	case err != nil: // of a build that encodes pages in another way
+		return false
+	case !isOwn:
+		p.Inherited, rec.Fence = true, 0 // which says nothing of the order among this build's
 	}
 	if f.Fetch != nil {
 		v, size, err := f.Fetch.Decode(p.Body())
@@ -147,6 +153,10 @@ func (f *Flight) adopt(key string, rec *store.Record, effect store.Effect, befor
 		p.Generated = now
 	}
 	p.Subject.NotBefore = p.Began()
+	if p.Inherited && effect == store.None {
+		p.Subject.NotBefore = time.Now()
+	}
+	p.Subject.StoreEffect = max(effect, inherited)
 	also := store.None // on what is stored here
 	switch old := g.c.Cache.Peek(&f.Key); {
 	case old != nil && !p.IsNewerThan(old): // another run of this instance has stored it meanwhile
@@ -286,6 +296,9 @@ func (f *Flight) writeBehind() {
 			f.awaitEncodings()
 		}
 		err := g.c.Backing.Save(key, lease, p.Record(key))
+		if policy.IsNotFound(p.Status) {
+			f.disinherit()
+		}
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			return
 		}
@@ -296,5 +309,7 @@ func (f *Flight) writeBehind() {
 	g.c.Backing.Release(key, lease)
 	if p := out.Page; p != nil && p.Private && !f.old.IsUnknown() {
 		g.c.Backing.Announce(store.Gone, f.Key.NarrowestTag()) // it is not public any more
+	} else if p != nil && p.Private {
+		f.disinherit()
 	}
 }

@@ -92,7 +92,7 @@ func (f *Flight) run() {
 	}
 	r = f.Build(ctx, g.c.Origin)
 	asked = r.Pattern
-	if f.old != nil && !f.old.HasData && f.old.Effect(g.c.Table) < store.Expired { // a handler that answers 304 may not have looked at its data
+	if f.old != nil && !f.old.HasData && !f.old.Inherited && f.old.Effect(g.c.Table) < store.Expired { // a handler that answers 304 may not have looked at its data
 		rec.SetConditional(f.old.Validators.Ask(r.Header))
 	}
 	g.c.Handler.ServeHTTP(rec, r)
@@ -160,7 +160,7 @@ func (f *Flight) call() bool {
 // renewal returns what updates the stored page by a 304, or nil where there is none.
 func (f *Flight) renewal() func(h http.Header) (status int, updated http.Header, ok bool) {
 	old := f.old
-	if old.IsUnknown() {
+	if old.IsUnknown() || old.Inherited {
 		return nil
 	}
 	return func(h http.Header) (int, http.Header, bool) {

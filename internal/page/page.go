@@ -36,6 +36,7 @@ type Page struct {
 	saidTTL    time.Duration // by isr.TTL, or below zero
 	saidTags   int           // how many of the last tags are by isr.Tag
 	HasData    bool          // whether the handler has loaded data for it
+	Inherited  bool          // whether another build has made it
 	ownControl bool          // whether the Cache-Control is the handler's
 	Unshared   bool          // whether no cache in front may keep it, since it could not be told of it
 	Validators Validators

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/invalidation"
@@ -33,6 +35,7 @@ type Renewer struct {
 	Routes *routing.Table
 	Origin pagekey.Origin
 	Limit  int          // how many generations it waits for at a time
+	Off    bool         // Tagged and Warm do nothing
 	Log    *slog.Logger // may be nil
 }
 
@@ -187,7 +190,7 @@ func (r *Renewer) movedTo(n *Renewal) (t routing.Target, ok bool) {
 // headerKey is the context key of the headers that WithHeader has added.
 type headerKey struct{}
 
-// WithHeader returns a context under which ToPrerender returns the page of a visitor who
+// WithHeader returns a context under which toPrerender returns the page of a visitor who
 // sends a header, beside those that ctx has already.
 func WithHeader(ctx context.Context, name, value string) context.Context {
 	h := make(http.Header)
@@ -198,9 +201,9 @@ func WithHeader(ctx context.Context, name, value string) context.Context {
 	return context.WithValue(ctx, headerKey{}, h)
 }
 
-// ToPrerender returns the page that a path given to Prerender names. It is called where
+// toPrerender returns the page that a path given to Prerender names. It is called where
 // a panic of Bypass or Normalize is that of Prerender's caller.
-func (r *Renewer) ToPrerender(ctx context.Context, path string) (req flight.Request, err error) {
+func (r *Renewer) toPrerender(ctx context.Context, path string) (req flight.Request, err error) {
 	t, err := r.Routes.Page(path)
 	if err != nil {
 		return req, err
@@ -217,32 +220,118 @@ func (r *Renewer) ToPrerender(ctx context.Context, path string) (req flight.Requ
 	return req, nil
 }
 
-// Tagged generates the pages that are stored with one of the tags, which were invalidated,
-// those first that were asked for most, Limit at a time, and yields each with its error. A
-// page with too many tags is generated where it may have the tag.
-func (r *Renewer) Tagged(ctx context.Context, tags []string) iter.Seq2[flight.Request, error] {
-	has := make(map[string]bool)
-	for _, tag := range pagekey.WithBuckets(tags) {
-		has[tag] = true
+// Prerender generates the pages at paths, Limit at a time, and yields each with its error.
+func (r *Renewer) Prerender(ctx context.Context, paths iter.Seq[string]) iter.Seq2[string, error] {
+	return parallel.Each(ctx, r.Limit, paths,
+		func(path string) (flight.Request, error) { return r.toPrerender(ctx, path) },
+		func(ctx context.Context, path string, req flight.Request) error {
+			return named("prerender", path, r.Runs.Generate(ctx, req))
+		})
+}
+
+// named says which page an error is of.
+func named(what, page string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("isr: %s %s: %w", what, page, err)
 	}
-	pages := slices.DeleteFunc(r.Cache.All(), func(p *page.Page) bool {
-		return p.IsUnknown() || !p.Key.IsPath() || !slices.ContainsFunc(p.Subject.Tags, func(tag string) bool { return has[tag] })
-	})
-	r.Cache.SortByRecentHits(pages, time.Now())
-	stored := func(yield func(flight.Request) bool) {
-		for _, p := range pages {
-			if now, _ := r.Cache.Get(&p.Key, nil); !now.IsUnknown() && !yield(requestOf(p)) {
-				return
-			}
-		}
-	}
-	return parallel.Each(ctx, r.Limit, stored,
+	return err
+}
+
+// each generates pages, Limit at a time, and calls yield with the path and query of each
+// and its error.
+func (r *Renewer) each(ctx context.Context, what string, pages iter.Seq[flight.Request], yield func(string, error) bool) {
+	generated := parallel.Each(ctx, r.Limit, pages,
 		func(req flight.Request) (flight.Request, error) { return req, nil },
 		func(ctx context.Context, req, _ flight.Request) error {
-			err := r.Runs.Generate(ctx, req)
-			if err != nil {
-				err = fmt.Errorf("isr: renew %s: %w", req.Key.Target(), err)
-			}
-			return err
+			return named(what, req.Key.Target(), r.Runs.Generate(ctx, req))
 		})
+	for req, err := range generated {
+		if !yield(req.Key.Target(), err) {
+			return
+		}
+	}
+}
+
+// Warm generates what the builds of the program were asked for, most asked for first, Limit
+// at a time, and yields each with its error. What is not for the cache any more, or at
+// another origin, is left out. A panic of Bypass or Normalize is that of the caller.
+func (r *Renewer) Warm(ctx context.Context, k *builds.Keeper, keyOf func(*http.Request, string, *policy.Route) pagekey.Key) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if r.Off {
+			return
+		}
+		visits, err := k.Visits()
+		if err != nil {
+			yield("", fmt.Errorf("isr: warm: %w", err))
+			return
+		}
+		seen := make(map[pagekey.Key]bool)
+		r.each(ctx, "warm", func(yield func(flight.Request) bool) {
+			for _, v := range visits {
+				req, ok := r.visited(v, keyOf)
+				if !ok || seen[req.Key] {
+					continue
+				}
+				seen[req.Key] = true
+				if !yield(req) {
+					return
+				}
+			}
+		}, yield)
+	}
+}
+
+// visited returns the page that a visit was for, if it is one of this Site's.
+func (r *Renewer) visited(v builds.Visit, keyOf func(*http.Request, string, *policy.Route) pagekey.Key) (req flight.Request, ok bool) {
+	if r.Origin.Host != "" && (pagekey.Origin{Scheme: v.Scheme, Host: v.Host}) != r.Origin {
+		return req, false
+	}
+	k := pagekey.Key{Scheme: v.Scheme, Host: v.Host, Path: v.Path, Query: v.Query}
+	visit := k.Request(context.Background(), r.Origin, v.Pattern)
+	maps.Copy(visit.Header, v.Header)
+	rt := r.Routes.Of(visit, v.Path)
+	if rt.Bypasses(visit) {
+		return req, false
+	}
+	if rt.PrerenderedOnly {
+		r.Cache.Admit(v.Path) // as a page that the Store has is known
+	}
+	return flight.Request{Key: keyOf(visit, v.Path, rt), Route: rt, Pattern: visit.Pattern}, true
+}
+
+// errNoTags says that nothing is named.
+var errNoTags = errors.New("isr: renew: no tag is named")
+
+// Tagged generates the pages that are stored with one of the tags, those first that were
+// asked for most, Limit at a time, and yields each with its error. Before, it calls
+// invalidate, which makes them stale. A page with too many tags is generated where it may
+// have the tag.
+func (r *Renewer) Tagged(ctx context.Context, tags []string, invalidate func() error) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		switch {
+		case len(tags) == 0:
+			yield("", errNoTags)
+			return
+		case r.Off:
+			return
+		}
+		if err := invalidate(); err != nil && (!yield("", err) || pagekey.CheckTags(tags) != nil) {
+			return
+		}
+		has := make(map[string]bool)
+		for _, tag := range pagekey.WithBuckets(tags) {
+			has[tag] = true
+		}
+		pages := slices.DeleteFunc(r.Cache.All(), func(p *page.Page) bool {
+			return p.IsUnknown() || !p.Key.IsPath() || !slices.ContainsFunc(p.Subject.Tags, func(tag string) bool { return has[tag] })
+		})
+		r.Cache.SortByRecentHits(pages, time.Now())
+		r.each(ctx, "renew", func(yield func(flight.Request) bool) {
+			for _, p := range pages {
+				if now, _ := r.Cache.Get(&p.Key, nil); !now.IsUnknown() && !yield(requestOf(p)) {
+					return
+				}
+			}
+		}, yield)
+	}
 }

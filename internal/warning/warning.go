@@ -33,6 +33,31 @@ type subject struct {
 // New returns a Log that writes to a Logger, which may be nil.
 func New(to *slog.Logger) *Log { return &Log{to: to, given: make(map[subject]bool)} }
 
+// An Outcome is what the Logger gets of an event.
+type Outcome struct {
+	Kind, Path, Tag, Route string // Path or Tag, never both
+	Status                 int    // zero: unknown
+	Times                  []slog.Attr
+	Err                    error
+}
+
+// Outcome logs an outcome, with more to say. The Logger is not nil.
+func (l *Log) Outcome(level slog.Level, o Outcome, more ...slog.Attr) {
+	what := slog.String("path", o.Path)
+	if o.Tag != "" {
+		what = slog.String("tag", o.Tag)
+	}
+	attrs := []slog.Attr{slog.String("outcome", o.Kind), what, slog.String("route", o.Route)}
+	if o.Status != 0 {
+		attrs = append(attrs, slog.Int("status", o.Status))
+	}
+	attrs = append(attrs, o.Times...)
+	if o.Err != nil {
+		attrs = append(attrs, slog.String("error", o.Err.Error()))
+	}
+	l.to.LogAttrs(context.Background(), level, "isr", append(attrs, more...)...)
+}
+
 // isFirst reports whether a warning is yet to be given.
 func (l *Log) isFirst(s subject) bool {
 	l.mu.Lock()

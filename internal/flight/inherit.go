@@ -1,0 +1,48 @@
+package flight
+
+import (
+	"github.com/isr-go/isr/internal/page"
+	"github.com/isr-go/isr/internal/policy"
+	"github.com/isr-go/isr/store"
+)
+
+// inherit looks for the page among those of other builds, where nothing is stored of this
+// one's. It reports whether the run has ended with that.
+func (f *Flight) inherit() (ended bool) {
+	g := f.g
+	if g.c.Inherit == store.None || f.hasInherited || f.Fetch != nil || g.c.Cache.Peek(&f.Key) != nil {
+		return false
+	}
+	f.hasInherited = true
+	before := g.c.Table.Now()
+	key, rec, effect := f.elsewhere()
+	return rec != nil && f.adopt(key, rec, effect, g.c.Inherit, before)
+}
+
+// disinherit has no other build's page inherited any more: this one knows that there is
+// none, or that it is not public.
+func (f *Flight) disinherit() {
+	if f.Fetch != nil {
+		return
+	}
+	if _, rec, _ := f.elsewhere(); rec != nil {
+		f.g.c.Backing.Announce(store.Gone, f.Key.NarrowestTag())
+	}
+}
+
+// elsewhere returns what the last of the other builds that has the page has of it, but for
+// what is not found there, either.
+func (f *Flight) elsewhere() (key string, rec *store.Record, effect store.Effect) {
+	g := f.g
+	for _, build := range g.c.Builds.Others() {
+		key = g.c.Backing.KeyIn(build, &f.Key)
+		rec, effect, err := g.c.Backing.Get(key)
+		if err != nil {
+			continue
+		}
+		if p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route}); err == nil && !policy.IsNotFound(p.Status) {
+			return key, rec, effect
+		}
+	}
+	return "", nil, store.None
+}
