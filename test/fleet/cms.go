@@ -24,6 +24,7 @@ type cms struct {
 	rows      [rowCount]int
 	fetches   int  // of rows
 	failing   bool // a third of the fetches of rows are refused
+	down      bool // so that no page can be rendered
 }
 
 func startCMS(start time.Time) (*cms, error) {
@@ -53,6 +54,10 @@ func (c *cms) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.down {
+		http.Error(w, "the database is down", http.StatusServiceUnavailable)
+		return
+	}
 	c.renders[page] = append(c.renders[page], time.Since(c.start))
 	if c.leads != nil {
 		c.leads <- by
@@ -67,6 +72,13 @@ func (c *cms) edit(page int) int {
 	defer c.mu.Unlock()
 	c.revisions[page]++
 	return c.revisions[page]
+}
+
+// setDown has the database fail, or work again.
+func (c *cms) setDown(down bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.down = down
 }
 
 // nextLeader returns a channel that is told which instance renders next, while it

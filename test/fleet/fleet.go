@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/internal/isrtest"
 )
 
@@ -21,9 +22,16 @@ type fleet struct {
 	client  *http.Client
 	logging bool
 	addr    string // where Redis is, or is not
+	rollout        // of the instances that are launched
 
 	mu    sync.Mutex
 	slots [fleetSize]slot // guarded by mu
+}
+
+// A rollout is what a new build does with what the last one has left.
+type rollout struct {
+	inherit isr.Inherit
+	warm    bool // whether each instance is warmed before it gets requests
 }
 
 // A slot is an instance's place: when it has ended, another takes it.
@@ -43,8 +51,8 @@ type target struct {
 }
 
 // newFleet starts Redis, if it is to be there, and the instances.
-func newFleet(ctx context.Context, withRedis, logging bool) (_ *fleet, err error) {
-	f := &fleet{start: time.Now(), logging: logging}
+func newFleet(ctx context.Context, ro rollout, withRedis, logging bool) (_ *fleet, err error) {
+	f := &fleet{start: time.Now(), logging: logging, rollout: ro}
 	defer func() {
 		if err != nil {
 			f.stop()
@@ -92,7 +100,7 @@ func (f *fleet) now() time.Duration { return time.Since(f.start) }
 
 // launch starts an instance in a slot where there is none any more.
 func (f *fleet) launch(i int, build string) error {
-	p, addr, err := startInstance(config{Number: i, Build: build, Redis: f.addr, CMS: f.cms.url, Log: f.logging})
+	p, addr, err := startInstance(config{Number: i, Build: build, Redis: f.addr, CMS: f.cms.url, Log: f.logging, Inherit: f.inherit, Warm: f.warm})
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,9 @@ import (
 // instanceEnv is the environment variable that makes an instance of the program.
 const instanceEnv = "ISR_FLEET_INSTANCE"
 
+// maxWarmTime is for how long an instance makes pages before it serves.
+const maxWarmTime = 10 * time.Second
+
 // What the site is like.
 const (
 	pageCount  = 20
@@ -46,6 +49,9 @@ type config struct {
 	Redis  string // host:port
 	CMS    string // URL
 	Log    bool
+
+	Inherit isr.Inherit
+	Warm    bool // before it says where it serves
 }
 
 // instanceMain is the whole program where it was started as an instance, and
@@ -83,6 +89,15 @@ func serve(cfg config, stdin io.Reader, stdout io.Writer) error {
 	})}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ln) }()
+	if cfg.Warm {
+		ctx, cancel := context.WithTimeout(context.Background(), maxWarmTime)
+		for path, err := range site.Warm(ctx) {
+			if err != nil && cfg.Log {
+				slog.Error("not warmed", "instance", cfg.Number, "path", path, "error", err)
+			}
+		}
+		cancel()
+	}
 	fmt.Fprintln(stdout, ln.Addr())
 	go func() {
 		io.Copy(io.Discard, stdin)
@@ -111,6 +126,7 @@ func newInstance(cfg config) (*isr.Site, http.Handler) {
 		Origin:  "http://fleet.example",                   // which all of them are
 		Store:   st,
 		Version: cfg.Build,
+		Inherit: cfg.Inherit,
 	}
 	if cfg.Log {
 		opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("instance", cfg.Number)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,6 +14,7 @@ import (
 // How much there is to do: what two cores can do beside other things.
 const (
 	visitorCount = 30
+	crowd        = 200                    // where there is little to generate
 	visitorPause = 100 * time.Millisecond // on average
 	editPause    = 100 * time.Millisecond
 	settleTime   = 4 * time.Second // how long is watched after the last purge, at most
@@ -23,6 +25,7 @@ type view struct {
 	target
 	page, revision int
 	build, served  string        // of who has rendered, and of who has answered
+	waited         bool          // for a run of the handler
 	begin, took    time.Duration // begin: of the attempt that was answered; took: all of them
 }
 
@@ -45,6 +48,9 @@ type refusal struct {
 // A load is what visitors and editors do, and what they have seen.
 type load struct {
 	*fleet
+	visitors int           // at a time
+	calm     bool          // nobody edits
+	begun    time.Duration // when each instance had each page
 
 	mu      sync.Mutex // guards all below
 	views   []view
@@ -60,17 +66,19 @@ func (l *load) run(ctx context.Context, length time.Duration, fault func(context
 		warming.Go(func() {
 			for i := range fleetSize {
 				l.visit(ctx, page, i)
+				l.visit(ctx, page, i) // a hit, which is what the next build is warmed by
 			}
 		})
 	}
 	warming.Wait()
+	l.begun = l.now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	editing, stopEditing := context.WithTimeout(ctx, length)
 	defer stopEditing()
 
 	var visitors, editors, faults sync.WaitGroup
-	for range visitorCount {
+	for range l.visitors {
 		visitors.Go(func() {
 			for sleep(ctx, time.Duration(rand.ExpFloat64()*float64(visitorPause))) {
 				l.visit(ctx, rand.IntN(pageCount), -1)
@@ -84,7 +92,9 @@ func (l *load) run(ctx context.Context, length time.Duration, fault func(context
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	for sleep(editing, editPause) {
-		editors.Go(func() { l.edit(editing, watching) })
+		if !l.calm {
+			editors.Go(func() { l.edit(editing, watching) })
+		}
 	}
 	faults.Wait()
 	timeout := time.AfterFunc(settleTime, stopWatching)
@@ -168,6 +178,7 @@ func (l *load) get(ctx context.Context, page int, t target) (v view, err error) 
 		return v, fmt.Errorf("status %s: %.100s", resp.Status, body)
 	}
 	v.served = resp.Header.Get(buildHeader)
+	v.waited = !strings.HasPrefix(resp.Header.Get("Cache-Status"), "isr; hit")
 	shown := 0
 	shown, v.revision, v.build, err = read(body)
 	if err == nil && shown != page {

@@ -4,7 +4,7 @@
 //
 //	go run ./test/fleet
 //
-// It needs redis-server in $PATH, and takes about three minutes. Everything runs
+// It needs redis-server in $PATH, and takes about four minutes. Everything runs
 // on this machine, on free ports of the loopback interface, and is gone at the end.
 package main
 
@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			chosen = append(chosen, scenarios[i])
 		}
 	}
-	draft, err := draftIn(*out) // now: nobody wants to hear of a full disk three minutes later
+	draft, err := draftIn(*out) // now: nobody wants to hear of a full disk four minutes later
 	if err != nil {
 		return fmt.Errorf("there is no place for the picture: %w", err)
 	}

@@ -19,6 +19,7 @@ type result struct {
 	seen              []seen        // of those that were acknowledged, the shortest first
 	kept              []string      // old pages of an instance that has answered 500, and said with it that it purges its own
 	mixed             int           // pages of one build, served by another
+	waits             int           // visitors who have waited for a page, once each instance of the first build had all
 	old               []string      // of the data scenario: what an instance showed after it had acknowledged an edit, or in the end
 	slowest           time.Duration // request
 }
@@ -42,6 +43,9 @@ func judge(sc scenario, l *load) *result {
 		r.slowest = max(r.slowest, v.took)
 		if v.build != v.served {
 			r.mixed++
+		}
+		if v.waited && v.begin >= l.begun {
+			r.waits++
 		}
 		for _, p := range purges[v.page] {
 			if v.revision >= p.revision {
@@ -110,7 +114,10 @@ func (r *result) wrong() (bad []string) {
 	if len(r.errors) > 0 {
 		bad = append(bad, fmt.Sprintf("%d errors of visitors, the first: %v", len(r.errors), r.errors[0]))
 	}
-	if r.mixed > 0 {
+	if r.neverWaits && r.waits > 0 {
+		bad = append(bad, fmt.Sprintf("%d visitors have waited for a page", r.waits))
+	}
+	if r.mixed > 0 && !r.mixes {
 		bad = append(bad, fmt.Sprintf("%d pages were rendered by one build, and served by another", r.mixed))
 	}
 	if len(r.kept) > 0 {
@@ -122,7 +129,7 @@ func (r *result) wrong() (bad []string) {
 	if l := r.lag(1); l > tooOld {
 		bad = append(bad, fmt.Sprintf("an old page was seen %v after a purge, more than %v", l.Round(time.Millisecond), tooOld))
 	}
-	if (len(r.seen) == 0) != r.neverAcked {
+	if (len(r.seen) == 0) != (r.neverAcked || r.calm) {
 		bad = append(bad, fmt.Sprintf("%d of %d purges were acknowledged", len(r.seen), r.purges))
 	}
 	if r.maxRenders != 0 && r.rendersPerNeed() > r.maxRenders {

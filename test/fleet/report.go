@@ -10,7 +10,7 @@ import (
 // table returns the results as Markdown that can be read as it is.
 func table(results []*result) string {
 	rows := [][]string{{
-		"scenario", "requests", "errors", "retried", "renders", "per need", "purges", "500s",
+		"scenario", "requests", "errors", "retried", "waits", "renders", "per need", "purges", "500s",
 		"old p50", "p99", "worst", "slowest", "over render",
 	}}
 	for _, r := range results {
@@ -26,7 +26,7 @@ func table(results []*result) string {
 		}
 		rows = append(rows, []string{
 			r.name, fmt.Sprint(r.requests), fmt.Sprint(len(r.errors)), fmt.Sprint(r.retried),
-			fmt.Sprint(r.renders), perNeed, fmt.Sprintf("%d of %d", len(r.seen), r.purges), fmt.Sprint(r.refusals),
+			fmt.Sprint(r.waits), fmt.Sprint(r.renders), perNeed, fmt.Sprintf("%d of %d", len(r.seen), r.purges), fmt.Sprint(r.refusals),
 			lag(0.5), lag(0.99), lag(1), brief(r.slowest), brief(r.slowest - renderTime),
 		})
 	}

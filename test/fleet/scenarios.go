@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
+
+	"github.com/isr-go/isr"
 )
 
 // A scenario is what happens to a fleet, and how it has to bear it. In all of them
@@ -12,6 +15,10 @@ type scenario struct {
 	noRedis     bool                                                            // when it begins
 	neverAcked  bool                                                            // no purge can be acknowledged
 	data        bool                                                            // pages are made of rows, as in data.go
+	calm        bool                                                            // nobody edits
+	mixes       bool                                                            // pages of another build may be shown
+	rollout                                                                     // of all instances
+	visitors    int                                                             // at a time; zero: visitorCount
 	fault       func(ctx context.Context, f *fleet, length time.Duration) error // nil: none
 
 	// Bars; zero: none.
@@ -19,6 +26,7 @@ type scenario struct {
 	maxLag     time.Duration // until a purge is seen everywhere, at the 99th percentile
 	maxWorst   time.Duration // the same of each purge
 	maxWait    time.Duration // of the slowest request, beside the rendering
+	neverWaits bool          // no visitor waits for a page, once each instance of the first build has all
 }
 
 // pushless is how soon a purge has to be seen where there is no push, or not all
@@ -63,6 +71,22 @@ var scenarios = []scenario{
 		fault: deploy, maxWorst: pushless,
 	},
 	{
+		name: "warm", about: "a new build is warmed, instance after instance, and then the old one is warmed again",
+		fault: rollBack, visitors: crowd, rollout: rollout{warm: true}, calm: true, neverWaits: true,
+	},
+	{
+		name: "database", about: "the database is down, and stays so while a new build is deployed",
+		fault: deployWithoutDatabase, visitors: crowd, rollout: rollout{isr.InheritOnError, true}, calm: true, mixes: true,
+	},
+	{
+		name: "inherit", about: "a new build shows what the old one has left, and renews it; nobody warms it",
+		fault: deploy, visitors: crowd, rollout: rollout{inherit: isr.InheritStale}, mixes: true, maxWorst: pushless,
+	},
+	{
+		name: "fallback", about: "a new build may show what the old one has left, but only on errors, and there are none",
+		fault: deploy, visitors: crowd, rollout: rollout{inherit: isr.InheritOnError}, maxWorst: pushless,
+	},
+	{
 		name: "data", about: "pages are made of shared values; the CMS fails at times, Redis is stopped, and later replaced by an empty one",
 		data: true, maxWorst: pushless, maxWait: 2500 * time.Millisecond, // a lease from before Redis is stopped holds others up for two seconds
 	},
@@ -73,12 +97,12 @@ func play(ctx context.Context, sc scenario, length time.Duration, logging bool) 
 	if sc.data {
 		return playData(ctx, sc, length, logging)
 	}
-	f, err := newFleet(ctx, !sc.noRedis, logging)
+	f, err := newFleet(ctx, sc.rollout, !sc.noRedis, logging)
 	if err != nil {
 		return nil, err
 	}
 	defer f.stop()
-	l := &load{fleet: f}
+	l := &load{fleet: f, visitors: cmp.Or(sc.visitors, visitorCount), calm: sc.calm}
 	var fault func(context.Context, *fleet) error
 	if sc.fault != nil {
 		fault = func(ctx context.Context, f *fleet) error { return sc.fault(ctx, f, length) }
@@ -152,12 +176,30 @@ func killLeaders(ctx context.Context, f *fleet, length time.Duration) error {
 }
 
 func deploy(ctx context.Context, f *fleet, length time.Duration) error {
+	return roll(ctx, f, "v2", length/8)
+}
+
+// rollBack deploys a build, and then the first one again.
+func rollBack(ctx context.Context, f *fleet, length time.Duration) error {
+	if err := roll(ctx, f, "v2", length/16); err != nil {
+		return err
+	}
+	return roll(ctx, f, "v1", length/16)
+}
+
+func deployWithoutDatabase(ctx context.Context, f *fleet, length time.Duration) error {
+	f.cms.setDown(true)
+	return roll(ctx, f, "v2", length/8)
+}
+
+// roll replaces one instance after the other, with a pause before each.
+func roll(ctx context.Context, f *fleet, build string, pause time.Duration) error {
 	for i := range fleetSize {
-		if !sleep(ctx, length/8) {
+		if !sleep(ctx, pause) {
 			return nil
 		}
 		// Without the deadline of the scenario: an old build is not left behind.
-		if err := f.replace(context.WithoutCancel(ctx), i, "v2"); err != nil {
+		if err := f.replace(context.WithoutCancel(ctx), i, build); err != nil {
 			return err
 		}
 	}
