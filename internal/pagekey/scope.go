@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Scope is what a path names: the pages of that path, or below it, of one host or all,
@@ -108,8 +109,11 @@ func ParseScope(name string, o Origin) (t Scope, rawQuery string, err error) {
 // escapedPath is u.EscapedPath, which keeps the stars also of a path with characters that
 // have to be escaped.
 func escapedPath(u *url.URL) string {
-	if !strings.Contains(u.RawPath, "*") {
+	switch {
+	case !strings.Contains(u.RawPath, "*"):
 		return u.EscapedPath()
+	case !strings.ContainsFunc(u.RawPath, needsEscape):
+		return u.RawPath
 	}
 	parts := strings.Split(u.RawPath, "*")
 	for i, part := range parts {
@@ -117,6 +121,12 @@ func escapedPath(u *url.URL) string {
 		parts[i] = (&url.URL{Path: path, RawPath: part}).EscapedPath()
 	}
 	return strings.Join(parts, "*")
+}
+
+// needsEscape reports whether a character of a path may have to be escaped. Stars do not,
+// nor escapes.
+func needsEscape(r rune) bool {
+	return r >= utf8.RuneSelf || !isUnreservedByte(byte(r)) && r != '/' && r != '*' && r != '%'
 }
 
 // OtherSlash returns the path to which a redirect of the page with a key leads, where
