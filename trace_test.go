@@ -116,6 +116,7 @@ func TestTrace(t *testing.T) {
 			" /left/0 by <nil>: generated 200 1s",
 			" /left/1 by <nil>: failed 0 1s context canceled",
 		}
+		synctest.Wait()
 		if diff := cmp.Diff(want, tr.runs); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
