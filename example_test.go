@@ -230,6 +230,33 @@ func ExampleSite_Prerender() {
 	// 3/3 /blog/2 isr: prerender /blog/2: the handler answered 500 Internal Server Error
 }
 
+// A new build generates what the last one was asked for, most asked for first, before its
+// first visitor.
+func ExampleSite_Warm() {
+	pages := memory.New() // a Store that outlives the build: a Redis, a directory
+	start := func(version string) *isr.Site {
+		return isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, r.URL.Path, " of build ", version)
+		}), isr.Options{Origin: "https://example.com", Store: pages, Version: version, MaxRegenerations: 1})
+	}
+	old := start("1")
+	for _, path := range []string{"/", "/", "/", "/about", "/about"} {
+		get(old, path)
+	}
+	old.Shutdown(context.Background())
+
+	site := start("2")
+	for path, err := range site.Warm(context.Background()) {
+		fmt.Println(path, err)
+	}
+	show(site, "/about")
+	site.Shutdown(context.Background())
+	// Output:
+	// / <nil>
+	// /about <nil>
+	// 200 /about of build 2 (isr; hit)
+}
+
 // A posts is a repository: it knows which rows a page is made of, and has but a context.
 type posts map[string]string
 
