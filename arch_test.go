@@ -52,6 +52,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/builds", "internal/backing internal/cache internal/page internal/pagekey internal/policy store"},
 	{"internal/encode", "internal/cache internal/header internal/page"},
 	{"internal/flight", "internal/backing internal/builds internal/cache internal/encode internal/header internal/inside internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
+	{"internal/expire", "internal/backing internal/cache internal/changed internal/flight internal/front internal/invalidation internal/pagekey store"},
 	{"internal/data", "internal/cache internal/flight internal/inside internal/invalidation internal/page internal/pagekey internal/policy"},
 	{"internal/renew", "internal/builds internal/cache internal/flight internal/invalidation internal/page internal/pagekey internal/parallel internal/policy internal/routing store"},
 }

@@ -85,7 +85,8 @@ type Route struct {
 	// IgnoreQuery names query parameters that the page does not depend on, even
 	// where Query names them; the handler does not see them. "utm_*" stands for all
 	// that begin with utm_. Nil means TrackingParameters where Query is nil, else
-	// none; empty means none.
+	// none; empty means none. Pages say what Query and this name, as far as it fits in
+	// 256 bytes, by No-Vary-Search, so that browsers need not ask for what they have.
 	IgnoreQuery []string
 
 	// Vary names the request headers that the page depends on, beside its URL;

@@ -49,9 +49,9 @@ import (
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
-	"github.com/isr-go/isr/internal/changed"
 	"github.com/isr-go/isr/internal/data"
 	"github.com/isr-go/isr/internal/encode"
+	"github.com/isr-go/isr/internal/expire"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/front"
 	"github.com/isr-go/isr/internal/header"
@@ -214,16 +214,15 @@ type Site struct {
 	observe func(Event)
 	counts  [EdgeFailed + 1]atomic.Uint64
 
-	table     *invalidation.Table
-	cache     *cache.Cache
-	locations *changed.Limiter
-	backing   *backing.Store // nil without a Store
-	builds    *builds.Keeper // likewise
-	front     *front.Teller  // nil without an Edge
-	unknown   changed.Bucket // of changes to pages that may be stored elsewhere alone
-	runs      *flight.Group
-	data      *data.Loader
-	renew     *renew.Renewer
+	table   *invalidation.Table
+	cache   *cache.Cache
+	backing *backing.Store // nil without a Store
+	builds  *builds.Keeper // likewise
+	front   *front.Teller  // nil without an Edge
+	runs    *flight.Group
+	data    *data.Loader
+	renew   *renew.Renewer
+	expire  *expire.Expirer
 }
 
 // Wrap returns a [Site] that serves the pages of h. It panics if h is nil, and
@@ -247,7 +246,6 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s := &Site{
 		handler: h, mode: opts.Mode, origin: origin, routes: newRoutes(h, origin, &opts),
 		log: opts.Logger, warn: warning.New(opts.Logger), observe: opts.Observe,
-		locations: changed.NewLimiter(),
 	}
 	regenerations := cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0))
 	s.patterns.Init(h, origin)
@@ -272,6 +270,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.renew = &renew.Renewer{
 		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Off: s.mode == Off, Log: s.log,
 	}
+	s.expire = expire.New(expire.Config{Runs: s.runs, Cache: s.cache, Table: s.table, Backing: s.backing, Front: s.front})
 	tell := s.tellData
 	if s.log == nil && s.observe == nil {
 		tell = nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/changed"
+	"github.com/isr-go/isr/internal/expire"
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/front"
 	"github.com/isr-go/isr/internal/header"
@@ -252,7 +253,15 @@ func (v *visit) change() {
 		return
 	}
 	s, r := v.site, v.r // a hit's visit stays on the stack
-	changes, looked := []change{{Path: own, elsewhere: s.mayBeElsewhere(r, own)}}, false
+	changes, looked := []expire.Path{{Path: own, Elsewhere: s.mayBeElsewhere(r, own)}}, false
+	var tags *expire.Tags
+	reported := make(map[string]bool)
+	report := func(key string, e Event) {
+		if !reported[key] {
+			reported[key] = true
+			s.report(e)
+		}
+	}
 	v.forward(respwriter.PassConfig{CacheStatus: header.Method, OnSuccess: func(status int, h http.Header, committed bool) {
 		if !looked {
 			looked = true
@@ -261,74 +270,25 @@ func (v *visit) change() {
 				return
 			}
 			for _, p := range changed.Named([]changed.Path{own}, r, h, s.origin)[1:] {
-				changes = append(changes, change{Path: p, elsewhere: s.mayBeElsewhere(r, p)})
+				changes = append(changes, expire.Path{Path: p, Elsewhere: s.mayBeElsewhere(r, p)})
 			}
+			tags = s.expire.TagsOf(changed.Groups(h))
 		}
 		for i := range changes {
-			if c := &changes[i]; s.expireChanged(c, committed) && !c.reported {
-				c.reported = true
-				s.report(Event{Kind: Revalidated, Path: c.Clean})
+			if c := &changes[i]; s.expire.Expire(c, committed) {
+				report(c.Canonical, Event{Kind: Revalidated, Path: c.Clean})
 			}
 		}
+		for _, tag := range s.expire.ExpireTags(tags, committed) {
+			report("\x00"+tag, Event{Kind: Revalidated, Tag: tag})
+		}
 	}})
-}
-
-// A change is a path whose pages a visitor's successful request has changed.
-type change struct {
-	changed.Path
-	elsewhere bool // whether a page there may be stored where this instance does not know of it
-	effect    store.Effect
-	reported  bool
-}
-
-// maxAnnounceTime is how long a visitor's POST waits for the Store and the Edge.
-const maxAnnounceTime = 100 * time.Millisecond
-
-// expireChanged expires the pages at a path that a visitor has changed, and reports
-// whether there may be any. Where no page is stored and no run under way, nothing is
-// remembered, however many paths unauthenticated requests may name; but a Store or an
-// Edge may hold what this instance does not. It learns of the change when the answer is
-// committed: when the visitor may know that they succeeded.
-func (s *Site) expireChanged(c *change, committed bool) bool {
-	here := s.runs.Concerns(c.Canonical) || s.cache.Holds(c.Canonical) // in this order: a run ends by storing
-	tag := pagekey.PathTag("", "", c.Canonical)
-	if c.effect == store.None && (here || c.elsewhere) {
-		c.effect = store.Expired
-		if c.ByLocation && !s.locations.Allow(c.Canonical, time.Now()) {
-			c.effect = store.Stale
-		}
-	}
-	if !here && (!committed || !c.elsewhere || !s.unknown.Allow(time.Now())) {
-		return false
-	}
-	var timeout <-chan time.Time
-	if committed && (s.backing != nil || s.front != nil) {
-		timeout = time.After(maxAnnounceTime)
-	}
-	switch {
-	case committed && s.backing != nil:
-		select {
-		case <-s.backing.Announce(c.effect, tag):
-		case <-timeout:
-			timeout = time.After(0)
-		}
-	case here:
-		s.table.Invalidate(c.effect, invalidation.Delivered, tag)
-	}
-	if committed && s.front != nil {
-		scope := pagekey.Scope{Path: c.Clean, AllQueries: true}
-		select {
-		case <-s.front.Announce(c.effect, front.Name{Tag: tag, URL: scope.URL()}):
-		case <-timeout:
-		}
-	}
-	return true
 }
 
 // mayBeElsewhere reports whether the page that r would change at a path may be stored
 // where this instance does not know of it.
 func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
-	if s.backing == nil && s.front == nil {
+	if !s.expire.IsElsewhere() {
 		return false
 	}
 	at := r

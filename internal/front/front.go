@@ -177,12 +177,12 @@ func (t *Teller) Tell(ctx context.Context, since time.Time, orders ...Order) err
 // Announce is Tell for what a visitor has changed, who does not wait for long: it is told
 // as soon as may be, and once more when every instance has heard of it. The channel is
 // closed when that was tried, or it is not worth waiting for.
-func (t *Teller) Announce(effect store.Effect, name Name) <-chan struct{} {
+func (t *Teller) Announce(effect store.Effect, names ...Name) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
 	later := !t.down.IsZero() || t.later.After(now)
-	b := t.begin(Order{effect, []Name{name}}, now, true)
+	b := t.begin(Order{effect, names}, now, true)
 	for _, it := range b.items {
 		it.calls--
 	}

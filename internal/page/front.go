@@ -26,6 +26,11 @@ type field struct {
 // said in a field of its own.
 func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
 	promise = -1
+	if h["No-Vary-Search"] == nil {
+		if said := m.Route.Rules.NoVarySearch(p.Key.Query); said != "" {
+			h["No-Vary-Search"] = []string{said}
+		}
+	}
 	if tags := h["Cache-Tag"]; tags != nil {
 		p.setOwn("Cache-Tag", tags)
 		delete(h, "Cache-Tag")
@@ -92,6 +97,9 @@ func (p *Page) note(before, now http.Header) {
 // ETag.
 func (p *Page) handlers() (h http.Header, etag string) {
 	h, etag = p.plain.snapshot()
+	if said := p.Route.Rules.NoVarySearch(p.Key.Query); said != "" && h.Get("No-Vary-Search") == said {
+		delete(h, "No-Vary-Search") // it is made anew
+	}
 	if p.own == nil {
 		return h, etag
 	}

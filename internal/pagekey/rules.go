@@ -22,12 +22,13 @@ type Rules struct {
 	cookies    []string // sorted
 	normalize  func(http.Header)
 	varyHeader string // the Vary header that says the same
+	noVary     string // the No-Vary-Search header of pages without a query
 }
 
 // NewRules returns the rules of a route, by its fields of the same names. An error
 // names the field.
 func NewRules(query, ignore, vary, cookies []string, normalize func(http.Header)) (*Rules, error) {
-	ru := &Rules{named: query != nil, keptQuery: slices.Sorted(slices.Values(query)), normalize: normalize}
+	ru := &Rules{noVary: noVarySearch(query, ignore), named: query != nil, keptQuery: slices.Sorted(slices.Values(query)), normalize: normalize}
 	ru.ignore(ignore)
 	covers := make([]string, 0, len(vary)+1)
 	for _, name := range vary {
