@@ -48,6 +48,17 @@ func TestUnit(t *testing.T) {
 	}
 }
 
+// The plugin for WordPress is PHP.
+func TestPlugin(t *testing.T) {
+	php, err := exec.LookPath("php")
+	if err != nil {
+		t.Skip("there is no php: the plugin is not looked at")
+	}
+	if out, err := exec.Command(php, "-l", "isr-purge.php").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // The Dockerfile is not built here; what it names is there, and its flags are flags.
 func TestDockerfile(t *testing.T) {
 	b, err := os.ReadFile("Dockerfile")

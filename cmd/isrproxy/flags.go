@@ -42,9 +42,9 @@ type config struct {
 	dropCookie       globs
 	maxTTL, stale    time.Duration // zero: no bound
 	timeout          time.Duration
-	mustRevalidate   bool // whether it counts
-	phpSession       bool // whether what PHP says of a page with a session does not count
-	imageAccept      string
+	mustRevalidate   bool   // whether it counts
+	phpSession       bool   // whether what PHP says of a page with a session does not count
+	images           string // path of images in the format that a browser prefers; may be empty
 	memory           int64
 	secret           string
 	purge            string // who may: "loopback" beside those with the secret, or "secret"

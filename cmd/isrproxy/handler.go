@@ -62,8 +62,8 @@ func newProxy(c *config) (*proxy, error) {
 	for pattern, l := range c.routes {
 		opts.Routes[pattern] = c.route(l)
 	}
-	if c.imageAccept != "" {
-		opts.Routes[c.imageAccept] = c.imageRoute()
+	if c.images != "" {
+		opts.Routes[c.images] = c.imageRoute()
 	}
 	if c.store.Store != nil {
 		opts.Store = c.store.Store

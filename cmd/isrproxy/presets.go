@@ -31,7 +31,7 @@ var presets = map[string]func(*config){
 		c.ttl = lifetime{ttl: isr.NoStore}
 		c.session = globs{"__prerender_bypass", "__next_preview_data"}
 		c.vary = list{"RSC", "Next-Router-State-Tree", "Next-Router-Prefetch", "Next-Router-Segment-Prefetch", "Next-Url"}
-		c.imageAccept = "/_next/image"
+		c.images = "/_next/image"
 	},
 	"dokuwiki": func(c *config) {
 		c.ttl = lifetime{ttl: time.Minute}
