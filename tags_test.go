@@ -185,3 +185,22 @@ func TestInvalidationsCostOnlyTheirPages(t *testing.T) {
 		})
 	}
 }
+
+// An empty list names nothing, which is no error: it may come from a query for what has
+// changed. Renew says so, since there its result is ranged over.
+func TestNothingIsNamed(t *testing.T) {
+	site := isr.Wrap(new(countingHandler), isr.Options{Store: memory.New()})
+	defer site.Shutdown(t.Context())
+	get(site, "/")
+	for name, call := range map[string]func(context.Context, ...string) error{
+		"Revalidate": site.Revalidate, "Expire": site.Expire, "Purge": site.Purge,
+		"RevalidateTag": site.RevalidateTag, "ExpireTag": site.ExpireTag, "PurgeTag": site.PurgeTag,
+	} {
+		if err := call(t.Context()); err != nil {
+			t.Errorf("%s of nothing: %v", name, err)
+		}
+	}
+	if got := get(site, "/").Header.Get("Cache-Status"); got != "isr; hit" {
+		t.Errorf("afterwards: %q", got)
+	}
+}

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,6 +19,7 @@ type outcome struct {
 	ID      string `json:"id,omitempty"`
 	URL     string `json:"url,omitempty"`
 	Tag     string `json:"tag,omitempty"`
+	Below   string `json:"below,omitempty"` // a path that ends in "/*"
 	OK      bool   `json:"ok"`
 	Message string `json:"message"`
 
@@ -27,15 +29,23 @@ type outcome struct {
 // act does what a form asks for. It names a page by its id: which URL that is,
 // the site knows best.
 func (h *handler) act(r *http.Request) (*outcome, int) {
-	out := &outcome{Action: r.PostForm.Get("do"), ID: r.PostForm.Get("id"), Tag: r.PostForm.Get("tag")}
+	out := &outcome{Action: r.PostForm.Get("do"), ID: r.PostForm.Get("id"), Tag: r.PostForm.Get("tag"), Below: r.PostForm.Get("below")}
 	at, _ := strconv.Atoi(r.PostForm.Get("at")) // what is no number is the first row
 	out.at = max(0, at)
 	var err error
 	switch {
 	case out.Action != "revalidate" && out.Action != "purge":
 		return out.refuse(http.StatusBadRequest, errors.New(`unknown action: want do=revalidate or do=purge`))
-	case (out.ID == "") == (out.Tag == ""):
-		return out.refuse(http.StatusBadRequest, errors.New(`want the id of a page, or a tag`))
+	case cmp.Or(out.ID, out.Tag, out.Below) != out.ID+out.Tag+out.Below || out.ID+out.Tag+out.Below == "":
+		return out.refuse(http.StatusBadRequest, errors.New(`want the id of a page, or a tag, or below: a path that ends in "/*"`))
+	case out.Below != "" && (query{Path: out.Below}).Below() == "":
+		return out.refuse(http.StatusBadRequest, errors.New(`want a path that ends in "/*", or a whole URL that does`))
+	case out.Below != "" && out.Action == "revalidate":
+		err = h.site.Revalidate(r.Context(), out.Below)
+		out.Message = "The pages below are stale now, and are renewed as they are asked for."
+	case out.Below != "":
+		err = h.site.Purge(r.Context(), out.Below)
+		out.Message = "The pages below are purged."
 	case out.Tag != "" && out.Action == "revalidate":
 		err = h.site.RevalidateTag(r.Context(), out.Tag)
 		out.Message = "Its pages are stale now, and are renewed as they are asked for."

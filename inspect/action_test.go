@@ -33,6 +33,7 @@ func TestActions(t *testing.T) {
 		name       string
 		action     string
 		path, tag  string // of the button
+		below      string
 		message    string
 		fails      int            // the status in JSON, if not 200
 		changed    map[string]any // of the states: nil means gone
@@ -94,6 +95,21 @@ func TestActions(t *testing.T) {
 			},
 		},
 		{
+			name: "revalidate below a path", action: "revalidate", below: "/blog/*",
+			message: "The pages below are stale now, and are renewed as they are asked for.",
+			changed: map[string]any{
+				"http://example.com/blog/1": "stale", "http://example.com/blog/1?x=y": "stale", "http://www.example.com/blog/1": "stale",
+			},
+		},
+		{
+			name: "purge below a path of one host", action: "purge", below: "http://www.example.com/*",
+			message: "The pages below are purged.", changed: map[string]any{"http://www.example.com/blog/1": nil},
+		},
+		{
+			name: "a star in the middle", action: "purge", below: "/blog/*/*", fails: http.StatusInternalServerError,
+			message: `Failed: path "/blog/*/*": has a star that is not its last segment`,
+		},
+		{
 			name: "a tag that is none", action: "purge", tag: "a,b", fails: http.StatusInternalServerError,
 			message: `Failed: tag "a,b": a tag has no comma and no control character`,
 		},
@@ -120,10 +136,13 @@ func TestActions(t *testing.T) {
 						fields.Set("id", p.ID)
 					}
 				}
-				w := post(h, "/?tag="+url.QueryEscape(tt.tag)+"&format="+format, fields)
+				if tt.below != "" {
+					fields.Set("below", tt.below)
+				}
+				w := post(h, "/?tag="+url.QueryEscape(tt.tag)+"&path="+url.QueryEscape(tt.below)+"&format="+format, fields)
 				if format == "json" {
 					got := decode(t, w).Outcome
-					if got == nil || got.Message != tt.message || got.OK != (tt.fails == 0) {
+					if got == nil || !strings.HasPrefix(got.Message, tt.message) || got.OK != (tt.fails == 0) {
 						t.Errorf("%s: got outcome %+v, want %q", tt.name, got, tt.message)
 					}
 					if want := max(tt.fails, http.StatusOK); w.Code != want {
@@ -272,8 +291,10 @@ func TestBadForms(t *testing.T) {
 	}{
 		{url.Values{}, 400, "Failed: unknown action: want do=revalidate or do=purge"},
 		{url.Values{"do": {"drop"}, "id": {blog1}}, 400, "Failed: unknown action: want do=revalidate or do=purge"},
-		{url.Values{"do": {"purge"}}, 400, "Failed: want the id of a page, or a tag"},
-		{url.Values{"do": {"purge"}, "id": {blog1}, "tag": {"blog"}}, 400, "Failed: want the id of a page, or a tag"},
+		{url.Values{"do": {"purge"}}, 400, `Failed: want the id of a page, or a tag, or below: a path that ends in "/*"`},
+		{url.Values{"do": {"purge"}, "id": {blog1}, "tag": {"blog"}}, 400, `Failed: want the id of a page, or a tag, or below: a path that ends in "/*"`},
+		{url.Values{"do": {"purge"}, "id": {blog1}, "below": {"/*"}}, 400, `Failed: want the id of a page, or a tag, or below: a path that ends in "/*"`},
+		{url.Values{"do": {"purge"}, "below": {"/blog/1"}}, 400, `Failed: want a path that ends in "/*", or a whole URL that does`},
 		{url.Values{"do": {"purge"}, "id": {"/blog/1"}, "at": {"-7"}}, 404, "Failed: the page is not stored any more"},
 		{url.Values{"do": {"purge"}, "id": {blog1}, "x": {strings.Repeat("x", 1<<20)}}, 413, "http: request body too large"},
 	}

@@ -19,7 +19,7 @@
 //
 // Everything on the page is to be had as JSON, with ?format=json or with Accept:
 // application/json. What is listed is chosen by the same parameters: path (part
-// of the URL, or of Name:key), tag, kind (pages, data, all), state (failing, expired, stale, fresh, uncacheable), sort
+// of the URL, or of Name:key; "/blog/*" for all below, which then has buttons of its own), tag, kind (pages, data, all), state (failing, expired, stale, fresh, uncacheable), sort
 // (path, state, age, left, hits, size, status, took; with a "-" in front for
 // descending), page and limit; or id, for one page with its headers.
 package inspect

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -393,4 +394,31 @@ func TestSummary(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A path that ends in "/*" shows what is below it, and has its buttons.
+func TestBelow(t *testing.T) {
+	a := newApp(isr.Options{})
+	a.visit("/", "/blog", "/blog/", "/blog/1", "/Blog/2?q=1", "/blogs/3", "/about")
+	h := inspect.Handler(a.site, inspect.Options{Actions: true})
+	for path, want := range map[string][]string{
+		"/blog/*":                   {"/Blog/2?q=1", "/blog/", "/blog/1"},
+		"http://example.com/BLOG/*": {"/Blog/2?q=1", "/blog/", "/blog/1"},
+		"http://www.example.com/*":  nil,
+		"/*":                        {"/", "/Blog/2?q=1", "/about", "/blog", "/blog/", "/blog/1", "/blogs/3"},
+		"blog/*":                    nil, // is part of no URL
+	} {
+		var got []string
+		for _, p := range asJSON(t, h, "/?path="+url.QueryEscape(path)).Table.Pages {
+			got = append(got, strings.TrimPrefix(p.URL, "http://example.com"))
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", path, diff)
+		}
+		document := get(h, "/?path="+url.QueryEscape(path)).Body.String()
+		if got, want := strings.Contains(document, "Purge all"), path != "blog/*"; got != want {
+			t.Errorf("%s: buttons %v, want %v", path, got, want)
+		}
+	}
 }

@@ -28,7 +28,7 @@ var kinds = []string{"pages", "data", "all"}
 // A query says what to show. It is all that the page's links carry.
 type query struct {
 	ID    string // of the page whose detail is shown
-	Path  string // part of the URL as shown, in any case and with or without escapes
+	Path  string // part of the URL as shown, in any case and with or without escapes; or what Below says
 	Tag   string
 	State string
 	Kind  string // pages, data or all
@@ -115,6 +115,14 @@ func (q query) values() url.Values {
 
 // Filtered reports whether the query leaves pages out.
 func (q query) Filtered() bool { return q.Path != "" || q.Tag != "" || q.State != "" }
+
+// Below returns what the query's path names, if that is all below a path: it ends in "/*".
+func (q query) Below() string {
+	if strings.HasSuffix(q.Path, "/*") && (q.Path[0] == '/' || strings.Contains(q.Path, "://")) {
+		return q.Path
+	}
+	return ""
+}
 
 // To returns the query for a page of the table.
 func (q query) To(page int) query { q.Page = page; return q }
@@ -226,6 +234,12 @@ func (q query) matches(p *isr.Page) bool {
 		return true
 	}
 	address, wanted := strings.ToLower(hideAddress(p)), strings.ToLower(q.Path)
+	if below := q.Below(); below != "" {
+		if below[0] == '/' {
+			address = strings.ToLower(hidePath(p))
+		}
+		return !isData(p) && strings.HasPrefix(address, strings.TrimSuffix(wanted, "*"))
+	}
 	if strings.Contains(address, wanted) {
 		return true
 	}

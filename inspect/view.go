@@ -186,6 +186,8 @@ func (v *view) place() {
 		t.Rows = slices.Insert(t.Rows, min(out.at, len(t.Rows)), gone)
 	case out.ID != "" && v.Page != nil && v.Page.ID == out.ID:
 		v.Page.Outcome = out
+	case out.Below != "" && t != nil && v.Query.Below() == out.Below:
+		// BelowForm shows it.
 	case out.Tag != "" && (t != nil && v.Query.Tag == out.Tag || v.Page != nil && slices.Contains(v.Page.Tags, out.Tag)):
 		// TagForm shows it.
 	default:
@@ -275,11 +277,12 @@ type listing struct {
 // Rows returns a list of links to details.
 func (v *view) Rows(rows []row) listing { return listing{v.Query, rows} }
 
-// A form is what the buttons of a page or a tag need.
+// A form is what the buttons of a page, of a tag, or of all below a path need.
 type form struct {
 	Query   query
 	Row     *row
 	Tag     string
+	Below   string
 	Outcome *outcome
 }
 
@@ -290,6 +293,15 @@ func (v *view) Form(r *row) form { return form{Query: v.Query, Row: r} }
 func (v *view) TagForm(tag string) form {
 	f := form{Query: v.Query, Tag: tag}
 	if v.Outcome != nil && v.Outcome.Tag == tag {
+		f.Outcome = v.Outcome
+	}
+	return f
+}
+
+// BelowForm returns the form of what is below the path that the query names.
+func (v *view) BelowForm() form {
+	f := form{Query: v.Query, Below: v.Query.Below()}
+	if v.Outcome != nil && v.Outcome.Below == f.Below {
 		f.Outcome = v.Outcome
 	}
 	return f
