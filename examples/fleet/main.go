@@ -76,6 +76,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 		}
 		in := newInstance(number, posts, *addr, *secret)
 		instances = append(instances, in)
+		for path, err := range in.site.Warm(ctx) { // what was asked for when it last ran with this Redis
+			if err != nil {
+				fmt.Fprintf(stdout, "instance %d: not warmed: %s %v\n", number, path, err)
+			}
+		}
 		go func() { ended <- in.server.Serve(ln) }()
 		fmt.Fprintf(stdout, "instance %d: http://%s\n", number, ln.Addr())
 	}
@@ -101,6 +106,7 @@ func newInstance(number int, posts *posts, addr, secret string) *instance {
 		Default: isr.Route{TTL: time.Minute, Tags: []string{"posts"}},
 		Origin:  "https://blog.example", // of all of them together, on any port
 		Store:   redis.Lazy(client.connect, redis.Options{Prefix: "fleet-example:"}),
+		Inherit: isr.InheritOnError, // pages of other builds, where this one cannot make its own
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/", site)
