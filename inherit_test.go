@@ -450,6 +450,43 @@ func TestWarm(t *testing.T) {
 	})
 }
 
+// Warm makes the pages of each host, and of what a ServeMux around the Site has matched.
+func TestWarmOfHostsAndPatterns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{})
+		h := func(version string) (*isr.Site, http.Handler) {
+			in.opts.Version = version
+			site := in.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(w, version, " ", r.Host, " ", r.TLS != nil, " ", r.PathValue("id"))
+			}))
+			mux := http.NewServeMux()
+			mux.Handle("/blog/{id}", site)
+			mux.Handle("/", site)
+			return site, mux
+		}
+		site, mux := h("1")
+		visits := []string{"http://a.example/", "http://b.example/", "http://a.example/blog/7", "https://a.example/"}
+		for _, url := range visits {
+			get(mux, url)
+			get(mux, url)
+		}
+		site.Shutdown(t.Context())
+		site, mux = h("2")
+		if got := warmed(t, site); len(got) != 2 {
+			t.Errorf("%q", got)
+		}
+		for _, url := range visits {
+			res := get(mux, url)
+			if got := read(res); !strings.HasPrefix(got, "2 ") || res.Header.Get("Cache-Status") != "isr; hit" {
+				t.Errorf("%s: %q, %s", url, got, res.Header.Get("Cache-Status"))
+			}
+		}
+		if got := body(mux, "http://a.example/blog/7"); got != "2 a.example false 7" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
 // Each instance writes what it is asked for at most once a minute, and not at all where
 // nobody asks for anything.
 func TestManifestIsWrittenOnceAMinute(t *testing.T) {

@@ -489,3 +489,35 @@ func TestConcurrent(t *testing.T) {
 		t.Errorf("%d keys of %d pages", len(keys), len(pages))
 	}
 }
+
+// The hottest pages are those that were asked for most of late, however many there are.
+func TestHottest(t *testing.T) {
+	c, table := newCache(1 << 30)
+	for i := range 5000 {
+		k := at(fmt.Sprintf("/%d", i))
+		c.Put(made(table, k, 100), false)
+		for range i % 100 {
+			visit(c, k, noon)
+		}
+	}
+	isOdd := func(p *page.Page) bool { return (p.Key.Path[len(p.Key.Path)-1]-'0')%2 == 1 }
+	hottest := c.Hottest(60, noon, isOdd)
+	if len(hottest) != 60 {
+		t.Fatalf("%d pages", len(hottest))
+	}
+	for i, p := range hottest {
+		want := uint64(99)
+		if i >= 50 {
+			want = 97
+		}
+		if p.Hits != want || !isOdd(p.Page) {
+			t.Errorf("%d: %s was asked for %d times, want %d", i, p.Key.Path, p.Hits, want)
+		}
+	}
+	if n := len(c.Hottest(10_000, noon, func(*page.Page) bool { return true })); n != 4950 {
+		t.Errorf("%d pages of 4950 that were asked for", n)
+	}
+	if n := len(c.Hottest(60, noon.Add(3*time.Hour), isOdd)); n != 0 {
+		t.Errorf("%d pages that nobody asks for any more", n)
+	}
+}
