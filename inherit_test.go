@@ -526,7 +526,9 @@ func TestWarmWithoutAStore(t *testing.T) {
 	if diff := cmp.Diff(want, warmed(t, site)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got := warmed(t, isr.Wrap(&build{}, isr.Options{Mode: isr.Off})); len(got) > 0 {
-		t.Errorf("%q", got)
+	for _, mode := range []isr.Mode{isr.Off, isr.Develop} {
+		if got := warmed(t, isr.Wrap(&build{}, isr.Options{Mode: mode})); len(got) > 0 {
+			t.Errorf("mode %d: %q", mode, got)
+		}
 	}
 }

@@ -171,7 +171,7 @@ type Options struct {
 	Store store.Store
 
 	// Version names this build's pages in the Store, so that one build is never
-	// served what another has made. Tags and paths are the same for all. Empty
+	// served what another has made, unless Inherit allows it. Tags and paths are the same for all. Empty
 	// means the VCS revision that the Go command has recorded in the binary, if any;
 	// builds of files that were not committed share that of the last commit. Programs
 	// with different main packages share no page, whatever their Version. Wrap reads it
@@ -268,7 +268,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Site:     s, BaseContext: opts.BaseContext, Trace: s.tracer(opts.Trace), Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})
 	s.renew = &renew.Renewer{
-		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Off: s.mode == Off, Log: s.log,
+		Runs: s.runs, Cache: s.cache, Table: s.table, Routes: s.routes, Origin: origin, Limit: regenerations, Off: s.mode == Off, Anew: s.mode == Develop, Log: s.log,
 	}
 	s.expire = expire.New(expire.Config{Runs: s.runs, Cache: s.cache, Table: s.table, Backing: s.backing, Front: s.front})
 	tell := s.tellData

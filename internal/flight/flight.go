@@ -50,6 +50,7 @@ type Flight struct {
 
 	first        *look         // what the Store answered before there was a slot
 	hasInherited bool          // whether other builds were asked for the page
+	isNowhere    bool          // whether none of them had it then
 	looked       func()        // closes found, once
 	found        chan struct{} // closed when the Store was asked for the page; nil without a Store
 

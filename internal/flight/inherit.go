@@ -16,13 +16,14 @@ func (f *Flight) inherit() (ended bool) {
 	f.hasInherited = true
 	before := g.c.Table.Now()
 	key, rec, effect := f.elsewhere()
+	f.isNowhere = rec == nil
 	return rec != nil && f.adopt(key, rec, effect, g.c.Inherit, before)
 }
 
 // disinherit has no other build's page inherited any more: this one knows that there is
 // none, or that it is not public.
 func (f *Flight) disinherit() {
-	if f.Fetch != nil {
+	if f.Fetch != nil || f.isNowhere {
 		return
 	}
 	if _, rec, _ := f.elsewhere(); rec != nil {

@@ -36,6 +36,7 @@ type Renewer struct {
 	Origin pagekey.Origin
 	Limit  int          // how many generations it waits for at a time
 	Off    bool         // Tagged and Warm do nothing
+	Anew   bool         // Warm does nothing: each visit makes its page
 	Log    *slog.Logger // may be nil
 }
 
@@ -257,7 +258,7 @@ func (r *Renewer) each(ctx context.Context, what string, pages iter.Seq[flight.R
 // another origin, is left out. A panic of Bypass or Normalize is that of the caller.
 func (r *Renewer) Warm(ctx context.Context, k *builds.Keeper, keyOf func(*http.Request, string, *policy.Route) pagekey.Key) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		if r.Off {
+		if r.Off || r.Anew {
 			return
 		}
 		visits, err := k.Visits()
