@@ -76,15 +76,24 @@ func (k *Keeper) run(ctx context.Context) {
 	}
 }
 
-// Close stops the Keeper, and writes what is asked for a last time, unless ctx is done.
+// Close stops the Keeper, and writes what is asked for a last time. It returns when ctx is
+// done, if that comes first.
 func (k *Keeper) Close(ctx context.Context) {
 	k.stop()
-	<-k.ended
-	for n := 0; n < 10 && ctx.Err() == nil; n++ { // the other instances may be shut down at the same time
-		if err := k.update(); !errors.Is(err, errBusy) {
-			return
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		<-k.ended
+		for n := 0; n < 10 && ctx.Err() == nil; n++ { // the other instances may be shut down at the same time
+			if err := k.update(); !errors.Is(err, errBusy) {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
 		}
-		time.Sleep(50 * time.Millisecond)
+	}()
+	select {
+	case <-written:
+	case <-ctx.Done():
 	}
 }
 
