@@ -1,4 +1,4 @@
-package builds_test
+package isr_test
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 	"github.com/isr-go/isr/store/memory"
 )
 
-// An instance is what a Keeper works for.
-type instance struct {
+// A keeper is a Keeper and what it works for, without a Site.
+type keeper struct {
 	*builds.Keeper
 	cache  *cache.Cache
 	table  *invalidation.Table
@@ -30,11 +30,10 @@ type instance struct {
 	end    func()
 }
 
-var origin = pagekey.Origin{Scheme: "https", Host: "example.com"}
-
-// start starts an instance of a build. It ends with the test.
-func start(t *testing.T, st store.Store, build string) *instance {
-	in := new(instance)
+// startKeeper starts one for an instance of a build. It ends with the test.
+func startKeeper(t *testing.T, st store.Store, build string) *keeper {
+	in := new(keeper)
+	origin := pagekey.Origin{Scheme: "https", Host: "example.com"}
 	in.table = invalidation.New(invalidation.MinBytes, func(by *invalidation.Judgements) { in.cache.JudgeAll(by) }, func() {})
 	in.cache = cache.New(1<<20, in.table)
 	back := backing.Open(backing.Config{Store: st, Build: build, Origin: origin, Table: in.table, Failed: func(error) {}, Restored: func() {}})
@@ -50,7 +49,7 @@ func start(t *testing.T, st store.Store, build string) *instance {
 }
 
 // ask asks for a page n times.
-func (in *instance) ask(n int, path string, status int) {
+func (in *keeper) ask(n int, path string, status int) {
 	k := pagekey.Key{Path: path}
 	p := in.cache.Peek(&k)
 	if p == nil {
@@ -64,7 +63,7 @@ func (in *instance) ask(n int, path string, status int) {
 }
 
 // visits returns the paths that a new build is warmed by.
-func (in *instance) visits(t *testing.T) (paths []string) {
+func (in *keeper) visits(t *testing.T) (paths []string) {
 	t.Helper()
 	visits, err := in.Visits()
 	if err != nil {
@@ -81,16 +80,16 @@ func (in *instance) visits(t *testing.T) (paths []string) {
 func TestKeepers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memory.New()
-		var old []*instance
+		var old []*keeper
 		for i := range 5 {
-			in := start(t, st, "old")
+			in := startKeeper(t, st, "old")
 			in.ask(10-i, fmt.Sprintf("/%d", i), 200)
 			in.ask(100, "/everywhere", 200)
 			in.ask(1000, "/missing", 404)
 			old = append(old, in)
 		}
 		time.Sleep(2 * time.Minute)
-		in := start(t, st, "new")
+		in := startKeeper(t, st, "new")
 		if diff := cmp.Diff([]string{"/everywhere", "/0", "/1", "/2", "/3", "/4"}, in.visits(t)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -104,25 +103,25 @@ func TestKeepers(t *testing.T) {
 	})
 }
 
-// What was asked for within the last minute is written when the instance ends.
+// What was asked for within the last minute is written when the keeper ends.
 func TestCloseWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memory.New()
-		one, two := start(t, st, "old"), start(t, st, "old")
+		one, two := startKeeper(t, st, "old"), startKeeper(t, st, "old")
 		one.ask(2, "/1", 200)
 		two.ask(1, "/2", 200)
 		go one.Close(t.Context())
 		two.Close(t.Context())
 		time.Sleep(time.Second)
-		if got := start(t, st, "new").visits(t); !slices.Equal(got, []string{"/1", "/2"}) {
+		if got := startKeeper(t, st, "new").visits(t); !slices.Equal(got, []string{"/1", "/2"}) {
 			t.Errorf("%q", got)
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		three := start(t, st, "old")
+		three := startKeeper(t, st, "old")
 		three.ask(1, "/3", 200)
 		three.Close(gone)
-		if got := start(t, st, "new").visits(t); slices.Contains(got, "/3") {
+		if got := startKeeper(t, st, "new").visits(t); slices.Contains(got, "/3") {
 			t.Error("it was written though there was no time for it")
 		}
 	})
