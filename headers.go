@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/isr-go/isr/internal/flight"
@@ -176,6 +175,20 @@ type Route struct {
 	// large to be stored, and is streamed on, may take longer, as long as it never
 	// stalls for this time. Zero means 30 seconds.
 	Timeout time.Duration
+
+	// Segment, if not nil, returns the group of visitors that a request is of, such as a
+	// role or the side of an experiment, each of which has pages of its own; empty for none.
+	// The handler sees it as the header Isr-Segment, also where a request passes; one
+	// that a visitor sends never gets there. Caches in front and browsers are told that the
+	// pages are private, whatever else is said. Revalidate and Purge concern all segments of
+	// a path; Prerender and Revalidate call Segment with a page request.
+	//
+	// Each group costs as much memory and as many generations as the site without it: return
+	// one of a few strings, and none that visitors can choose. A request with one of more than
+	// 256 bytes, or one that no header can have, passes without it. A panic is that of the
+	// visitor's request. It is called concurrently, for each request of the route, and again
+	// where that passes.
+	Segment func(*http.Request) string
 }
 
 // TrackingParameters are the query parameters with which campaigns, newsletters and
@@ -262,25 +275,6 @@ func (s *Site) visits() (n uint64) {
 	return n
 }
 
-// key returns the key of the page that r asks for, whose path is path, by pagekey.CleanPath.
-func (s *Site) key(r *http.Request, path string, rt *policy.Route) pagekey.Key {
-	k := rt.Rules.Key(r, path, s.origin)
-	if r.Pattern != "" {
-		k.Pattern = s.patterns.Of(r.Pattern, path)
-	}
-	return k
-}
-
-// setKey sets the key of the page that the visitor asks for. It reports false where it
-// is too long to be stored.
-func (v *visit) setKey(path string) bool {
-	v.route.Rules.Fill(&v.key, v.r, path, v.site.origin)
-	if v.r.Pattern != "" {
-		v.key.Pattern = v.site.patterns.Of(v.r.Pattern, path)
-	}
-	return v.key.Length() <= pagekey.MaxBytes
-}
-
 // pass hands the visitor's own request to the wrapped handler.
 func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatus: status}) }
 
@@ -288,7 +282,7 @@ func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatu
 // for that: what the handler says of its page, such as public, does not hold for this
 // answer.
 func (v *visit) passPrivate(status string) {
-	v.forward(respwriter.PassConfig{CacheStatus: status, Private: v.route != nil || !v.site.asksToPass(v.r)})
+	v.forward(respwriter.PassConfig{CacheStatus: status, Private: v.route != nil || !v.site.routes.AsksToPass(v.r)})
 }
 
 // passUnkeyed is passPrivate for a path or key that no page has.
@@ -300,17 +294,12 @@ func (v *visit) passUnkeyed(status string) {
 	v.passPrivate(status)
 }
 
-// asksToPass reports whether the Bypass of a request's route asks for it to pass, where
-// it passes anyway.
-func (s *Site) asksToPass(r *http.Request) bool {
-	return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") && s.routes.Of(r, "").AsksToPass(r)
-}
-
 // forward hands the visitor's own request to the wrapped handler.
 func (v *visit) forward(c respwriter.PassConfig) {
+	c.Private = c.Private || v.route != nil && v.route.Rules.Segment != nil
 	p := respwriter.NewPass(v.w, c)
 	panicked, outer := true, v.r
-	r := outer
+	r := v.site.routes.ForHandler(v.r, v.route)
 	if v.site.mode != Off {
 		r = r.WithContext(inside.WithSite(r.Context(), v.site, v.site.mode == Develop))
 	}
@@ -358,7 +347,7 @@ func (v *visit) notFound() {
 	v.w.Header().Add("Cache-Status", "isr; detail=not-prerendered")
 	w := respwriter.NewNoStore(v.w)
 	if h := v.route.NotFound; h != nil {
-		h.ServeHTTP(w, v.r)
+		h.ServeHTTP(w, v.site.routes.ForHandler(v.r, v.route))
 	} else {
 		http.NotFound(w, v.r)
 	}
@@ -369,7 +358,7 @@ func (v *visit) notFound() {
 func (v *visit) placeholder() {
 	v.w.Header().Add("Cache-Status", "isr; fwd=uri-miss; detail=placeholder")
 	w := respwriter.NewNoStore(v.w)
-	v.route.Placeholder.ServeHTTP(w, v.r)
+	v.route.Placeholder.ServeHTTP(w, v.site.routes.ForHandler(v.r, v.route))
 	v.done(Miss, w.Finish(), 0, nil)
 }
 

@@ -321,7 +321,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.passPrivate(header.Bypass)
 	case unclean != nil:
 		v.passUnkeyed(header.Unclean)
-	case !v.setKey(path):
+	case !v.route.Rules.Fill(&v.key, r, path, s.origin, &s.patterns):
 		v.passUnkeyed(header.TooLong)
 	default:
 		v.asked = s.table.Clock()

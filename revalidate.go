@@ -162,7 +162,7 @@ func (s *Site) Renew(ctx context.Context, tags ...string) iter.Seq2[string, erro
 // damaged. Each instance writes what it was asked for most into that list once a minute,
 // and at Shutdown: at most 1,000 pages, and none with an Authorization in its Vary.
 func (s *Site) Warm(ctx context.Context) iter.Seq2[string, error] {
-	return s.renew.Warm(ctx, s.builds, s.key)
+	return s.renew.Warm(ctx, s.builds, &s.patterns)
 }
 
 // ExpireTag expires all pages with one of the tags: from now on no visitor gets an old one
@@ -297,7 +297,7 @@ func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 		at.URL = p.URL
 	}
 	rt := s.routes.Of(at, p.Clean)
-	return rt.Bypass == nil || !s.renew.Bypasses(flight.Request{Key: s.key(at, p.Clean, rt), Route: rt})
+	return rt.Bypass == nil || !s.renew.Bypasses(flight.Request{Key: rt.Rules.Key(at, p.Clean, s.origin, &s.patterns), Route: rt})
 }
 
 // RevalidateHandler returns a handler with which a CMS renews pages on demand.

@@ -35,6 +35,12 @@ func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
 		p.setOwn("Cache-Tag", tags)
 		delete(h, "Cache-Tag")
 	}
+	if m.Route.Rules.Segment != nil { // a shared cache cannot tell the segments apart
+		before := h.Clone()
+		header.MakePrivate(h)
+		p.note(before, h)
+		return promise
+	}
 	d := header.ParseCacheControl(h["Cache-Control"])
 	if m.Mark == nil || d.Private || d.NoStore || d.NoCache {
 		return promise

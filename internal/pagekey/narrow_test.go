@@ -115,7 +115,7 @@ func FuzzNarrow(f *testing.F) {
 		if err != nil {
 			return k, err.Error()
 		}
-		k = rules.Key(r, path, Origin{})
+		k = rules.Key(r, path, Origin{}, new(Patterns))
 		return k, viewOf(k.Request(context.Background(), Origin{}, ""))
 	}
 	f.Fuzz(func(t *testing.T, path, host, q, page, accept, theme string, https bool, header, value, cookie, utm, remote string, head, proxied bool, other string) {

@@ -36,6 +36,7 @@ type Spec struct {
 	Failure              func(status int, h http.Header) bool
 	Patience             time.Duration
 	Timeout              time.Duration
+	Segment              func(*http.Request) string
 }
 
 // What a zero means.
@@ -78,6 +79,7 @@ func New(pattern string, s Spec, sharedMaxAge time.Duration) (*Route, error) {
 	if err != nil {
 		return nil, err
 	}
+	rules.Segment = s.Segment
 	ttl := cmp.Or(s.TTL, Forever)
 	return &Route{
 		Pattern:              pattern,

@@ -256,7 +256,7 @@ func (r *Renewer) each(ctx context.Context, what string, pages iter.Seq[flight.R
 // Warm generates what the builds of the program were asked for, most asked for first, Limit
 // at a time, and yields each with its error. What is not for the cache any more, or at
 // another origin, is left out. A panic of Bypass or Normalize is that of the caller.
-func (r *Renewer) Warm(ctx context.Context, k *builds.Keeper, keyOf func(*http.Request, string, *policy.Route) pagekey.Key) iter.Seq2[string, error] {
+func (r *Renewer) Warm(ctx context.Context, k *builds.Keeper, patterns *pagekey.Patterns) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		if r.Off || r.Anew {
 			return
@@ -269,7 +269,7 @@ func (r *Renewer) Warm(ctx context.Context, k *builds.Keeper, keyOf func(*http.R
 		seen := make(map[pagekey.Key]bool)
 		r.each(ctx, "warm", func(yield func(flight.Request) bool) {
 			for _, v := range visits {
-				req, ok := r.visited(v, keyOf)
+				req, ok := r.visited(v, patterns)
 				if !ok || seen[req.Key] {
 					continue
 				}
@@ -283,7 +283,7 @@ func (r *Renewer) Warm(ctx context.Context, k *builds.Keeper, keyOf func(*http.R
 }
 
 // visited returns the page that a visit was for, if it is one of this Site's.
-func (r *Renewer) visited(v builds.Visit, keyOf func(*http.Request, string, *policy.Route) pagekey.Key) (req flight.Request, ok bool) {
+func (r *Renewer) visited(v builds.Visit, patterns *pagekey.Patterns) (req flight.Request, ok bool) {
 	if r.Origin.Host != "" && (pagekey.Origin{Scheme: v.Scheme, Host: v.Host}) != r.Origin {
 		return req, false
 	}
@@ -297,7 +297,11 @@ func (r *Renewer) visited(v builds.Visit, keyOf func(*http.Request, string, *pol
 	if rt.PrerenderedOnly {
 		r.Cache.Admit(v.Path) // as a page that the Store has is known
 	}
-	return flight.Request{Key: keyOf(visit, v.Path, rt), Route: rt, Pattern: visit.Pattern}, true
+	key := rt.Rules.Key(visit, v.Path, r.Origin, patterns)
+	if rt.Rules.Segment != nil { // of the visitors, which the visit's request does not tell
+		key.Variant = rt.Rules.VariantIn(v.Header.Get(pagekey.SegmentHeader), visit.Header)
+	}
+	return flight.Request{Key: key, Route: rt, Pattern: visit.Pattern}, true
 }
 
 // errNoTags says that nothing is named.

@@ -5,6 +5,7 @@ package routing
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -208,12 +209,45 @@ func Tags(targets []Target) []string {
 // IsPlain reports whether a key is that of the page that a visitor without any headers
 // gets at the target.
 func (t *Target) IsPlain(k *pagekey.Key) bool {
-	return k.Query == t.Query && k.Variant == t.Route.Rules.Variant(nil)
+	return k.Query == t.Query && k.Variant == t.variant(pagekey.Origin{}, *k, nil)
 }
 
 // Key returns the key of the page that a visitor who sends the headers gets at the
 // target, where its host is known.
 func (t *Target) Key(o pagekey.Origin, sent http.Header) (k pagekey.Key, ok bool) {
-	k = pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query, Variant: t.Route.Rules.Variant(sent)}
+	k = pagekey.Key{Scheme: t.Scheme, Host: t.Host, Path: t.Path, Query: t.Query}
+	k.Variant = t.variant(o, k, sent)
 	return k, o.Host != "" || t.Host != ""
 }
+
+// variant returns what the key of a visitor who sends the headers holds of these. They are
+// of the segment of a page request with those headers.
+func (t *Target) variant(o pagekey.Origin, k pagekey.Key, sent http.Header) string {
+	if t.Route.Rules.Segment == nil {
+		return t.Route.Rules.Variant(sent)
+	}
+	k.Variant = ""
+	r := k.Request(context.Background(), o, "")
+	maps.Copy(r.Header, sent)
+	variant, _ := t.Route.Rules.VariantOf(r)
+	return variant
+}
+
+// ForHandler returns a visitor's own request as a handler may see it, where its route is
+// rt, if that was looked up: with the segment that it is of.
+func (t *Table) ForHandler(r *http.Request, rt *policy.Route) *http.Request {
+	if rt == nil && hasPath(r) {
+		rt = t.Of(r, "")
+	}
+	if rt == nil {
+		return (*pagekey.Rules)(nil).ForHandler(r)
+	}
+	return rt.Rules.ForHandler(r)
+}
+
+// AsksToPass reports whether the Bypass of a request's route asks for it to pass, where
+// it passes anyway.
+func (t *Table) AsksToPass(r *http.Request) bool { return hasPath(r) && t.Of(r, "").AsksToPass(r) }
+
+// hasPath reports whether a request is for a path.
+func hasPath(r *http.Request) bool { return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") }

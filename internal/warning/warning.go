@@ -122,6 +122,15 @@ func (l *Log) EncoderFailed(coding string, err error) {
 	}
 }
 
+// Differs says that a visitor's own request would have got another page, because of a part
+// of it that the page request does not have.
+func (l *Log) Differs(rt *policy.Route, path, part, remedy string) {
+	if l.to != nil && l.isFirst(subject{rt, "differs by " + part}) {
+		l.to.Warn("isr: a visitor's own request would get another page, which differs by "+part,
+			"path", path, "route", rt.Pattern, "remedy", remedy)
+	}
+}
+
 // Overflow says, once, that the table of invalidations was full of what it had to keep.
 func (l *Log) Overflow() {
 	if l.to != nil && !l.overflow.Swap(true) {
