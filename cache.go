@@ -291,8 +291,8 @@ const (
 // openEdge has an Edge told what is invalidated.
 func (s *Site) openEdge(e edge.Edge, maxBytes int64) {
 	c := front.Config{
-		Edge: e, MaxBytes: max(maxBytes/16, 1<<20),
-		Flight: func() time.Duration { return max(s.runs.LongestTimeout(), front.MinFlight) },
+		Edge: e, MaxBytes: max(maxBytes/16, 1<<20), Hearing: front.Settling,
+		Flight: func() time.Duration { return max(s.runs.LongestTimeout(), front.Flight) },
 		Failed: func(err error) { s.report(Event{Kind: EdgeFailed, Err: err}) },
 		Restored: func() {
 			if s.log != nil {
@@ -301,7 +301,7 @@ func (s *Site) openEdge(e edge.Edge, maxBytes int64) {
 		},
 	}
 	if s.backing != nil {
-		c.Hearing = front.MaxHearing
+		c.Hearing = front.Hearing
 	}
 	s.front = front.New(c)
 }

@@ -134,9 +134,10 @@ type Options struct {
 	// Varnish, nginx or a CDN; see package edge for what there is. It then holds pages for
 	// as long as they are fresh, whatever SharedMaxAge is; for all others that holds as
 	// before. Pages go out with their tags, in a field that the product keeps to itself; one
-	// whose tags it does not take, private. What is invalidated is told to it, once every
-	// instance of a fleet has heard of it, and once more after the longest Timeout (at least
-	// 30 seconds) for what was under way. What it has not taken is owed, and told again;
+	// whose tags it does not take, private. What is invalidated is told to it after 0.1
+	// seconds, when answers that were on their way have mostly arrived, or with a Store after
+	// 1.2, when every instance has heard of it; and once more after the longest Timeout, at
+	// least 30 seconds. What it has not taken is owed, and told again;
 	// Revalidate, Purge and the like return the error meanwhile. What a request's Bypass lets
 	// pass goes out unmarked. With an Edge, call Shutdown at the end of the Site.
 	Edge edge.Edge

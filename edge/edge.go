@@ -20,8 +20,8 @@
 //
 // # Who uses it
 //
-// A program passes one of the adapters (edge/varnish, edge/nginx, edge/cloudflare,
-// edge/fastly) to isr, and calls none of these methods itself. [Tags] is for those who
+// A program sets one of the adapters (edge/varnish, edge/nginx, edge/cloudflare,
+// edge/fastly) as isr.Options.Edge, and calls none of these methods itself. [Tags] is for those who
 // tell their cache by other means. An adapter for another product implements [Edge],
 // and runs edge/edgetest against it.
 package edge

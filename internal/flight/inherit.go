@@ -41,7 +41,7 @@ func (f *Flight) elsewhere() (key string, rec *store.Record, effect store.Effect
 		if err != nil {
 			continue
 		}
-		if p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route, Mark: f.mark()}); err == nil && !policy.IsNotFound(p.Status) {
+		if p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route}); err == nil && !policy.IsNotFound(p.Status) {
 			return key, rec, effect
 		}
 	}

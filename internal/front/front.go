@@ -44,18 +44,20 @@ type Order struct {
 type Config struct {
 	Edge     edge.Edge
 	MaxBytes int64                // of names that are remembered
-	Hearing  time.Duration        // after which every instance of the fleet has heard of an invalidation; zero: there is one instance
+	Hearing  time.Duration        // before which nothing is told, but what visitors have changed: see Settling
 	Flight   func() time.Duration // after which what was made before an invalidation has arrived
 	Failed   func(error)          // is called for a failure, but once a minute while nobody waits
 	Restored func()               // is called when an Edge that has failed takes again what it is told
 }
 
-// How long it takes until every instance of a fleet has heard of an invalidation, which
-// each asks the Store for about once a second, and at least until what was under way to
-// the Edge has arrived.
+// What happens before an invalidation is told: answers that were on their way have mostly
+// arrived, in Settling; and where there is a fleet, every instance has heard of it, in
+// Hearing: each asks the Store for about once a second. Whatever was under way has arrived
+// in Flight, or later where a route's Timeout is longer.
 const (
-	MaxHearing = 1200 * time.Millisecond
-	MinFlight  = 30 * time.Second
+	Settling = 100 * time.Millisecond
+	Hearing  = 1200 * time.Millisecond
+	Flight   = 30 * time.Second
 )
 
 // Limits of calls. An Edge that does not return is left behind.
@@ -175,7 +177,7 @@ func (t *Teller) Tell(ctx context.Context, since time.Time, orders ...Order) err
 }
 
 // Announce is Tell for what a visitor has changed, who does not wait for long: it is told
-// as soon as may be, and once more when every instance has heard of it. The channel is
+// as soon as may be, and once more after Config.Hearing. The channel is
 // closed when that was tried, or it is not worth waiting for.
 func (t *Teller) Announce(effect store.Effect, names ...Name) <-chan struct{} {
 	t.mu.Lock()
@@ -366,8 +368,8 @@ func (t *Teller) pause(now time.Time) time.Duration {
 	return min(max(now.Sub(t.down)/30, time.Second/2), 30*time.Second)
 }
 
-// schedule has an entry told once more: when each instance must have heard of what was
-// told, and when what was under way must have arrived. It is called under t.mu.
+// schedule has an entry told once more: after Hearing, where it was told before, and when
+// what was under way must have arrived. It is called under t.mu.
 func (t *Teller) schedule(e *entry, begin time.Time) {
 	if !e.again.IsZero() && e.again.After(begin) {
 		return

@@ -40,19 +40,24 @@ const root = "../.."
 var imports = map[string]string{
 	"context": "context", "fmt": "fmt", "http": "net/http", "json": "encoding/json", "log": "log", "os": "os", "path": "path",
 	"slices": "slices", "strings": "strings", "time": "time", "url": "net/url",
-	"isr":     "github.com/isr-go/isr",
-	"file":    "github.com/isr-go/isr/store/file",
-	"sitemap": "github.com/isr-go/isr/sitemap",
-	"webhook": "github.com/isr-go/isr/webhook",
-	"brotli":  "github.com/isr-go/isr/encoders/brotli",
-	"zstd":    "github.com/isr-go/isr/encoders/zstd",
-	"isrchi":  "github.com/isr-go/isr/routers/chi",
-	"chi":     "github.com/go-chi/chi/v5",
-	"echo":    "github.com/labstack/echo/v5",
-	"gin":     "github.com/gin-gonic/gin",
-	"mux":     "github.com/gorilla/mux", // a ServeMux in a fragment has another name
-	"huma":    "github.com/danielgtaylor/huma/v2",
-	"humago":  "github.com/danielgtaylor/huma/v2/adapters/humago",
+	"isr":        "github.com/isr-go/isr",
+	"file":       "github.com/isr-go/isr/store/file",
+	"sitemap":    "github.com/isr-go/isr/sitemap",
+	"webhook":    "github.com/isr-go/isr/webhook",
+	"brotli":     "github.com/isr-go/isr/encoders/brotli",
+	"zstd":       "github.com/isr-go/isr/encoders/zstd",
+	"isrchi":     "github.com/isr-go/isr/routers/chi",
+	"chi":        "github.com/go-chi/chi/v5",
+	"echo":       "github.com/labstack/echo/v5",
+	"gin":        "github.com/gin-gonic/gin",
+	"mux":        "github.com/gorilla/mux", // a ServeMux in a fragment has another name
+	"edge":       "github.com/isr-go/isr/edge",
+	"varnish":    "github.com/isr-go/isr/edge/varnish",
+	"nginx":      "github.com/isr-go/isr/edge/nginx",
+	"cloudflare": "github.com/isr-go/isr/edge/cloudflare",
+	"fastly":     "github.com/isr-go/isr/edge/fastly",
+	"huma":       "github.com/danielgtaylor/huma/v2",
+	"humago":     "github.com/danielgtaylor/huma/v2/adapters/humago",
 }
 
 // given is what surrounds a fragment.
