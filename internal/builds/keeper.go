@@ -84,9 +84,12 @@ func (k *Keeper) Close(ctx context.Context) {
 	go func() {
 		defer close(written)
 		<-k.ended
-		for n := 0; n < 10 && ctx.Err() == nil; n++ { // the other instances may be shut down at the same time
-			if err := k.update(); !errors.Is(err, errBusy) {
+		for n, failed := 0, 0; n < 10 && failed < 3 && ctx.Err() == nil; n++ { // the other instances may be shut down at the same time
+			switch err := k.update(); {
+			case err == nil:
 				return
+			case !errors.Is(err, errBusy):
+				failed++
 			}
 			time.Sleep(50 * time.Millisecond)
 		}

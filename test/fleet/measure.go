@@ -114,9 +114,6 @@ func (r *result) wrong() (bad []string) {
 	if len(r.errors) > 0 {
 		bad = append(bad, fmt.Sprintf("%d errors of visitors, the first: %v", len(r.errors), r.errors[0]))
 	}
-	if r.neverWaits && r.waits > 0 {
-		bad = append(bad, fmt.Sprintf("%d visitors have waited for a page", r.waits))
-	}
 	if r.mixed > 0 && !r.mixes {
 		bad = append(bad, fmt.Sprintf("%d pages were rendered by one build, and served by another", r.mixed))
 	}
@@ -140,6 +137,9 @@ func (r *result) wrong() (bad []string) {
 
 // slow returns what must not be on a machine that has time.
 func (r *result) slow() (bad []string) {
+	if r.neverWaits && r.waits > 0 {
+		bad = append(bad, fmt.Sprintf("%d visitors have waited for a page", r.waits))
+	}
 	if l := r.lag(0.99); r.maxLag != 0 && l > r.maxLag {
 		bad = append(bad, fmt.Sprintf("old pages were seen %v after a purge at the 99th percentile, more than %v", l.Round(time.Millisecond), r.maxLag))
 	}
