@@ -300,20 +300,19 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := r.URL.EscapedPath()
-	at := s.cache.Path(path) // what is stored there, so that a hit need not look up its route
+	byHost := s.routes.ByHost()
+	at := s.cache.PathOf(r, path, byHost) // so that a hit need not look up its route
 	var unclean error
 	if at == nil {
 		sent := path
 		if path, unclean = pagekey.CleanPath(sent); unclean == nil && path != sent {
-			at = s.cache.Path(path)
+			at = s.cache.PathOf(r, path, byHost)
 		}
 	}
-	byHost := s.routes.ByHost()
-	if v.route = at.RouteOf(r, byHost); v.route == nil {
+	if at != nil {
+		v.route = at.Route
+	} else {
 		v.route = s.routes.Of(r, path)
-		if at != nil && byHost {
-			at.Learn(r, v.route)
-		}
 	}
 	switch {
 	case v.route.AsksToPass(r):
@@ -327,6 +326,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		v.asked = s.table.Clock()
 		for !v.answered(path, at) {
+			at = nil // another may have taken its place
 		}
 	}
 }
@@ -334,7 +334,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answered answers with the page: from memory, or from the run that the visitor waits
 // for. It reports false where what is stored has changed meanwhile: then the visit is
 // decided again.
-func (v *visit) answered(path string, at *cache.Path) bool {
+func (v *visit) answered(path string, at *page.Page) bool {
 	p, effect := v.site.cache.Get(&v.key, at)
 	view := p.View(effect, v.start)
 	unknown := view.State == page.Absent

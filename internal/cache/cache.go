@@ -1,18 +1,19 @@
-// Package cache keeps pages in memory, within a number of bytes: a segmented LRU, and an
-// index by path.
+// Package cache keeps pages in memory, within a number of bytes: a segmented LRU, an index
+// by key and one by path.
+//
+// Lists and indexes name pages by number, so that a page costs one pointer here, whatever
+// the garbage collector has to look at grows by no more, and keys are nowhere but in the
+// pages. The lists are therefore not those of golang-lru, which keeps a copy of the key in
+// each entry and one in its map: of a page of 2 KB that was an eighth.
 package cache
 
 import (
 	"cmp"
-	"hash/maphash"
 	"net/http"
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -20,77 +21,6 @@ import (
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/store"
 )
-
-// A Path holds the pages that are stored at one path, whatever their host,
-// query and headers, and remembers the path's route.
-type Path struct {
-	Route  *policy.Route               // of the canonical spelling; others may have another
-	host   string                      // where Route holds, if routes differ by host; empty with one origin
-	others atomic.Pointer[[]hostRoute] // at other hosts, at most maxHosts; read-only
-	front  atomic.Pointer[page.Page]   // written under Cache.mu; most paths have only this one
-}
-
-// A hostRoute is the route that a path has at another host, by a hash of its name:
-// visitors choose the names.
-type hostRoute struct {
-	host  uint64
-	route *policy.Route
-}
-
-// maxHosts is of how many other hosts a Path remembers the route. At more than that it is
-// looked up at each visit.
-const maxHosts = 4
-
-var hostSeed = maphash.MakeSeed()
-
-// RouteOf returns the route of the path's pages, or of those at the host that r asks for,
-// or nil where that is not known. A nil Path knows nothing.
-func (at *Path) RouteOf(r *http.Request, byHost bool) *policy.Route {
-	switch {
-	case at == nil:
-		return nil
-	case byHost:
-		return at.routeFor(r)
-	}
-	return at.Route
-}
-
-// routeFor returns the route of the path's pages at the host that r asks for, or nil where
-// it is not known.
-func (at *Path) routeFor(r *http.Request) *policy.Route {
-	host := r.Host
-	if host == at.host && at.Route != nil {
-		return at.Route
-	}
-	if host = pagekey.CleanHost(pagekey.SchemeOf(r), host); host == at.host && at.Route != nil {
-		return at.Route
-	}
-	others := at.others.Load()
-	if others == nil {
-		return nil
-	}
-	sum := maphash.String(hostSeed, host)
-	for _, other := range *others {
-		if other.host == sum {
-			return other.route
-		}
-	}
-	return nil
-}
-
-// Learn notes what RouteOf did not know.
-func (at *Path) Learn(r *http.Request, rt *policy.Route) {
-	old := at.others.Load()
-	var list []hostRoute
-	if old != nil {
-		list = *old
-	}
-	if len(list) < maxHosts {
-		host := pagekey.CleanHost(pagekey.SchemeOf(r), r.Host)
-		list = append(slices.Clip(list), hostRoute{maphash.String(hostSeed, host), rt})
-		at.others.CompareAndSwap(old, &list) // else the next visit notes it
-	}
-}
 
 // A Cache keeps pages in memory.
 //
@@ -102,39 +32,70 @@ type Cache struct {
 	table    *invalidation.Table
 	maxBytes int64
 
-	mu                   sync.RWMutex // guards what follows; under Group.mu or Table.compacting, before Table.mu and Versions.mu
-	probation, protected *simplelru.LRU[pagekey.Key, *page.Page]
-	paths                map[string]*Path    // by canonical path
-	admitted             map[string]struct{} // canonical paths that PrerenderedOnly routes admit
-	pages                []*page.Page        // in no order; see JudgeAll
-	bytes                int64
-	protectedBytes       int64
+	mu             sync.RWMutex // guards what follows; under Group.mu or Table.compacting, before Table.mu and Versions.mu
+	places         places
+	admitted       map[string]struct{} // canonical paths that PrerenderedOnly routes admit
+	bytes          int64
+	protectedBytes int64
 }
 
 // New returns an empty Cache, whose pages are judged by table.
 func New(maxBytes int64, table *invalidation.Table) *Cache {
-	c := &Cache{table: table, maxBytes: maxBytes, paths: make(map[string]*Path), admitted: make(map[string]struct{})}
-	// The lists never evict by themselves: memory is counted in bytes.
-	c.probation, _ = simplelru.NewLRU[pagekey.Key, *page.Page](1<<31-1, nil)
-	c.protected, _ = simplelru.NewLRU[pagekey.Key, *page.Page](1<<31-1, nil)
+	c := &Cache{table: table, maxBytes: maxBytes, admitted: make(map[string]struct{})}
+	c.places.init()
 	return c
 }
 
-// Path returns what is stored at a path, or nil if its spelling is not the
-// canonical one. A path that has a Path is as pagekey.CleanPath would make it.
-func (c *Cache) Path(path string) *Path {
+// Path returns a page at a path, where its route is that of every page there: whatever
+// its host, query and headers. It may be nil where there are some, and is where the
+// spelling is not the canonical one: a path that has a page here is as pagekey.CleanPath
+// would make it.
+func (c *Cache) Path(path string) *page.Page {
+	hash := c.places.hashOfPath(path)
 	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.paths[path]
+	p := c.places.at(c.places.byPath[hash]).page
+	c.mu.RUnlock()
+	if p == nil || p.Key.Path != path || pagekey.CanonicalPath(path) != path {
+		return nil
+	}
+	return p
 }
 
-// Get returns the page with a key, which is at a Path if that is not nil, and
-// what the invalidations since its generation did to it. What is gone is nil.
-func (c *Cache) Get(k *pagekey.Key, at *Path) (*page.Page, store.Effect) {
-	var p *page.Page
-	if at != nil {
-		p = at.front.Load()
+// PathOf is Path, or PathAt where hosts have routes of their own, for what r asks for.
+func (c *Cache) PathOf(r *http.Request, path string, byHost bool) *page.Page {
+	if byHost {
+		return c.PathAt(pagekey.CleanHost(pagekey.SchemeOf(r), r.Host), path)
 	}
+	return c.Path(path)
+}
+
+// maxHosts is at how many pages PathAt looks.
+const maxHosts = 8
+
+// PathAt is Path where hosts have routes of their own: it returns a page at a host.
+func (c *Cache) PathAt(host, path string) *page.Page {
+	if pagekey.CanonicalPath(path) != path {
+		return nil
+	}
+	hash := c.places.hashOfPath(path)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	i := c.places.byPath[hash]
+	for range maxHosts {
+		p := c.places.at(i).page
+		if p == nil || p.Key.Host == host && p.Key.Path == path {
+			return p
+		}
+		i = c.places.at(i).nextAt
+	}
+	return nil
+}
+
+// Get returns the page with a key, and what the invalidations since its generation did to
+// it. It is found at once where it is the one that Path has returned, if that is not nil.
+// What is gone is nil.
+func (c *Cache) Get(k *pagekey.Key, at *page.Page) (*page.Page, store.Effect) {
+	p := at
 	if p == nil || p.Key != *k {
 		if p = c.Peek(k); p == nil {
 			return nil, store.None
@@ -150,18 +111,10 @@ func (c *Cache) Get(k *pagekey.Key, at *Path) (*page.Page, store.Effect) {
 
 // Peek returns the page with a key, however old.
 func (c *Cache) Peek(k *pagekey.Key) *page.Page {
+	hash := c.places.hashOfKey(k)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.find(k)
-}
-
-// find is Peek under c.mu.
-func (c *Cache) find(k *pagekey.Key) *page.Page {
-	if p, ok := c.protected.Peek(*k); ok {
-		return p
-	}
-	p, _ := c.probation.Peek(*k)
-	return p
+	return c.places.find(k, hash)
 }
 
 // Touch notes that the page was asked for, at most once a second.
@@ -173,11 +126,11 @@ func (c *Cache) Touch(p *page.Page, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p.Recent.Note(p.Hits.Load()-1, second)
-	if _, ok := c.protected.Get(p.Key); ok {
-		return
-	}
-	if p, ok := c.probation.Peek(p.Key); ok && p.NotStored == (policy.Refusal{}) {
-		c.probation.Remove(p.Key)
+	switch l := &c.places; {
+	case !l.holds(p):
+	case l.at(p.Place).protected:
+		l.moveToFront(p.Place, protected)
+	case p.NotStored == (policy.Refusal{}):
 		c.promote(p)
 	}
 }
@@ -209,46 +162,54 @@ type Counted struct {
 // Hottest returns the n pages that were asked for most within about the last hour, of those
 // that keep approves of. It holds the lock for a few pages at a time: visitors wait for it.
 func (c *Cache) Hottest(n int, now time.Time, keep func(*page.Page) bool) []Counted {
-	const few = 1024
 	byHits := func(a, b Counted) int { return cmp.Compare(b.Hits, a.Hits) }
 	var hottest []Counted
-	for begin, more := 0, true; more; begin += few {
+	var few [chunkSize]*page.Page
+	for chunk, more := 0, true; more; chunk++ {
 		var asked []Counted
 		c.mu.RLock()
-		end := min(begin+few, len(c.pages))
-		more = end < len(c.pages)
-		for _, p := range c.pages[min(begin, end):end] {
-			if hits := p.Recent.Count(p.Hits.Load(), now.Unix()); hits > 0 {
-				asked = append(asked, Counted{p, hits})
+		if more = c.places.some(chunk, &few); more {
+			for _, p := range few {
+				if p == nil {
+					continue
+				}
+				if hits := p.Recent.Count(p.Hits.Load(), now.Unix()); hits > 0 {
+					asked = append(asked, Counted{p, hits})
+				}
 			}
 		}
 		c.mu.RUnlock()
 		hottest = append(hottest, slices.DeleteFunc(asked, func(p Counted) bool { return !keep(p.Page) })...)
-		if len(hottest) > n {
+		if len(hottest) > 2*n {
 			slices.SortFunc(hottest, byHits)
 			hottest = slices.Clip(hottest[:n])
 		}
 	}
 	slices.SortStableFunc(hottest, byHits)
-	return hottest
+	return hottest[:min(n, len(hottest))]
 }
 
-// promote adds a page to the protected list. It is called under c.mu.
+// promote moves a page to the protected list. It is called under c.mu.
 func (c *Cache) promote(p *page.Page) {
-	p.Protected = true
-	c.protected.Add(p.Key, p)
+	l := &c.places
+	l.at(p.Place).protected = true
+	l.moveToFront(p.Place, protected)
 	c.protectedBytes += p.Size.Load()
-	c.demote()
+	c.demote(p)
 }
 
-// demote moves pages from the protected list to probation where it is too large. It is
-// called under c.mu.
-func (c *Cache) demote() {
-	for c.protectedBytes > c.maxBytes/5*4 && c.protected.Len() > 1 {
-		_, old, _ := c.protected.RemoveOldest()
-		c.protectedBytes -= old.Size.Load()
-		old.Protected = false
-		c.probation.Add(old.Key, old)
+// demote moves pages from the protected list to probation where it is too large, but keeps
+// p. It is called under c.mu.
+func (c *Cache) demote(p *page.Page) {
+	l := &c.places
+	for c.protectedBytes > c.maxBytes/5*4 {
+		i := l.at(protected).prev
+		if i == p.Place {
+			break
+		}
+		c.protectedBytes -= l.at(i).page.Size.Load()
+		l.at(i).protected = false
+		l.moveToFront(i, probation)
 	}
 }
 
@@ -256,14 +217,15 @@ func (c *Cache) demote() {
 // to make room. It reports false where the page is superseded, purged while it was
 // generated, or too large. A page that was asked for by name is protected at once.
 func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
+	l, byKey, byPath := &c.places, c.places.hashOfKey(&p.Key), c.places.hashOfPath(pagekey.CanonicalPath(p.Key.Path))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.find(&p.Key)
+	old := l.find(&p.Key, byKey)
 	if old != nil && old.Seq > p.Seq || p.Effect(c.table) == store.Gone {
 		return nil, false
 	}
 	if old != nil {
-		byName = byName || old.Protected
+		byName = byName || l.at(old.Place).protected
 		p.Hits.Store(old.Hits.Load())
 		p.Touched.Store(old.Touched.Load())
 		p.Recent = old.Recent
@@ -272,39 +234,25 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 	if p.Size.Load() > c.maxBytes {
 		return nil, false
 	}
-	path := pagekey.CanonicalPath(p.Key.Path)
-	at := c.paths[path]
-	if at == nil {
-		at = &Path{Route: p.Route, host: p.Key.Host}
-		if p.Key.Path != path {
-			at.Route = nil
-		}
-		c.paths[path] = at
-	}
-	if front := at.front.Load(); front != nil {
-		p.Next, front.Prev = front, p
-	}
-	at.front.Store(p)
-	p.Index = len(c.pages)
-	c.pages = append(c.pages, p)
+	l.add(p, byKey, byPath)
 	c.bytes += p.Size.Load()
 	if byName && p.NotStored == (policy.Refusal{}) {
 		c.promote(p)
-	} else {
-		c.probation.Add(p.Key, p)
 	}
 	return c.evict(p), true
 }
 
 // evict makes room where there are too many bytes, but keeps p. It is called under c.mu.
 func (c *Cache) evict(p *page.Page) (evicted []*page.Page) {
+	l := &c.places
 	for c.bytes > c.maxBytes {
-		_, victim, ok := c.probation.GetOldest()
-		if !ok || victim == p {
-			if _, victim, ok = c.protected.GetOldest(); !ok || victim == p {
+		i := l.at(probation).prev
+		if i == probation || i == p.Place {
+			if i = l.at(protected).prev; i == protected || i == p.Place {
 				break
 			}
 		}
+		victim := l.at(i).page
 		c.drop(victim)
 		evicted = append(evicted, victim)
 	}
@@ -316,14 +264,14 @@ func (c *Cache) evict(p *page.Page) (evicted []*page.Page) {
 func (c *Cache) AddEncoding(p *page.Page, e page.Encoding, codings []string) (evicted []*page.Page, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.find(&p.Key) != p || p.Size.Load()+e.Size() > c.maxBytes {
+	if !c.places.holds(p) || p.Size.Load()+e.Size() > c.maxBytes {
 		return nil, false
 	}
 	p.Add(e, codings)
 	c.bytes += e.Size()
-	if p.Protected {
+	if c.places.at(p.Place).protected {
 		c.protectedBytes += e.Size()
-		c.demote()
+		c.demote(p)
 	}
 	return c.evict(p), true
 }
@@ -332,62 +280,35 @@ func (c *Cache) AddEncoding(p *page.Page, e page.Encoding, codings []string) (ev
 func (c *Cache) remove(p *page.Page) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.find(&p.Key) == p {
+	if c.places.holds(p) {
 		c.drop(p)
 	}
 }
 
 // drop is remove under c.mu.
 func (c *Cache) drop(p *page.Page) {
-	if p.Protected {
-		c.protected.Remove(p.Key)
+	if c.places.at(p.Place).protected {
 		c.protectedBytes -= p.Size.Load()
-	} else {
-		c.probation.Remove(p.Key)
 	}
 	c.bytes -= p.Size.Load()
-	end := len(c.pages) - 1
-	last := c.pages[end]
-	c.pages[p.Index], last.Index = last, p.Index
-	c.pages[end] = nil
-	c.pages = c.pages[:end]
-	path := pagekey.CanonicalPath(p.Key.Path)
-	if p.Next != nil {
-		p.Next.Prev = p.Prev
-	}
-	if p.Prev != nil {
-		p.Prev.Next = p.Next
-	} else if p.Next != nil {
-		c.paths[path].front.Store(p.Next)
-	} else {
-		c.paths[path].front.Store(nil)
-		delete(c.paths, path)
-	}
-	p.Next, p.Prev = nil, nil
+	c.places.remove(p)
 }
 
 // JudgeAll judges every page and drops what is gone. It holds no lock for more than
-// some pages at a time. It goes downwards: where a page is dropped, one from the end
-// takes its place, which was judged before, or has come since.
+// some pages at a time. What is stored meanwhile need not be judged.
 func (c *Cache) JudgeAll(by *invalidation.Judgements) {
-	var some [256]*page.Page
-	for end := -1; ; {
+	var some [chunkSize]*page.Page
+	for n := 0; ; n++ {
 		c.mu.RLock()
-		if end < 0 || end > len(c.pages) {
-			end = len(c.pages)
-		}
-		n := copy(some[:], c.pages[max(0, end-len(some)):end])
+		more := c.places.some(n, &some)
 		c.mu.RUnlock()
-		if n == 0 {
+		if !more {
 			return
 		}
-		for _, p := range some[:n] {
-			if p.Judge(c.table, by) == store.Gone {
+		for _, p := range some {
+			if p != nil && p.Judge(c.table, by) == store.Gone {
 				c.remove(p)
 			}
-		}
-		if end -= n; end == 0 {
-			return
 		}
 		runtime.Gosched()
 	}
@@ -398,11 +319,9 @@ func (c *Cache) JudgeAll(by *invalidation.Judgements) {
 func (c *Cache) Holds(path string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if at := c.paths[path]; at != nil {
-		for p := at.front.Load(); p != nil; p = p.Next {
-			if p.NotStored == (policy.Refusal{}) {
-				return true
-			}
+	for p := range c.places.allAt(path) {
+		if p.NotStored == (policy.Refusal{}) {
+			return true
 		}
 	}
 	return false
@@ -412,11 +331,9 @@ func (c *Cache) Holds(path string) bool {
 func (c *Cache) At(path string, match func(*page.Page) bool) (pages []*page.Page) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if at := c.paths[path]; at != nil {
-		for p := at.front.Load(); p != nil; p = p.Next {
-			if match(p) {
-				pages = append(pages, p)
-			}
+	for p := range c.places.allAt(path) {
+		if match(p) {
+			pages = append(pages, p)
 		}
 	}
 	return pages
@@ -426,8 +343,12 @@ func (c *Cache) At(path string, match func(*page.Page) bool) (pages []*page.Page
 func (c *Cache) All() []*page.Page {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	pages := append(c.probation.Values(), c.protected.Values()...)
-	slices.Reverse(pages)
+	pages := make([]*page.Page, 0, c.places.n)
+	for _, list := range [...]uint32{protected, probation} {
+		for i := c.places.at(list).next; i != list; i = c.places.at(i).next {
+			pages = append(pages, c.places.at(i).page)
+		}
+	}
 	return pages
 }
 
@@ -438,7 +359,7 @@ func (c *Cache) MaxBytes() int64 { return c.maxBytes }
 func (c *Cache) Size() (pages int, bytes int64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.probation.Len() + c.protected.Len(), c.bytes
+	return c.places.n, c.bytes
 }
 
 // Admit notes that a path is one that PrerenderedOnly routes have.

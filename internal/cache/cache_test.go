@@ -210,7 +210,7 @@ func TestGet(t *testing.T) {
 	}
 	for _, p := range []*page.Page{plain, query, other} {
 		k := p.Key.Clone()
-		for _, where := range []*cache.Path{c.Path("/a"), c.Path("/b"), c.Path("/c"), nil} {
+		for _, where := range []*page.Page{c.Path("/a"), c.Path("/b"), c.Path("/c"), nil} {
 			if got, effect := c.Get(&k, where); got != p || effect != store.None {
 				t.Errorf("%+v: %v, %v", k, got, effect)
 			}
@@ -242,18 +242,24 @@ func TestAt(t *testing.T) {
 	all := func(*page.Page) bool { return true }
 	first := made(table, at("/a%3Ab"), 10)
 	c.Put(first, false)
-	if c.Path("/a%3Ab") != nil || c.Path("/a:b") == nil || c.Path("/a:b").Route != nil {
+	if c.Path("/a%3Ab") != nil || c.Path("/a:b") != nil || c.PathAt("example.com", "/a%3Ab") != nil || c.PathAt("example.com", "/a:b") != nil {
 		t.Error("a page of another spelling says which route the canonical one has")
 	}
 	second := made(table, at("/a:b"), 10)
 	c.Put(second, false)
 	c.Put(made(table, at("/a"), 10), false)
 	same(t, "all spellings, the last first", paths(c.At("/a:b", all)), []string{"/a:b", "/a%3Ab"})
+	third := made(table, at("/a%3ab"), 10)
+	c.Put(third, false)
+	if c.Path("/a:b") != second || c.PathAt("example.com", "/a:b") != second {
+		t.Error("a page of another spelling hides the one that tells the route")
+	}
 	same(t, "those that match", paths(c.At("/a:b", func(p *page.Page) bool { return p == first })), []string{"/a%3Ab"})
 	same(t, "not canonical", paths(c.At("/a%3Ab", all)), nil)
 	table.Invalidate(store.Gone, invalidation.Delivered, pagekey.PathTag("", "", "/a:b"))
 	c.Get(&first.Key, nil)
 	c.Get(&second.Key, nil)
+	c.Get(&third.Key, nil)
 	same(t, "purged", paths(c.At("/a:b", all)), nil)
 	if c.Path("/a:b") != nil {
 		t.Error("the index has a path without pages")
@@ -261,6 +267,29 @@ func TestAt(t *testing.T) {
 	c.Put(made(table, at("/a:b"), 10), false)
 	if where := c.Path("/a:b"); where == nil || where.Route != route {
 		t.Errorf("the path's route is not remembered: %+v", where)
+	}
+}
+
+// Where hosts have routes of their own, a page tells that of its host, and none tells that
+// of another, however many pages there are.
+func TestPathAt(t *testing.T) {
+	c, table := newCache(1 << 20)
+	for i := range 1000 {
+		k := at("/a")
+		k.Host = fmt.Sprint("host-", i%100)
+		k.Query = fmt.Sprint(i / 100)
+		c.Put(made(table, k, 10), false)
+		if p := c.PathAt(k.Host, "/a"); p == nil || p.Key != k {
+			t.Fatalf("%+v: %+v", k, p)
+		}
+	}
+	for i := range 101 {
+		if host := fmt.Sprint("host-", i); c.PathAt(host, "/a") != nil && c.PathAt(host, "/a").Key.Host != host {
+			t.Errorf("%s has the page of %s", host, c.PathAt(host, "/a").Key.Host)
+		}
+	}
+	if c.PathAt("host-1", "/b") != nil {
+		t.Error("a path has a page of another")
 	}
 }
 

@@ -153,10 +153,10 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 }
 
 // What is taken beside strings and bodies, as TestMemory finds it on the heap: by
-// a page with its places in a list, the index and a cache.Path; by a representation
+// a page with its places in the lists and indexes of package cache; by a representation
 // with its rendered values; and by a header line in both.
 const (
-	pageOverhead           = 1060
+	pageOverhead           = 650
 	representationOverhead = 290
 	encodingOverhead       = 64 // of another representation, beside that
 	lineOverhead           = 2 * 16

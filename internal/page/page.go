@@ -51,10 +51,8 @@ type Page struct {
 	Value any // of data: the decoded body
 
 	// Guarded by cache.Cache.mu.
-	Next, Prev *Page // at the same cache.Path
-	Index      int   // in cache.pages
-	Protected  bool  // in which of the two lists it is
-	Recent     Hourly
+	Place  uint32 // in the cache; zero: none
+	Recent Hourly
 
 	Hits              atomic.Uint64
 	Touched           atomic.Int64                  // the second of the last move to the front of the list
