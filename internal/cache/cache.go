@@ -55,7 +55,7 @@ func (c *Cache) Path(path string) *page.Page {
 	c.mu.RLock()
 	p := c.places.at(c.places.byPath[hash]).page
 	c.mu.RUnlock()
-	if p == nil || p.Key.Path != path || pagekey.CanonicalPath(path) != path {
+	if p == nil || p.Key.Path != path {
 		return nil
 	}
 	return p
@@ -74,9 +74,6 @@ const maxHosts = 8
 
 // PathAt is Path where hosts have routes of their own: it returns a page at a host.
 func (c *Cache) PathAt(host, path string) *page.Page {
-	if pagekey.CanonicalPath(path) != path {
-		return nil
-	}
 	hash := c.places.hashOfPath(path)
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -41,7 +41,7 @@ func (p *Page) NewEncoding(coding string, body []byte) Encoding {
 	deleteMade(h)
 	h["Content-Encoding"] = []string{coding}
 	etag = strings.TrimSuffix(etag, `"`) + "-" + coding + `"`
-	rep := newRepresentation(new(representation), &p.Route.Names[1], p.Status, h, body, etag, true)
+	rep := newRepresentation(new(representation), &p.Route.Headers[1], p.Status, h, body, etag, true)
 	rep.promise = p.plain.promise
 	return Encoding{coding, rep}
 }

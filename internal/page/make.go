@@ -153,13 +153,13 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 }
 
 // What is taken beside strings and bodies, as TestMemory finds it on the heap: by
-// a page with its places in the lists and indexes of package cache; by a representation
-// with its rendered values; and by a header line in both.
+// a page with its place in the lists and indexes of package cache; by an encoding of it; by
+// what stands for the header of one, where no other has the same; and by each line of it.
 const (
-	pageOverhead           = 650
-	representationOverhead = 290
-	encodingOverhead       = 64 // of another representation, beside that
-	lineOverhead           = 2 * 16
+	pageOverhead     = 815
+	encodingOverhead = 176
+	linesOverhead    = 120
+	lineOverhead     = 2 * 16
 )
 
 // makePage makes a page of h, which it takes over, the Age that came with it, and a body,
@@ -242,7 +242,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 // and its body, and its size with them.
 func (p *Page) represent(h http.Header, promise int64, etag string, plain []byte) {
 	deleteMade(h)
-	p.plain = newRepresentation(&p.inline, &p.Route.Names[0], p.Status, h, plain, etag, false)
+	p.plain = newRepresentation(&p.inline, &p.Route.Headers[0], p.Status, h, plain, etag, false)
 	if promise >= 0 {
 		p.plain.promise = promise
 	}

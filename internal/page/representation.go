@@ -1,12 +1,12 @@
 package page
 
 import (
+	"encoding/binary"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/isr-go/isr/internal/header"
@@ -16,42 +16,34 @@ import (
 
 // A representation is one encoding of a page, with its headers ready to send.
 type representation struct {
-	body     []byte
-	etag     string
-	names    []string // of values; equal ones stand together
-	values   []string // the last three: Cache-Control, Age, Cache-Status
-	entity   int      // how many of the first describe the body, and are not for a 304
-	untyped  bool     // whether the handler wants no Content-Type, not even a guess
-	promise  int64    // the seconds for which caches downstream may hold it, by its Cache-Control; negative: it does not say
-	rendered atomic.Pointer[rendered]
+	body    []byte
+	length  string        // as Content-Length says it
+	etag    string        // as ETag says it
+	lines   *header.Lines // the last three: Cache-Control, Age, Cache-Status
+	own     string        // the values that lines has not, beside these two, each after its length
+	entity  int32         // how many of the first describe the body, and are not for a 304
+	untyped bool          // whether the handler wants no Content-Type, not even a guess
+	alone   bool          // whether lines was made for it
+	promise int64         // the seconds for which caches downstream may hold it, by its Cache-Control; negative: it does not say
 }
 
-// rendered are the values of a representation for one second.
-type rendered struct {
-	age, left   int64
-	state       State
-	invalidated bool
-	values      []string
-	inline      [12]string // for values
-}
+// isHit is the Cache-Status of a hit that never turns stale.
+const isHit = "isr; hit"
 
-// newRepresentation makes rep the representation of a body. The pages of a route
-// mostly have the same headers: their names are those of the last, if they are. It
-// has ranges, unless it is one that isr has encoded: a range is one of the plain
-// bytes.
-func newRepresentation(rep *representation, last *atomic.Pointer[[]string], status int, h http.Header, body []byte, etag string, encoded bool) *representation {
-	rep.body, rep.etag = body, etag
-	add := func(name string, values ...string) {
-		for _, v := range values {
-			rep.names = append(rep.names, name)
-			rep.values = append(rep.values, strings.Clone(v))
+// newRepresentation makes rep the representation of a body. It has ranges, unless it is
+// one that isr has encoded: a range is one of the plain bytes.
+func newRepresentation(rep *representation, share *header.Share, status int, h http.Header, body []byte, etag string, encoded bool) *representation {
+	rep.body, rep.length, rep.etag = body, strconv.Itoa(len(body)), strings.Clone(etag)
+	n := len(h) + 6
+	names, values := make([]string, 0, n), make([]string, 0, n)
+	add := func(name string, lines ...string) {
+		for _, v := range lines {
+			names, values = append(names, name), append(values, v)
 		}
 	}
-	n := len(h) + 6
-	rep.names, rep.values = make([]string, 0, n), make([]string, 0, n)
 	entity := []string{"Content-Encoding", "Content-Language", "Content-Type", "Last-Modified"}
 	if header.BodyAllowed(status) {
-		add("Content-Length", strconv.Itoa(len(body)))
+		add("Content-Length", rep.length)
 	}
 	for _, name := range entity {
 		add(name, h[name]...)
@@ -59,7 +51,7 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 	if status == http.StatusOK && !encoded {
 		add("Accept-Ranges", "bytes")
 	}
-	rep.entity = len(rep.names)
+	rep.entity = int32(len(names))
 	rep.untyped = h["Content-Type"] == nil && len(body) > 0
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		if name != "Cache-Control" && name != "Cache-Status" && name != "Etag" && name != "Vary" && !slices.Contains(entity, name) {
@@ -73,65 +65,110 @@ func newRepresentation(rep *representation, last *atomic.Pointer[[]string], stat
 	add("Cache-Control", strings.Join(h["Cache-Control"], ", "))
 	rep.promise = promiseOf(header.ParseCacheControl(h["Cache-Control"]))
 	add("Age", "0")
-	add("Cache-Status", strings.Join(append(slices.Clip(h["Cache-Status"]), "isr"), ", "))
-	names := rep.names
-	if shared := last.Load(); shared != nil && slices.Equal(*shared, names) {
-		rep.names = *shared
-	} else {
-		last.Store(&names)
+	add("Cache-Status", strings.Join(append(slices.Clip(h["Cache-Status"]), isHit), ", "))
+	lines, shared := share.Of(names, values, 3)
+	rep.lines, rep.alone = lines, !shared
+	var own []byte
+	for _, i := range lines.Own {
+		own = append(binary.AppendUvarint(own, uint64(len(values[i]))), values[i]...)
 	}
+	rep.own = string(own)
 	return rep
 }
 
-// bytes returns how much memory rep takes.
+// bytes returns how much memory the strings and the body of rep take.
 func (rep *representation) bytes() int64 {
-	n := int64(representationOverhead + cap(rep.body) + lineOverhead*cap(rep.values))
-	for _, v := range rep.values {
-		n += pagekey.StringSize(v)
+	n := int64(cap(rep.body)) + pagekey.StringSize(rep.length) + pagekey.StringSize(rep.etag) + pagekey.StringSize(rep.own)
+	if rep.alone {
+		n += linesOverhead + int64(lineOverhead*len(rep.lines.Names))
+		for _, v := range rep.lines.Values {
+			n += pagekey.StringSize(v)
+		}
 	}
 	return n
 }
 
+// values returns the values of the headers, as they were generated. They are the
+// caller's.
+func (rep *representation) values() []string {
+	l, rest := rep.lines, rep.own
+	shared := l.Values
+	values := make([]string, len(shared))
+	copy(values, shared)
+	if i := l.ContentLength; i >= 0 {
+		values[i] = rep.length
+	}
+	if i := l.ETag; i >= 0 {
+		values[i] = rep.etag
+	}
+	for _, i := range l.Own {
+		n := 1 + int(rest[0])
+		if n <= 0x80 {
+			values[i], rest = rest[1:n], rest[n:]
+		} else {
+			values[i], rest = cutLong(rest)
+		}
+	}
+	return values
+}
+
+// cutLong cuts a value off whose length takes several bytes; see binary.Uvarint.
+func cutLong(s string) (value, rest string) {
+	n := 0
+	for shift := 0; ; shift += 7 {
+		c := s[0]
+		s = s[1:]
+		if n |= int(c&0x7f) << shift; c < 0x80 {
+			return s[:n], s[n:]
+		}
+	}
+}
+
 // snapshot returns the headers as they were generated.
 func (rep *representation) snapshot() (h http.Header, etag string) {
-	h = make(http.Header, len(rep.names))
-	for i, name := range rep.names[:len(rep.names)-2] {
-		h[name] = append(h[name], rep.values[i])
+	names, values := rep.lines.Names, rep.values()
+	h = make(http.Header, len(names))
+	for i, name := range names[:len(names)-2] {
+		h[name] = append(h[name], values[i])
 	}
-	if status := strings.TrimSuffix(strings.TrimSuffix(rep.values[len(rep.values)-1], "isr"), ", "); status != "" {
+	if status := strings.TrimSuffix(strings.TrimSuffix(values[len(values)-1], isHit), ", "); status != "" {
 		h["Cache-Status"] = []string{status} // the handler's
 	}
 	return h, rep.etag
 }
 
-// headersAt returns the values of the headers at one moment. They are formatted once a
-// second, whatever the number of visitors.
-func (rep *representation) headersAt(v View) *rendered {
+// valuesAt returns the values of the headers at one moment. They are the caller's.
+func (rep *representation) valuesAt(v View) []string {
 	age, left := int64(v.Age/time.Second), int64(v.Left/time.Second)
 	if v.Left != policy.Forever && !v.Invalidated {
 		left = int64((v.Left+v.Age)/time.Second) - age // in step with Age
 	}
-	if s := rep.rendered.Load(); s != nil && s.age == age && s.left == left && s.state == v.State && s.invalidated == v.Invalidated {
-		return s
-	}
-	s := &rendered{age: age, left: left, state: v.State, invalidated: v.Invalidated}
-	s.values = append(s.inline[:0], rep.values...)
-	tail := s.values[len(s.values)-3:]
+	values := rep.values()
+	tail := values[len(values)-3:]
 	promise := rep.promise
 	if v.Invalidated {
 		tail[0] = header.Revoked(tail[0])
 		promise = min(promise, 0)
 	}
-	tail[1] = strconv.FormatInt(usedUp(age, promise, v.Left == policy.Forever, left), 10)
-	tail[2] += "; hit"
-	if v.Left != policy.Forever {
-		tail[2] += "; ttl=" + strconv.FormatInt(left, 10)
+	if used := usedUp(age, promise, v.Left == policy.Forever, left); used != 0 {
+		tail[1] = ages.of(used, formatAge)
 	}
-	if v.State != Fresh {
-		tail[2] += "; detail=stale"
+	status := isHit
+	switch {
+	case v.Left == policy.Forever && v.State == Fresh:
+		return values
+	case v.Left == policy.Forever:
+		status += "; detail=stale"
+	case v.State == Fresh:
+		status = fresh.of(left, formatFresh)
+	default:
+		status = stale.of(left, formatStale)
 	}
-	rep.rendered.Store(s)
-	return s
+	if tail[2] != isHit {
+		status = strings.TrimSuffix(tail[2], isHit) + status // the handler's first
+	}
+	tail[2] = status
+	return values
 }
 
 // promiseOf returns for how many seconds shared caches may hold what says d, or a
@@ -167,13 +204,13 @@ func (rep *representation) writeHeader(h http.Header, values []string, from int,
 	if rep.untyped {
 		h["Content-Type"] = nil // which net/http takes for a no
 	}
-	override := invalidated
+	names, override := rep.lines.Names, invalidated
 	for i := from; i < len(values); {
 		j := i + 1
-		for j < len(values) && rep.names[j] == rep.names[i] {
+		for j < len(values) && names[j] == names[i] {
 			j++
 		}
-		name, vs := rep.names[i], values[i:j:j]
+		name, vs := names[i], values[i:j:j]
 		if !fresh {
 			override = override || name == "Cache-Control" && header.IsPersonal(h)
 			vs = header.Merge(h, name, vs)

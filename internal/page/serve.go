@@ -3,7 +3,6 @@ package page
 import (
 	"bytes"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,14 +12,15 @@ import (
 // Serve answers from memory.
 func (p *Page) Serve(w http.ResponseWriter, r *http.Request, v View) {
 	rep, meanwhile := p.choose(r)
-	p.send(w, r, rep, slices.Clone(rep.headersAt(v).values), v.Invalidated, meanwhile)
+	p.send(w, r, rep, rep.valuesAt(v), v.Invalidated, meanwhile)
 }
 
 // ServeForwarded answers with a page that the visitor had to wait for.
 func (p *Page) ServeForwarded(w http.ResponseWriter, r *http.Request, v View, f header.CacheStatus) {
 	rep, meanwhile := p.choose(r)
-	values := slices.Clone(rep.headersAt(v).values)
-	values[len(values)-1] = strings.TrimSuffix(rep.values[len(values)-1], "isr") + f.String()
+	values := rep.valuesAt(v)
+	status := rep.lines.Values[len(values)-1]
+	values[len(values)-1] = strings.TrimSuffix(status, isHit) + f.String()
 	p.send(w, r, rep, values, v.Invalidated, meanwhile)
 }
 
@@ -37,7 +37,7 @@ func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation,
 	h := w.Header()
 	etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
 	if p.Status == http.StatusOK && !more && len(etags) == 1 && p.isAwaited(etags[0], r.Header["Accept-Encoding"]) {
-		rep.writeHeader(h, values, rep.entity, invalidated)
+		rep.writeHeader(h, values, int(rep.entity), invalidated)
 		h["Etag"] = []string{etags[0]}
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -50,7 +50,7 @@ func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation,
 	if p.Status == http.StatusOK {
 		switch {
 		case !more && len(etags) == 1 && etags[0] == rep.etag:
-			rep.writeHeader(h, values, rep.entity, revoked)
+			rep.writeHeader(h, values, int(rep.entity), revoked)
 			w.WriteHeader(http.StatusNotModified)
 			return
 		case more || etags != nil:

@@ -4,9 +4,9 @@ package policy
 
 import (
 	"net/http"
-	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/pagekey"
 )
 
@@ -35,7 +35,7 @@ type Route struct {
 	MaxTTL            time.Duration                   // zero: no bound
 	Rewrite           func(status int, h http.Header) // may be nil
 
-	Names [2]atomic.Pointer[[]string] // of the headers of the last page, plain and compressed
+	Headers [2]header.Share // of its last pages, plain and compressed
 }
 
 // Bypasses reports whether r goes past the cache because of what the route says.
