@@ -147,14 +147,14 @@ func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Ef
 		p.SetValue(v, size)
 	}
 	effect = max(effect, g.c.Table.UndeliveredEffect(&p.Key, p.Subject.Tags))
-	p.Order, p.Seq, p.Subject.StoreEffect = store.Ticket{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
+	p.Order, p.Seq, p.Subject.StoreEffect = page.Order{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
 	p.Subject.Since = invalidation.Snapshot{Clock: before.Clock, Version: max(before.Version, rec.Version)}
 	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of this instance's
 		p.Generated = now
 	}
-	p.Subject.NotBefore = p.Began()
+	p.Subject.NotBefore = p.Began().UnixNano()
 	if p.Inherited && effect == store.None {
-		p.Subject.NotBefore = time.Now()
+		p.Subject.NotBefore = time.Now().UnixNano()
 	}
 	p.Subject.StoreEffect = max(effect, inherited)
 	also := store.None // on what is stored here

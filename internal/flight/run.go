@@ -290,7 +290,7 @@ func (f *Flight) finish(out Outcome) bool {
 		p.Took = took // and old is kept for errors
 	} else if p != nil {
 		p.Took = took
-		p.Subject.NotBefore = p.Began()
+		p.Subject.NotBefore = p.Began().UnixNano()
 		evicted, out.Stored = g.c.Cache.Put(p, f.isByName())
 	} else if old != nil && old.Seq <= f.seq {
 		old.Fail(out.Err, f.began, f.seq, out.retryAfter)

@@ -21,7 +21,7 @@ type Subject struct {
 	Since       Snapshot
 	Tags        []string
 	StoreEffect store.Effect // what the Store said of it, where it comes from there
-	NotBefore   time.Time    // when its generation began: nothing before that concerns it
+	NotBefore   int64        // Unix time in ns when its generation began: nothing before that concerns it
 
 	judged   atomic.Pointer[judgement] // what came of the last compaction
 	verdict  atomic.Uint64             // clock<<2 | effect: the last look at the invalidations

@@ -181,10 +181,7 @@ func (t *Table) Effect(s *Subject, k *pagekey.Key) store.Effect {
 			continue // a compaction may have removed what matters
 		}
 		if strongest != store.None {
-			if at.Before(s.NotBefore) {
-				at = s.NotBefore
-			}
-			s.effectAt.CompareAndSwap(0, max(1, at.UnixNano()))
+			s.effectAt.CompareAndSwap(0, max(1, s.NotBefore, at.UnixNano()))
 		}
 		s.verdict.Store(clock<<2 | uint64(strongest)) // of the clock before the look: a later one looks again
 		return strongest

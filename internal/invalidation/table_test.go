@@ -83,7 +83,7 @@ func TestInvalidatedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable(t)
 		s := subject(table, "a")
-		s.NotBefore = time.Now()
+		s.NotBefore = time.Now().UnixNano()
 		time.Sleep(time.Minute)
 		at := time.Now()
 		table.Invalidate(store.Stale, invalidation.Delivered, "a")
@@ -100,10 +100,10 @@ func TestInvalidatedAt(t *testing.T) {
 
 		// The Store does not say when.
 		late := subject(table, "b")
-		late.NotBefore = time.Now()
+		late.NotBefore = time.Now().UnixNano()
 		table.Apply(time.Time{}, store.Changes{List: change("b", 5, store.Stale), Upto: 5})
 		affected(t, table, "history", late, store.Stale)
-		if got := late.InvalidatedAt(); !got.Equal(late.NotBefore) {
+		if got := late.InvalidatedAt(); got.UnixNano() != late.NotBefore {
 			t.Errorf("invalidated at %v, want %v", got, late.NotBefore)
 		}
 	})

@@ -140,7 +140,7 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 // since those who have waited for it hold it.
 func HitForPass(m Meta, why policy.Refusal) *Page {
 	p := &Page{
-		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: m.Order,
+		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: OrderOf(m.Order),
 		Generated: time.Now(), NotStored: why,
 	}
 	p.Size.Store(pageOverhead + m.Key.Size())
@@ -156,7 +156,7 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 // a page with its place in the lists and indexes of package cache; by an encoding of it; by
 // what stands for the header of one, where no other has the same; and by each line of it.
 const (
-	pageOverhead     = 815
+	pageOverhead     = 687
 	encodingOverhead = 176
 	linesOverhead    = 120
 	lineOverhead     = 2 * 16
@@ -168,7 +168,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &Page{
 		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Matched: unique.Make(m.Matched).Value(),
-		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, &m.Said)}, Seq: m.Seq, Order: m.Order,
+		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, &m.Said)}, Seq: m.Seq, Order: OrderOf(m.Order),
 		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, saidTTL: -1, HasData: len(m.Said.Data) > 0,
 	}
 	if len(m.Said.Tags)+len(m.Said.Data) > 0 {
@@ -246,8 +246,8 @@ func (p *Page) represent(h http.Header, promise int64, etag string, plain []byte
 	if promise >= 0 {
 		p.plain.promise = promise
 	}
-	if t, ok := header.ParseDate(h.Get("Last-Modified")); ok {
-		p.modified, p.Validators.lastModified = t, h.Get("Last-Modified")
+	if _, ok := header.ParseDate(h.Get("Last-Modified")); ok {
+		p.Validators.lastModified = h.Get("Last-Modified")
 	}
 	p.Size.Store(pageOverhead + p.Key.Size() + p.plain.bytes() + p.tagsSize() + p.ownSize())
 }

@@ -25,34 +25,32 @@ type Page struct {
 	Matched    string               // the pattern that the handler has matched, as http.Request has it
 	Subject    invalidation.Subject // what the invalidations are held against
 	Seq        uint64               // which of the Site's generations it is: a later one has more
-	Order      store.Ticket         // the Store's; zero where it was not to be had
+	Order      Order                // the Store's; zero where it was not to be had
 	Status     int
 	NotStored  policy.Refusal // for a hit-for-pass: why the response may not be stored
-	Private    bool           // for a hit-for-pass: whether that is because it is not for everybody
 	Generated  time.Time
 	Took       time.Duration
 	upstream   time.Duration // the Age that it came with, by which generated is earlier
 	Lifetime   policy.Lifetime
 	saidTTL    time.Duration // by isr.TTL, or below zero
 	saidTags   int           // how many of the last tags are by isr.Tag
+	Private    bool          // for a hit-for-pass: whether that is because it is not for everybody
 	HasData    bool          // whether the handler has loaded data for it
 	Inherited  bool          // whether another build has made it
 	ownControl bool          // whether the Cache-Control is the handler's
 	Unshared   bool          // whether no cache in front may keep it, since it could not be told of it
 	Validators Validators
-	modified   time.Time // by validators.lastModified
-	own        *fields   // of the handler's header, what does not go out as it is; nil: nothing
+	own        *fields // of the handler's header, what does not go out as it is; nil: nothing
 	plain      *representation
 	encoded    atomic.Pointer[[]Encoding] // best first; written before the page is shared, and under cache.Cache.mu
 	encoding   atomic.Int32               // whether more of them may come: unfinished, begun or zero
+	Place      uint32                     // in the cache; zero: none; guarded by cache.Cache.mu
 	Size       atomic.Int64               // written likewise
 
 	Route *policy.Route
 	Value any // of data: the decoded body
 
-	// Guarded by cache.Cache.mu.
-	Place  uint32 // in the cache; zero: none
-	Recent Hourly
+	Recent Hourly // guarded by cache.Cache.mu
 
 	Hits              atomic.Uint64
 	Touched           atomic.Int64                  // the second of the last move to the front of the list
@@ -63,13 +61,23 @@ type Page struct {
 	inline representation // plain points to it: one allocation, and on the same cache lines
 }
 
+// An Order is the place of a page in the Store's order: what store.Ticket says of it.
+type Order struct {
+	Version store.Version
+	Fence   uint64
+}
+
+// OrderOf returns the place of what is made with a ticket.
+func OrderOf(t store.Ticket) Order { return Order{t.Version, t.Fence} }
+
 // IsNewerThan reports whether a page from the Store is newer than one that is
 // stored here. What was generated without the Store has no place in its order.
 func (p *Page) IsNewerThan(old *Page) bool {
 	if old.Subject.Since.Offline != 0 {
 		return p.Generated.After(old.Generated)
 	}
-	return p.Order.Compare(old.Order) > 0
+	a, b := p.Order, old.Order
+	return store.Ticket{Version: a.Version, Fence: a.Fence}.Compare(store.Ticket{Version: b.Version, Fence: b.Fence}) > 0
 }
 
 // Began returns when the generation began. What was invalidated before that does

@@ -55,7 +55,8 @@ func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation,
 			return
 		case more || etags != nil:
 			rep.writeHeader(h, values, 0, revoked)
-			http.ServeContent(&contentWriter{w, rep != p.plain}, wellAsked(r), "", p.modified, bytes.NewReader(rep.body))
+			modified, _ := header.ParseDate(p.Validators.lastModified)
+			http.ServeContent(&contentWriter{w, rep != p.plain}, wellAsked(r), "", modified, bytes.NewReader(rep.body))
 			return
 		}
 	}
