@@ -53,6 +53,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/encode", "internal/cache internal/header internal/page"},
 	{"internal/flight", "internal/backing internal/builds internal/cache internal/encode internal/header internal/inside internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},
 	{"internal/expire", "internal/backing internal/cache internal/changed internal/flight internal/front internal/invalidation internal/pagekey store"},
+	{"internal/compare", "internal/flight internal/header internal/page internal/pagekey internal/policy internal/warning"},
 	{"internal/data", "internal/cache internal/flight internal/inside internal/invalidation internal/page internal/pagekey internal/policy"},
 	{"internal/renew", "internal/builds internal/cache internal/flight internal/invalidation internal/page internal/pagekey internal/parallel internal/policy internal/routing store"},
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/isr-go/isr/internal/flight"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/inside"
+	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/remade"
@@ -30,7 +31,7 @@ type Mode int
 
 const (
 	On      Mode = iota // pages are kept
-	Develop             // each visit makes its page anew, by the page request, and so its data; failures are shown; there is no Store
+	Develop             // each visit makes its page anew, by the page request, and so its data; failures are shown; there is no Store; the Logger warns where a visitor's own request would get another page
 	Off                 // every request passes, and so does Data.Load; Revalidate, Purge, Prerender and the like do nothing, without error
 )
 
@@ -314,6 +315,15 @@ func (v *visit) forward(c respwriter.PassConfig) {
 	}()
 	v.site.handler.ServeHTTP(p.Writer(), r)
 	panicked = false
+}
+
+// compare compares the page, in Develop, with what the visitor's own request would get.
+func (v *visit) compare(p *page.Page) {
+	if s := v.site; s.watch != nil {
+		http.NewResponseController(v.w).Flush() // they need not wait for it
+		own := s.routes.ForHandler(v.r, v.route)
+		s.watch.Compare(v.request(), p, own.WithContext(inside.WithSite(own.Context(), s, true)))
+	}
 }
 
 // passUncacheable is pass for a page that may not be stored. Where the last good one is

@@ -49,6 +49,7 @@ import (
 	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
+	"github.com/isr-go/isr/internal/compare"
 	"github.com/isr-go/isr/internal/data"
 	"github.com/isr-go/isr/internal/encode"
 	"github.com/isr-go/isr/internal/expire"
@@ -222,6 +223,7 @@ type Site struct {
 	front   *front.Teller  // nil without an Edge
 	runs    *flight.Group
 	data    *data.Loader
+	watch   *compare.Watch // nil but in Develop
 	renew   *renew.Renewer
 	expire  *expire.Expirer
 }
@@ -277,6 +279,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		tell = nil
 	}
 	s.data = data.New(s.runs, s.cache, s.table, opts.Mode == Develop, tell)
+	s.watch = compare.New(opts.Mode == Develop && s.log != nil && s.log.Enabled(context.Background(), slog.LevelWarn), s.runs, h, s.warn)
 	s.warnIfRemade(h)
 	return s
 }

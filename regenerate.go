@@ -214,6 +214,7 @@ func (v *visit) answer(f *flight.Flight, joined bool) bool {
 		v.tags = made.Subject.Tags
 		made.ServeForwarded(v.w, v.r, view, fwd)
 		v.done(Miss, made.Status, view.Age, nil)
+		v.compare(made)
 	}
 	return true
 }

@@ -3,8 +3,10 @@ package flight
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
+	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/policy"
 )
@@ -56,6 +58,22 @@ func (g *Group) Generate(ctx context.Context, req Request) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// Try calls answer with a page request, as a run would call the handler with it, until ctx
+// is done. It takes no slot, and nothing comes of it.
+func (g *Group) Try(ctx context.Context, req Request, answer func(*http.Request)) {
+	f := &Flight{Request: req, g: g, began: g.c.Table.Now()}
+	f.scope = inside.New(f, g.c.Site, func() {})
+	base := context.Background()
+	if g.c.BaseContext != nil {
+		base = g.c.BaseContext()
+	}
+	c := newDeadlineContext(time.Now().Add(req.Route.Timeout), base, f.scope)
+	defer context.AfterFunc(ctx, func() { c.cancel(ctx.Err()) })()
+	defer c.cancel(context.Canceled)
+	defer f.scope.Close()
+	answer(req.Build(c, g.c.Origin))
 }
 
 // A NotStoredError says that the response may not be stored.
