@@ -58,6 +58,9 @@ var imports = map[string]string{
 	"fastly":     "github.com/isr-go/isr/edge/fastly",
 	"huma":       "github.com/danielgtaylor/huma/v2",
 	"humago":     "github.com/danielgtaylor/huma/v2/adapters/humago",
+	"isrtest":    "github.com/isr-go/isr/isrtest",
+	"synctest":   "testing/synctest",
+	"testing":    "testing",
 }
 
 // given is what surrounds a fragment.
