@@ -272,6 +272,11 @@ func (s *Site) open(st store.Store, version string) {
 				s.log.Info("isr: the Store answers again")
 			}
 		},
+		Delivered: func(effect store.Effect, tags []string) { // until now other instances may have given the Edge old pages
+			if s.front != nil {
+				s.front.Repeat(effect, front.Tags(tags)...)
+			}
+		},
 	})
 	s.builds = builds.Start(builds.Config{Backing: s.backing, Cache: s.cache, Build: build, Origin: s.origin, Failed: failed})
 }
@@ -288,30 +293,18 @@ const (
 	InheritStale                  // to be shown at once, and renewed behind, as a stale page is
 )
 
-// openEdge has an Edge told what is invalidated.
-func (s *Site) openEdge(e edge.Edge, maxBytes int64) {
+// openEdge has an Edge told what is invalidated, here or in a fleet.
+func (s *Site) openEdge(e edge.Edge, maxBytes int64, fleet bool) {
 	c := front.Config{
 		Edge: e, MaxBytes: max(maxBytes/16, 1<<20), Hearing: front.Settling,
-		Flight: func() time.Duration { return max(s.runs.LongestTimeout(), front.Flight) },
-		Failed: func(err error) { s.report(Event{Kind: EdgeFailed, Err: err}) },
-		Restored: func() {
-			if s.log != nil {
-				s.log.Info("isr: the Edge takes again what it is told")
-			}
-		},
+		Flight:   func() time.Duration { return max(s.runs.LongestTimeout(), front.Flight) },
+		Failed:   func(err error) { s.report(Event{Kind: EdgeFailed, Err: err}) },
+		Restored: s.warn.EdgeRestored,
 	}
-	if s.backing != nil {
+	if fleet {
 		c.Hearing = front.Hearing
 	}
 	s.front = front.New(c)
-}
-
-// marker returns what marks pages for the Edge, where there is one.
-func (s *Site) marker() func(http.Header, []string) bool {
-	if s.front == nil {
-		return nil
-	}
-	return s.front.Mark
 }
 
 // Data are values that pages share: a menu, a post, a price list. Make one for each kind

@@ -448,10 +448,13 @@ func TestNoTagGoesOut(t *testing.T) {
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Tag", "a")
 		fmt.Fprint(w, "a page")
-	}), isr.Options{Default: isr.Route{Tags: []string{"b"}}})
-	for range 2 {
+		if r.URL.Path == "/large" {
+			fmt.Fprint(w, strings.Repeat("x", 1<<20))
+		}
+	}), isr.Options{Default: isr.Route{Tags: []string{"b"}}, MaxPageBytes: 1 << 10})
+	for _, path := range []string{"/", "/", "/large"} {
 		w := httptest.NewRecorder()
-		site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		site.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		if w.Header()["Cache-Tag"] != nil {
 			t.Errorf("%q", w.Header())
 		}
@@ -468,4 +471,35 @@ func TestEdgeModes(t *testing.T) {
 			t.Errorf("mode %d: %v, %d marks, told %q", mode, err, c.marks, c.told)
 		}
 	}
+}
+
+// Where the Store has not taken an invalidation, other instances give the Edge old pages. It
+// is told once more when they have heard.
+func TestEdgeIsToldWhenTheFleetHasHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := memory.New()
+		st := &faultyStore{Store: shared}
+		d := newDesk(isr.Options{Store: st})
+		defer d.close(t)
+		other := isr.Wrap(d, isr.Options{Store: shared, Edge: d.cdn, Origin: "https://example.com"})
+		defer other.Shutdown(t.Context())
+		d.origin = other
+		d.get("/a")
+		d.edit("/a")
+		st.set(down)
+		if err := d.site.Purge(t.Context(), "/a"); err == nil {
+			t.Error("the Store is down, and there is no error")
+		}
+		for range 2 {
+			if got := d.get("/a"); got != "/a 0" {
+				t.Errorf("%q, and the other instance has not heard", got)
+			}
+			time.Sleep(time.Minute)
+		}
+		st.set(nil)
+		time.Sleep(10 * time.Second)
+		if got := d.get("/a"); got != "/a 1" {
+			t.Errorf("after the Store is back: %q", got)
+		}
+	})
 }

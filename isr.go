@@ -254,14 +254,14 @@ func Wrap(h http.Handler, opts Options) *Site {
 	s.patterns.Init(h, origin)
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warn.Overflow)
 	s.cache = cache.New(maxBytes, s.table)
+	if opts.Edge != nil && opts.Mode == On {
+		s.openEdge(opts.Edge, maxBytes, opts.Store != nil)
+	}
 	if opts.Store != nil && opts.Mode == On {
 		s.open(opts.Store, opts.Version)
 	}
-	if opts.Edge != nil && opts.Mode == On {
-		s.openEdge(opts.Edge, maxBytes)
-	}
 	s.runs = flight.NewGroup(flight.Config{
-		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Builds: s.builds, Inherit: inherited[opts.Inherit], Mark: s.marker(),
+		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Builds: s.builds, Inherit: inherited[opts.Inherit], Mark: s.front.Marker(),
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Encodings:     encode.New(encode.Config{Cache: s.cache, Evicted: s.evicted, Failed: s.warn.EncoderFailed}, opts.Encoders),
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),

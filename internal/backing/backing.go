@@ -23,6 +23,9 @@ type Config struct {
 	Table    *invalidation.Table // what other instances invalidate goes there
 	Failed   func(error)         // is called for each call that failed, but not while the Store counts as down
 	Restored func()              // is called when the Store answers again
+
+	// Delivered, if not nil, is called when the Store has taken what it had not at first.
+	Delivered func(effect store.Effect, tags []string)
 }
 
 // A Store is the second level of the cache. It is safe for concurrent use.
@@ -161,6 +164,9 @@ func (s *Store) flush(ctx context.Context) bool {
 				return false
 			}
 			s.c.Table.Ack(effect, v, asked, tags...)
+			if s.c.Delivered != nil {
+				s.c.Delivered(effect, tags)
+			}
 		}
 	}
 }

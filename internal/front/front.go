@@ -105,6 +105,14 @@ func New(c Config) *Teller {
 	return t
 }
 
+// Marker returns Mark, or nil where there is no Teller.
+func (t *Teller) Marker() func(h http.Header, tags []string) (fits bool) {
+	if t == nil {
+		return nil
+	}
+	return t.Mark
+}
+
 // Mark is the Edge's Mark. What panics does not fit.
 func (t *Teller) Mark(h http.Header, tags []string) (fits bool) {
 	defer func() {
@@ -193,6 +201,15 @@ func (t *Teller) Announce(effect store.Effect, names ...Name) <-chan struct{} {
 		return closed
 	}
 	return t.turn
+}
+
+// Repeat has told once more, after Config.Hearing from now, what other instances have heard
+// of only now.
+func (t *Teller) Repeat(effect store.Effect, names ...Name) {
+	t.mu.Lock()
+	b := t.begin(Order{effect, names}, time.Now(), false)
+	t.mu.Unlock()
+	t.leave(b, time.Now().Add(t.c.Hearing))
 }
 
 // closed is a channel that is.

@@ -56,6 +56,7 @@ func (st *Stream) Serve(w http.ResponseWriter, r *http.Request, vary, cacheStatu
 	defer st.Close()
 	defer context.AfterFunc(r.Context(), st.Close)()
 	h := header.Forwardable(st.Header, st.begin)
+	delete(h, "Cache-Tag") // no tag goes out that no Edge has put there
 	header.AddVary(h, vary)
 	if length := st.Header["Content-Length"]; length != nil {
 		h["Content-Length"] = length

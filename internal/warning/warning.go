@@ -131,6 +131,13 @@ func (l *Log) Differs(rt *policy.Route, path, part, remedy string) {
 	}
 }
 
+// EdgeRestored says that an Edge that has failed takes again what it is told.
+func (l *Log) EdgeRestored() {
+	if l.to != nil {
+		l.to.Info("isr: the Edge takes again what it is told")
+	}
+}
+
 // Overflow says, once, that the table of invalidations was full of what it had to keep.
 func (l *Log) Overflow() {
 	if l.to != nil && !l.overflow.Swap(true) {
