@@ -68,15 +68,15 @@ func TestBadFlags(t *testing.T) {
 // What only a site knows to be wrong is no panic either.
 func TestBadRoutes(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
-		{"-route /posts/:id=10s", "/posts/{id}"}, // the right spelling
-		{"-route blog=10s", "blog"},
-		{"-route /{a}/x=10s -route /x/{b}=10s", "conflict"},
-		{"-vary no:name", "Vary"},
-		{"-ignore-vary *", "IgnoreVary"},
+		{"-route /posts/:id=10s", `-route "/posts/:id": :id is no wildcard of a ServeMux, but would be matched as it stands: write "/posts/{id}"`},
+		{"-route blog=10s", `-route "blog": `},
+		{"-route /{a}/x=10s -route /x/{b}=10s", `-route "/{a}/x": pattern "/{a}/x" conflicts with pattern "/x/{b}"`},
+		{"-vary no:name", `-vary: "no:name"`},
+		{"-ignore-vary *", `-ignore-vary: "*"`},
 	} {
 		_, err := newProxy(newConfig(t, append(strings.Fields(test.args), "-origin", "http://localhost:9000")...))
-		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "Options") {
-			t.Errorf("%q: %v, want something about %s", test.args, err, test.want)
+		if !errors.As(err, new(flagError)) || !strings.HasPrefix(err.Error(), test.want) || strings.Contains(err.Error(), ".go:") {
+			t.Errorf("%q: %v, want %s…", test.args, err, test.want)
 		}
 	}
 }

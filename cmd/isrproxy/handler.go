@@ -13,6 +13,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -114,14 +115,23 @@ func (p *proxy) mount(addr, about, path string, h func() http.Handler) {
 // of a header.
 func wrap(h http.Handler, opts isr.Options) (site *isr.Site, err error) {
 	defer func() {
-		if said, ok := recover().(string); ok {
-			said = strings.TrimPrefix(said, "isr: ")
-			said = strings.TrimPrefix(said, "Options.")
-			err = flagError(said)
+		switch said := recover().(type) {
+		case nil:
+		default:
+			panic(said)
+		case string:
+			err = flagError(inFlags.Replace(registered.ReplaceAllString(optionOf.ReplaceAllString(said, "-route $1"), "")))
 		}
 	}()
 	return isr.Wrap(h, opts), nil
 }
+
+// How a Site's options are called in flags.
+var (
+	optionOf   = regexp.MustCompile(`^isr: Options\.Routes\[("(?:[^"\\]|\\.)*")\]`)
+	registered = regexp.MustCompile(` \(registered at [^)]*\)`) // that is a place in the sources
+	inFlags    = strings.NewReplacer("isr: ", "", "Options.Default.Vary", "-vary", "Options.Default.IgnoreVary", "-ignore-vary", "Options.", "")
+)
 
 // beside puts the webhook beside the site. No mux does: it would redirect paths that are
 // the origin's business.
