@@ -23,7 +23,8 @@ type running struct {
 	url       string // where visitors ask
 	said      []string
 	interrupt func()
-	ended     chan error
+	err       error         // why it has ended
+	ended     chan struct{} // closed when it has
 	lines     *bufio.Scanner
 }
 
@@ -32,14 +33,16 @@ func start(t *testing.T, args ...string) *running {
 	t.Helper()
 	ctx, interrupt := context.WithCancel(t.Context())
 	out, stdout := io.Pipe()
-	r := &running{t: t, interrupt: interrupt, ended: make(chan error, 1), lines: bufio.NewScanner(out)}
+	r := &running{t: t, interrupt: interrupt, ended: make(chan struct{}), lines: bufio.NewScanner(out)}
 	go func() {
-		r.ended <- run(ctx, append([]string{"-addr", "localhost:0"}, args...), nil, stdout, io.Discard)
+		defer close(r.ended)
+		r.err = run(ctx, append([]string{"-addr", "localhost:0"}, args...), nil, stdout, io.Discard)
 		stdout.Close()
 	}()
 	t.Cleanup(func() {
 		interrupt()
-		go io.Copy(io.Discard, out)
+		io.Copy(io.Discard, out)
+		<-r.ended
 	})
 	_, r.url, _ = strings.Cut(r.until(" is at "), " is at ")
 	return r
@@ -54,7 +57,8 @@ func (r *running) until(words string) string {
 			return r.lines.Text()
 		}
 	}
-	r.t.Fatalf("it ended with %v, and did not say %q, but\n%s", <-r.ended, words, strings.Join(r.said, "\n"))
+	<-r.ended
+	r.t.Fatalf("it ended with %v, and did not say %q, but\n%s", r.err, words, strings.Join(r.said, "\n"))
 	return ""
 }
 
@@ -64,7 +68,8 @@ func (r *running) end() error {
 	for r.lines.Scan() {
 		r.said = append(r.said, r.lines.Text())
 	}
-	return <-r.ended
+	<-r.ended
+	return r.err
 }
 
 // Who is being answered when the program is to end, gets their answer.
