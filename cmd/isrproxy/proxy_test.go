@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -331,63 +329,30 @@ func TestPagesOutliveTheOrigin(t *testing.T) {
 
 // TestRun is the whole program.
 func TestRun(t *testing.T) {
-	origin := newOrigin(t)
-	ctx, interrupt := context.WithCancel(t.Context())
-	defer interrupt()
-	out, stdout := io.Pipe()
-	ended := make(chan error, 1)
-	go func() {
-		ended <- run(ctx, []string{"-origin", origin.URL, "-addr", "localhost:0"}, nil, stdout, io.Discard)
-		stdout.Close()
-	}()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(<-ended)
-	}
-	go io.Copy(io.Discard, out)
-	_, site, _ := strings.Cut(strings.TrimSpace(line), " is at ")
-	if a := mustGet(t, site); !strings.Contains(a.body, "Welcome") {
+	p := start(t, "-origin", newOrigin(t).URL)
+	if a := mustGet(t, p.url); !strings.Contains(a.body, "Welcome") {
 		t.Errorf("body %q", a.body)
 	}
-	interrupt()
-	if err := <-ended; err != nil {
+	if err := p.end(); err != nil {
 		t.Error(err)
 	}
 }
 
-// The pages of the origin's sitemap are there before anyone asks.
+// The pages of the origin's sitemap are there before anyone asks, and it says how far it is.
 func TestSitemapIsPrerendered(t *testing.T) {
 	origin := newOrigin(t)
 	origin.write(t, "about.html", "About")
 	origin.write(t, "sitemap.xml", "<urlset><url><loc>"+origin.URL+"/</loc></url><url><loc>"+origin.URL+"/about.html</loc></url>"+
 		"<url><loc>"+origin.URL+"/missing</loc></url><url><loc>https://elsewhere.example/</loc></url></urlset>")
-	ctx, interrupt := context.WithCancel(t.Context())
-	defer interrupt()
-	out, stdout := io.Pipe()
-	ended := make(chan error, 1)
-	go func() {
-		ended <- run(ctx, []string{"-origin", origin.URL, "-addr", "localhost:0", "-sitemap", "/sitemap.xml"}, nil, stdout, io.Discard)
-		stdout.Close()
-	}()
-	lines := bufio.NewScanner(out)
-	site, said := "", ""
-	for !strings.Contains(said, "warmed ") && lines.Scan() {
-		said += lines.Text() + "\n"
-		if _, at, ok := strings.Cut(lines.Text(), " is at "); ok && site == "" {
-			site = at
-		}
+	p := start(t, "-origin", origin.URL, "-sitemap", "/sitemap.xml")
+	p.until("warmed 3, ")
+	if want := `"https://elsewhere.example/": sitemap: is not at ` + origin.URL; !slices.Contains(p.said, want) {
+		t.Errorf("says %q, without %s", p.said, want)
 	}
-	go io.Copy(io.Discard, out)
-	for _, want := range []string{`"https://elsewhere.example/": sitemap: is not at ` + origin.URL, "warmed 3, "} {
-		if !strings.Contains(said, want) {
-			t.Errorf("says\n%s, without %s", said, want)
-		}
-	}
-	if a := mustGet(t, site+"/about.html"); !strings.HasPrefix(a.cacheStatus, "isr; hit") {
+	if a := mustGet(t, p.url+"/about.html"); !strings.HasPrefix(a.cacheStatus, "isr; hit") {
 		t.Errorf("a page of the sitemap: %s", a.cacheStatus)
 	}
-	interrupt()
-	if err := <-ended; err != nil {
+	if err := p.end(); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/internal/isrtest"
 )
 
@@ -148,6 +150,37 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 			if _, err := in.ReadByte(); err != io.EOF || time.Since(begin) != 2*time.Minute {
 				t.Errorf("%s: %v after %v", method, err, time.Since(begin))
 			}
+		}
+	})
+}
+
+// What does not end by itself is cut off at the end of the program, and that is no failure.
+func TestStreamsAreCutOffAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "data: 1\n\n")
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}), isr.Options{Default: isr.Route{Bypass: isr.Always}})
+		front := isrtest.NewNetwork()
+		server := newServer(steady(site), log.New(io.Discard, "", 0))
+		go server.Serve(front)
+		conn, _ := front.DialContext(t.Context(), "", "")
+		defer conn.Close()
+		io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+		in := bufio.NewReader(conn)
+		for line := ""; !strings.HasPrefix(line, "data"); {
+			var err error
+			if line, err = in.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := time.Now()
+		if err := shutDown([]*http.Server{server}, site, slog.New(slog.DiscardHandler)); err != nil || time.Since(begin) != grace {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		if rest, err := io.ReadAll(in); strings.Contains(string(rest), "\r\n0\r\n") {
+			t.Errorf("%q, %v: a stream that is cut off must not look whole", rest, err)
 		}
 	})
 }
