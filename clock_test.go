@@ -11,6 +11,7 @@ import (
 	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/memory"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 // A putRecorder remembers the last record that was put.
@@ -45,7 +46,7 @@ func TestClockThatIsAhead(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // a day earlier
 		st := memory.New()
-		ticket, err := st.Begin(t.Context(), ahead.key, time.Second)
+		ticket, err := storetest.Begin(t.Context(), st, ahead.key, time.Second)
 		if err == nil {
 			err = st.Put(t.Context(), ahead.key, ticket, ahead.rec)
 		}

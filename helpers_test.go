@@ -260,20 +260,15 @@ func (s *faultyStore) answer(ctx context.Context, op string, err error) error {
 	return err
 }
 
-func (s *faultyStore) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	if err := s.ask(ctx, "get"); err != nil {
-		return nil, 0, err
+func (s *faultyStore) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+	if err := s.ask(ctx, "look"); err != nil {
+		return nil, 0, store.Ticket{}, err
 	}
-	rec, effect, err := s.Store.Get(ctx, key)
-	return rec, effect, s.answer(ctx, "get", err)
-}
-
-func (s *faultyStore) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	if err := s.ask(ctx, "begin"); err != nil {
-		return store.Ticket{}, err
+	rec, effect, t, err := s.Store.Look(ctx, key, have, ttl)
+	if err := s.answer(ctx, "look", nil); err != nil {
+		return nil, 0, store.Ticket{}, err
 	}
-	t, err := s.Store.Begin(ctx, key, ttl)
-	return t, s.answer(ctx, "begin", err)
+	return rec, effect, t, err
 }
 
 func (s *faultyStore) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {

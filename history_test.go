@@ -220,12 +220,12 @@ func TestLateChangesRenewNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				visit(one, two)
-				before := late.count("get")
+				before := late.count("look")
 				time.Sleep(10 * time.Second)
 				if got := get(two, "/").Header.Get("Cache-Status"); got != "isr; hit; ttl=3590" {
 					t.Errorf("after the change: %q", got)
 				}
-				if n := late.count("get") - before; n != 0 {
+				if n := late.count("look") - before; n != 0 {
 					t.Errorf("the Store was asked for the page %d times more", n)
 				}
 			})
@@ -241,12 +241,12 @@ type alteredStore struct {
 	changes    func(store.Changes) store.Changes
 }
 
-func (l *alteredStore) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	rec, effect, err := l.Store.Get(ctx, key)
+func (l *alteredStore) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+	rec, effect, t, err := l.Store.Look(ctx, key, have, ttl)
 	if err == nil && l.get != nil {
 		rec, effect = l.get(rec, effect)
 	}
-	return rec, effect, err
+	return rec, effect, t, err
 }
 
 func (l *alteredStore) Invalidate(ctx context.Context, e store.Effect, tags ...string) (store.Version, error) {

@@ -310,13 +310,13 @@ type damagingStore struct {
 	damage atomic.Bool
 }
 
-func (s *damagingStore) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	rec, effect, err := s.Store.Get(ctx, key)
+func (s *damagingStore) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+	rec, effect, t, err := s.Store.Look(ctx, key, have, ttl)
 	if rec != nil && isManifest(rec) && s.damage.Load() {
 		rec.Data = slices.Clone(rec.Data)
 		rec.Data[len(rec.Data)/2] ^= 1
 	}
-	return rec, effect, err
+	return rec, effect, t, err
 }
 
 // While the Store is down no visitor of a new build waits for it longer than for a page,

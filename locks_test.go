@@ -67,14 +67,9 @@ type reentrantStore struct {
 	r *reentrant
 }
 
-func (s reentrantStore) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+func (s reentrantStore) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
 	s.r.call("Store")
-	return s.Store.Get(ctx, key)
-}
-
-func (s reentrantStore) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	s.r.call("Store")
-	return s.Store.Begin(ctx, key, ttl)
+	return s.Store.Look(ctx, key, have, ttl)
 }
 
 func (s reentrantStore) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {

@@ -382,12 +382,12 @@ func TestWaitingForALeaderTakesNoSlot(t *testing.T) {
 		if got := body(two, "/free"); got != "page 1" {
 			t.Errorf("a page that no other instance is at: %q", got)
 		}
-		before := st.count("begin")
+		before := st.count("look")
 		for range 100 {
 			body(two, "/2")
 			time.Sleep(time.Millisecond)
 		}
-		if n := st.count("begin") - before; n > 20 { // those that wait ask, too
+		if n := st.count("look") - before; n > 20 { // those that wait ask, too
 			t.Errorf("asked for permission %d times", n)
 		}
 		if n := two.Stats().Failed; n != 0 {

@@ -125,14 +125,14 @@ func TestOneLookForEachVisitor(t *testing.T) {
 		synctest.Wait()
 		in.opts.MaxBytes = 40_000
 		two := in.start(&c)
-		st.set(only(slow(time.Millisecond), "get"))
-		before := st.count("get")
+		st.set(only(slow(time.Millisecond), "look"))
+		before := st.count("look")
 		var visitors sync.WaitGroup
 		for i := range all {
 			visitors.Go(func() { get(two, fmt.Sprintf("/%d", i)) })
 		}
 		visitors.Wait()
-		if n := st.count("get") - before; n > 2*all {
+		if n := st.count("look") - before; n > 2*all {
 			t.Errorf("%d visitors looked %d times", all, n)
 		}
 		synctest.Wait()
@@ -219,7 +219,7 @@ func TestCallsAreCapped(t *testing.T) {
 		var c countingHandler
 		site := in.start(&c)
 		st.set(hung(t))
-		before := st.count("get")
+		before := st.count("look")
 		var all sync.WaitGroup
 		for i := range 2000 {
 			all.Go(func() {
@@ -233,7 +233,7 @@ func TestCallsAreCapped(t *testing.T) {
 		if took := time.Since(begin); took > 100*time.Millisecond {
 			t.Errorf("a visitor waited for %v", took)
 		}
-		if n := st.count("get") - before; n > 256 {
+		if n := st.count("look") - before; n > 256 {
 			t.Errorf("%d calls at a time", n)
 		}
 	})
@@ -243,7 +243,7 @@ func TestCallsAreCapped(t *testing.T) {
 // the Store, and no purge fails because of it.
 func TestBurstIsNoStoreFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := &faultyStore{Store: memory.New(), after: only(slow(60*time.Millisecond), "get", "begin", "put")}
+		st := &faultyStore{Store: memory.New(), after: only(slow(60*time.Millisecond), "look", "put")}
 		in := fleet(t, st, isr.Options{MaxGenerations: 3000})
 		var c countingHandler
 		site := in.start(&c)

@@ -40,6 +40,9 @@ type Record struct {
 	Data    []byte        // opaque
 }
 
+// Ticket returns the ticket that the record was put with, less its lease.
+func (r *Record) Ticket() Ticket { return Ticket{Version: r.Version, Fence: r.Fence} }
+
 // A Ticket is the permission to generate a page and to store it. It orders the
 // generations of a key: by Version, and among equals by Fence.
 type Ticket struct {
@@ -119,25 +122,30 @@ var (
 // reached, and comes back with it. It has no Close: the owner of what is beneath
 // it closes that.
 type Store interface {
-	// Get returns the record under a key, and the strongest effect that the
-	// invalidations of its tags have had on it: of all those of a Version newer
-	// than its own. It takes account of every Invalidate that returned, in any
-	// process, before Get was called.
+	// Look returns the record under a key; the strongest effect that the
+	// invalidations of its tags have had on it, of all those of a Version newer than
+	// its own; and, where that will not do, a ticket for a generation of the page. It
+	// takes account of every Invalidate that returned, in any process, before Look was
+	// called. It is one round trip, where the engine allows that: visitors wait for it.
 	//
 	// What is gone, past its TTL, evicted, damaged or of an unknown format is
-	// ErrNotFound.
-	Get(ctx context.Context, key string) (rec *Record, effect Effect, err error)
-
-	// Begin returns a ticket for a generation of the page under a key, and must
-	// be called before the page's data is read. Its Version is not older than that
-	// of any Invalidate which returned before Begin was called, and older than that
-	// of each one which is called after Begin returned. Of two tickets for a key
-	// the one begun later is the newer one.
+	// ErrNotFound. With that error the ticket is as good as with none.
+	//
+	// A record will do where it is newer than have, and not Expired. Have is the ticket
+	// of the copy that the caller wants to renew; zero where it has none. Then the
+	// ticket is zero, and no lease is taken. So it is where ttl is zero: the caller only
+	// looks.
+	//
+	// Else the ticket's Version is not older than that of any Invalidate which returned
+	// before Look was called, and older than that of each one which is called after Look
+	// returned: the page's data is read after it. Of two tickets for a key the one given
+	// later is the newer one.
 	//
 	// At most one holder of a key's tickets is its Leader, until its Put or End, or
 	// until ttl is over. That is a lease, and advisory: two leaders cost a
-	// generation, and nothing else. Any ticket may be used to put.
-	Begin(ctx context.Context, key string, ttl time.Duration) (Ticket, error)
+	// generation, and nothing else. Any ticket may be used to put. The record and the
+	// lease are of one moment: a leader has seen what the leader before it has put.
+	Look(ctx context.Context, key string, have Ticket, ttl time.Duration) (rec *Record, effect Effect, t Ticket, err error)
 
 	// Put stores a record with the ticket's Version and Fence, whatever the
 	// record's own are, and gives back the ticket's lease, whether it stores the
@@ -169,4 +177,11 @@ type Store interface {
 	// with a cursor of its own; one that the store does not know, after a wipe, is
 	// answered with Reset.
 	Changes(ctx context.Context, after Version) (Changes, error)
+}
+
+// A LookTimeouter is a Store that says how long a Look may take before the page is
+// generated without it. Visitors wait that long where the engine hangs. The default is
+// 100 ms, and so is zero. It is asked once.
+type LookTimeouter interface {
+	LookTimeout() time.Duration
 }

@@ -89,15 +89,14 @@ func (s *Store) Ready() {
 	}
 }
 
-// Get returns what is stored under a key, and the strongest effect on it.
-func (s *Store) Get(key string) (*store.Record, store.Effect, error) {
-	return s.guard.Get(context.Background(), key)
-}
+// A Found is what Look returns.
+type Found = guard.Found
 
-// Lease asks for the lease to generate what belongs under a key. Other instances wait for
-// it for ttl at most.
-func (s *Store) Lease(key string, ttl time.Duration) (store.Ticket, error) {
-	return s.guard.Begin(context.Background(), key, ttl)
+// Look returns what is stored under a key and, where that is not newer than what the caller
+// has, or was invalidated, a ticket to generate what belongs there. Other instances wait for
+// its leader for ttl at most; zero: no ticket is wanted.
+func (s *Store) Look(key string, have store.Ticket, ttl time.Duration) (Found, error) {
+	return s.guard.Look(context.Background(), key, have, ttl)
 }
 
 // Save stores a record, and gives the lease back.

@@ -3,6 +3,7 @@ package builds
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -142,19 +143,19 @@ func (k *Keeper) Visits() ([]Visit, error) {
 
 // load reads the manifest. Where there is none it is empty.
 func (k *Keeper) load() (*Manifest, error) {
-	rec, _, err := k.c.Backing.Get(k.key)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return new(Manifest), nil
-	case err != nil:
+	found, err := k.c.Backing.Look(k.key, store.Ticket{}, 0)
+	if err != nil {
 		return nil, err
 	}
-	return k.read(rec)
+	return k.read(found.Record)
 }
 
-// read reads the manifest from its record.
+// read reads the manifest from its record, if there is one.
 func (k *Keeper) read(rec *store.Record) (*Manifest, error) {
-	m, err := decode(rec.Data, k.key)
+	m, err := new(Manifest), error(nil)
+	if rec != nil {
+		m, err = decode(rec.Data, k.key)
+	}
 	k.mu.Lock()
 	first := err != nil && !k.damaged
 	k.damaged = k.damaged || err != nil
@@ -171,30 +172,38 @@ func (k *Keeper) read(rec *store.Record) (*Manifest, error) {
 // errBusy says that another instance writes the manifest.
 var errBusy = errors.New("another instance writes the manifest")
 
+// newest is the ticket of what no record is newer than: with it a Look always takes the
+// lease.
+var newest = store.Ticket{Version: math.MaxUint64, Fence: math.MaxUint64}
+
 // update adds to the manifest what this instance knows. One that is damaged is made anew.
 func (k *Keeper) update() error {
-	t, err := k.c.Backing.Lease(k.key, leaseTime)
+	found, err := k.c.Backing.Look(k.key, newest, leaseTime)
 	if err != nil {
 		return err
 	}
-	if !t.Leader {
+	if !found.Ticket.Leader {
 		return errBusy
 	}
-	m, err := k.load()
-	if errors.Is(err, errDamaged) {
-		m, err = new(Manifest), nil
+	read := func() (*Manifest, error) { return k.read(found.Record) }
+	if found.Record == nil { // or an engine does not return what is not newer
+		read = k.load
 	}
-	if err != nil {
-		k.c.Backing.Release(k.key, t)
+	m, err := read()
+	switch {
+	case errors.Is(err, errDamaged):
+		m = new(Manifest)
+	case err != nil:
+		k.c.Backing.Release(k.key, found.Ticket)
 		return err
 	}
 	now := time.Now()
 	began := m.Begin(k.c.Build)
 	if asked := m.Merge(k.asked(now), now); !began && !asked {
-		k.c.Backing.Release(k.key, t)
+		k.c.Backing.Release(k.key, found.Ticket)
 		return nil
 	}
-	err = k.c.Backing.Save(k.key, t, &store.Record{TTL: manifestLife, Data: m.encode(k.key)})
+	err = k.c.Backing.Save(k.key, found.Ticket, &store.Record{TTL: manifestLife, Data: m.encode(k.key)})
 	if err == nil {
 		k.mu.Lock()
 		k.others = m.Others(k.c.Build)

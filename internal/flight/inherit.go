@@ -37,10 +37,11 @@ func (f *Flight) elsewhere() (key string, rec *store.Record, effect store.Effect
 	g := f.g
 	for _, build := range g.c.Builds.Others() {
 		key = g.c.Backing.KeyIn(build, &f.Key)
-		rec, effect, err := g.c.Backing.Get(key)
-		if err != nil {
+		found, err := g.c.Backing.Look(key, store.Ticket{}, 0)
+		if err != nil || found.Record == nil {
 			continue
 		}
+		rec, effect := found.Record, found.Effect
 		if p, err := page.Decode(rec.Data, key, page.Meta{Key: f.Key, Route: f.Route}); err == nil && !policy.IsNotFound(p.Status) {
 			return key, rec, effect
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/isr-go/isr/internal/backing"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/policy"
@@ -16,11 +17,14 @@ func (g *Group) lookFirst(f *Flight) {
 	g.looking++
 	f.looking = true
 	g.setBegan(f)
+	ttl := f.leaseTTL()
+	if _, free := g.slotFor(f, slotOf[f.queueIndex()]); !free && !f.inside {
+		ttl = 0 // others shall not wait for one that waits for a slot
+	}
 	go func() {
 		g.c.Backing.Ready()
-		first := look{reconnects: g.c.Table.Reconnects()}
-		var ended bool
-		ended, first.err = f.look(g.c.Backing.Key(&f.Key))
+		key := g.c.Backing.Key(&f.Key)
+		first, ended := f.look(key, f.have(), ttl)
 		f.looked()
 		if ended {
 			defer f.encode()
@@ -28,7 +32,10 @@ func (g *Group) lookFirst(f *Flight) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.looking--
-		f.looking, f.first = false, &first
+		f.looking = false
+		if !ended {
+			f.first = first
+		}
 		switch {
 		case ended:
 		case g.closed, !f.isAwaited() && !f.kept:
@@ -38,78 +45,110 @@ func (g *Group) lookFirst(f *Flight) {
 		case !g.dispatch(f):
 			g.drop(f, Outcome{Kind: Busy})
 		}
+		if !f.started {
+			f.giveBack(key)
+		}
 	}()
 }
 
-// A look is the Store's first answer.
-type look struct {
-	err        error
-	reconnects uint64 // how often the Store had recovered before
+// giveBack gives back the lease of a run that has not begun. It is called under Group.mu.
+func (f *Flight) giveBack(key string) {
+	if first := f.first; first != nil && first.Ticket.Leader {
+		f.first = nil // it looks again when it has a slot
+		f.g.c.Backing.WriteBehind(func() { f.g.c.Backing.Release(key, first.Ticket) })
+	}
 }
 
-// look asks the Store for the page. It reports whether the run has ended with that: a
-// page that another instance has made need not be made here.
-func (f *Flight) look(key string) (ended bool, err error) {
+// A look is what the Store has answered.
+type look struct {
+	backing.Found
+	err        error
+	have       store.Ticket // of what the run has seen by now
+	again      bool         // whether to look again, for a ticket: the Store's page would do by what it knows, or none was wanted
+	clock      uint64       // the Site's before it was asked
+	reconnects uint64       // how often the Store had recovered by then
+}
+
+// look asks the Store for the page, and, where it has none that is newer than have, for a
+// lease of ttl to generate it. It reports whether the run has ended with that: a page that
+// another instance has made need not be made here.
+func (f *Flight) look(key string, have store.Ticket, ttl time.Duration) (l *look, ended bool) {
 	g := f.g
+	admits := func() bool { return !f.Route.PrerenderedOnly || g.c.Cache.Admits(f.Key.Path) }
+	if !admits() {
+		ttl = 0 // it is not generated
+	}
 	before := g.c.Table.Now()
-	rec, effect, err := g.c.Backing.Get(key)
-	if err == nil && f.adopt(key, rec, effect, store.None, before) || errors.Is(err, store.ErrNotFound) && f.inherit() {
-		return true, nil
+	l = &look{have: have, again: ttl == 0, clock: before.Clock, reconnects: g.c.Table.Reconnects()}
+	l.Found, l.err = g.c.Backing.Look(key, have, ttl)
+	if l.Record != nil {
+		if t := l.Record.Ticket(); t.Compare(have) > 0 {
+			l.have, l.again = t, l.Ticket == (store.Ticket{})
+		}
 	}
-	if f.Route.PrerenderedOnly && !g.c.Cache.Admits(f.Key.Path) {
+	if l.Record != nil && f.adopt(key, l.Record, l.Effect, store.None, before) || l.Record == nil && l.err == nil && f.inherit() {
+		g.c.Backing.WriteBehind(func() { g.c.Backing.Release(key, l.Ticket) })
+		return l, true
+	}
+	if !admits() {
 		f.finish(Outcome{Kind: Nothing})
-		return true, nil
+		return l, true
 	}
-	if errors.Is(err, store.ErrNotFound) {
-		err = nil
+	return l, false
+}
+
+// have returns the ticket of the page that the run is to replace: the Store need not lease
+// what is newer.
+func (f *Flight) have() store.Ticket {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f.old.IsUnknown() {
+		return store.Ticket{}
 	}
-	return false, err
+	return store.Ticket{Version: f.old.Order.Version, Fence: f.old.Order.Fence}
 }
 
 // maxLeaderWait is how long a visitor waits for a page that another instance is
 // generating, before it is generated for them.
 const maxLeaderWait = 2 * time.Second
 
-// fetch asks the Store for the page, and then for the lease to generate it. It reports
-// whether the run has ended with that. Failures of the Store cost time, and nothing
-// else.
+// fetch asks the Store for the page, and for the lease to generate it. It reports whether
+// the run has ended with that. Failures of the Store cost time, and nothing else.
 func (f *Flight) fetch() (ended bool) {
 	g, key := f.g, f.g.c.Backing.Key(&f.Key)
 	defer f.looked()
 	g.c.Backing.Ready()
-	begin, reconnects := time.Now(), g.c.Table.Reconnects()
+	begin, have := time.Now(), f.have()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		var err error
-		if f.first != nil {
-			err, reconnects, f.first = f.first.err, f.first.reconnects, nil
-		} else if ended, err = f.look(key); ended {
-			return true
+		l := f.first
+		if f.first = nil; l == nil {
+			if l, ended = f.look(key, have, f.leaseTTL()); ended {
+				return true
+			}
 		}
 		f.looked()
+		if l.Ticket != (store.Ticket{}) {
+			f.setLease(l.Ticket, l.clock)
+		}
+		have = l.have
 		switch {
 		case f.ended.Load(): // nobody waits any more
-			g.c.Backing.Release(key, f.lease)
+			g.c.Backing.Release(key, l.Ticket)
 			return true
-		case f.lease.Leader: // and has looked again since: the last leader may have ended in between
+		case l.err != nil:
+			f.markOffline(l.reconnects)
+			return false
+		case l.Ticket.Leader:
 			return f.waiting && f.abandon() // it has no slot to generate in
-		case err != nil:
-			f.markOffline(reconnects)
-			return false
-		}
-		clock := g.c.Table.Clock()
-		t, err := g.c.Backing.Lease(key, f.leaseTTL())
-		if err != nil {
-			f.markOffline(reconnects)
-			return false
-		}
-		f.setLease(t, clock)
-		switch {
-		case t.Leader:
-		case time.Since(begin) > maxLeaderWait, !f.freeSlot():
+		case time.Since(begin) > maxLeaderWait:
 			return f.abandon()
-		default:
-			time.Sleep(pause)
+		case l.again:
+			continue
+		case !f.freeSlot():
+			return f.abandon()
 		}
+		time.Sleep(pause)
 	}
 }
 
@@ -147,7 +186,7 @@ func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Ef
 		p.SetValue(v, size)
 	}
 	effect = max(effect, g.c.Table.UndeliveredEffect(&p.Key, p.Subject.Tags))
-	p.Order, p.Seq, p.Subject.StoreEffect = page.Order{Version: rec.Version, Fence: rec.Fence}, f.seq, effect
+	p.Order, p.Seq, p.Subject.StoreEffect = page.OrderOf(rec.Ticket()), f.seq, effect
 	p.Subject.Since = invalidation.Snapshot{Clock: before.Clock, Version: max(before.Version, rec.Version)}
 	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of this instance's
 		p.Generated = now

@@ -3,6 +3,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,10 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// Deadlines of the calls. Visitors wait for Get and Begin, an editor for Invalidate;
-// nothing waits for Put and End.
+// Deadlines of the calls. Visitors wait for Look, an editor for Invalidate; nothing waits
+// for Put and End.
 const (
-	lookUpTime     = 100 * time.Millisecond
+	lookTime       = 100 * time.Millisecond // where the store does not say otherwise
 	putTime        = 500 * time.Millisecond
 	invalidateTime = 2 * time.Second
 	changesTime    = 3 * time.Second // they take about one where there are none
@@ -39,12 +40,13 @@ var errBusy = fmt.Errorf("%w: too many calls at a time", store.ErrUnavailable)
 // their own: look-ups and writes are many, and may be more than the store can do in time.
 // A Guard is safe for concurrent use.
 type Guard struct {
-	store  store.Store
-	failed func(error) // called for each failure but those while it is down
-	start  time.Time
+	store    store.Store
+	lookTime time.Duration
+	failed   func(error) // called for each failure but those while it is down
+	start    time.Time
 
-	pages, tags                             breaker
-	lookUps, writes, invalidations, changes lane
+	pages, tags                           breaker
+	looks, writes, invalidations, changes lane
 }
 
 // A lane holds the calls of one kind.
@@ -62,8 +64,11 @@ func (l *lane) init(b *breaker, calls int) {
 // New returns a Guard before s. It calls failed for each call that failed, until the store
 // counts as down.
 func New(s store.Store, failed func(error)) *Guard {
-	g := &Guard{store: s, failed: failed, start: time.Now()}
-	g.lookUps.init(&g.pages, maxCalls)
+	g := &Guard{store: s, lookTime: lookTime, failed: failed, start: time.Now()}
+	if s, ok := s.(store.LookTimeouter); ok {
+		g.lookTime = cmp.Or(s.LookTimeout(), lookTime)
+	}
+	g.looks.init(&g.pages, maxCalls)
 	g.writes.init(&g.pages, maxCalls)
 	g.invalidations.init(&g.tags, maxCalls)
 	g.changes.init(&g.pages, 2) // one that hangs does not keep the next from trying
@@ -73,33 +78,28 @@ func New(s store.Store, failed func(error)) *Guard {
 // Down reports whether the store counts as down for all but invalidations.
 func (g *Guard) Down() bool { return g.pages.isOpen() }
 
-// Get is that of the store. Visitors wait for it, so it has 100 ms.
-func (g *Guard) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	type found struct {
-		rec    *store.Record
-		effect store.Effect
-	}
-	out, err := call(ctx, g, "get", &g.lookUps, lookUpTime, func(ctx context.Context) (found, error) {
-		rec, effect, err := g.store.Get(ctx, key)
-		if err == nil && rec == nil {
-			err = store.ErrNotFound // as the contract demands
-		}
-		if err == nil && (effect < store.None || effect > store.Gone) {
-			err = store.ErrNotFound
-		}
-		return found{rec, effect}, err
-	}, nil)
-	return out.rec, out.effect, err
+// A Found is what Look returns: a record, or none, and what was said beside it.
+type Found struct {
+	Record *store.Record // nil: there is none that could be shown
+	Effect store.Effect
+	Ticket store.Ticket
 }
 
-// Begin is that of the store. Visitors wait for it, so it has 100 ms; a lease that
-// comes later is given back.
-func (g *Guard) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	return call(ctx, g, "begin", &g.lookUps, lookUpTime, func(ctx context.Context) (store.Ticket, error) {
-		return g.store.Begin(ctx, key, ttl)
-	}, func(t store.Ticket) {
-		if t.Leader {
-			g.End(context.WithoutCancel(ctx), key, t)
+// Look is that of the store, but that to find nothing is no error. Visitors wait for it, so
+// it has 100 ms, or as long as the store says; a lease that comes later is given back.
+func (g *Guard) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (Found, error) {
+	return call(ctx, g, "look", &g.looks, g.lookTime, func(ctx context.Context) (f Found, err error) {
+		f.Record, f.Effect, f.Ticket, err = g.store.Look(ctx, key, have, ttl)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return Found{}, err
+		}
+		if err != nil || f.Record == nil || f.Effect < store.None || f.Effect > store.Gone {
+			f.Record, f.Effect = nil, store.None // as the contract demands
+		}
+		return f, nil
+	}, func(f Found) {
+		if f.Ticket.Leader {
+			g.End(context.WithoutCancel(ctx), key, f.Ticket)
 		}
 	})
 }

@@ -26,11 +26,13 @@ type stub struct {
 	changes func(ctx context.Context, after store.Version) (store.Changes, error)
 }
 
-func (s *stub) Get(ctx context.Context, _ string) (*store.Record, store.Effect, error) {
-	return s.get(ctx)
-}
-func (s *stub) Begin(ctx context.Context, _ string, _ time.Duration) (store.Ticket, error) {
-	return s.begin(ctx)
+func (s *stub) Look(ctx context.Context, _ string, _ store.Ticket, ttl time.Duration) (rec *store.Record, effect store.Effect, t store.Ticket, err error) {
+	if ttl > 0 {
+		t, err = s.begin(ctx)
+	} else {
+		rec, effect, err = s.get(ctx)
+	}
+	return rec, effect, t, err
 }
 func (s *stub) Put(ctx context.Context, _ string, _ store.Ticket, _ *store.Record) error {
 	return s.put(ctx)
@@ -41,6 +43,11 @@ func (s *stub) Invalidate(ctx context.Context, _ store.Effect, _ ...string) (sto
 }
 func (s *stub) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
 	return s.changes(ctx, after)
+}
+
+// get looks, without a ticket.
+func get(ctx context.Context, g *guard.Guard) (guard.Found, error) {
+	return g.Look(ctx, "", store.Ticket{}, 0)
 }
 
 func failing(err error) func(context.Context) (*store.Record, store.Effect, error) {
@@ -72,14 +79,17 @@ func TestBreaker(t *testing.T) {
 				if err == nil {
 					st.get = func(context.Context) (*store.Record, store.Effect, error) { return &store.Record{}, 0, nil }
 				}
-				if _, _, got := g.Get(t.Context(), ""); err == nil && got != nil || err != nil && !g.Down() && !errors.Is(got, err) {
+				if errors.Is(err, store.ErrNotFound) {
+					err = nil // which is no error of a look
+				}
+				if _, got := get(t.Context(), g); err == nil && got != nil || err != nil && !g.Down() && !errors.Is(got, err) {
 					t.Errorf("Get: %v, want %v", got, err)
 				}
 			}
 			if g.Down() != test.down || failed != test.failed {
 				t.Errorf("down: %v, %d failures; want %v, %d", g.Down(), failed, test.down, test.failed)
 			}
-			if _, _, err := g.Get(t.Context(), ""); test.down && !errors.Is(err, store.ErrUnavailable) {
+			if _, err := get(t.Context(), g); test.down && !errors.Is(err, store.ErrUnavailable) {
 				t.Errorf("Get: %v", err)
 			}
 		})
@@ -96,7 +106,7 @@ func TestCancelledCallIsNoFailure(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 5 {
-		if _, _, err := g.Get(ctx, ""); !errors.Is(err, context.Canceled) {
+		if _, err := get(ctx, g); !errors.Is(err, context.Canceled) {
 			t.Errorf("Get: %v", err)
 		}
 	}
@@ -121,8 +131,8 @@ func TestDeadlines(t *testing.T) {
 			call func(*guard.Guard) error
 			want time.Duration
 		}{
-			"Get":        {func(g *guard.Guard) error { _, _, err := g.Get(t.Context(), ""); return err }, 100 * time.Millisecond},
-			"Begin":      {func(g *guard.Guard) error { _, err := g.Begin(t.Context(), "", 0); return err }, 100 * time.Millisecond},
+			"Look":       {func(g *guard.Guard) error { _, err := get(t.Context(), g); return err }, 100 * time.Millisecond},
+			"for ticket": {func(g *guard.Guard) error { _, err := g.Look(t.Context(), "", store.Ticket{}, 1); return err }, 100 * time.Millisecond},
 			"Put":        {func(g *guard.Guard) error { return g.Put(t.Context(), "", store.Ticket{}, nil) }, 500 * time.Millisecond},
 			"End":        {func(g *guard.Guard) error { return g.End(t.Context(), "", store.Ticket{}) }, 500 * time.Millisecond},
 			"Invalidate": {func(g *guard.Guard) error { _, err := g.Invalidate(t.Context(), store.Gone, ""); return err }, 2 * time.Second},
@@ -135,23 +145,54 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
-// What no store should return is a miss.
+// A store may take a look's time for longer, or say that it takes the usual.
+type slowStub struct {
+	stub
+	time time.Duration
+}
+
+func (s *slowStub) LookTimeout() time.Duration { return s.time }
+
+// How long a look may take is the store's to say.
+func TestLookTimeout(t *testing.T) {
+	for says, want := range map[time.Duration]time.Duration{0: 100 * time.Millisecond, time.Second: time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			st := slowStub{time: says, stub: stub{get: func(ctx context.Context) (*store.Record, store.Effect, error) {
+				<-ctx.Done()
+				return nil, 0, ctx.Err()
+			}}}
+			begin := time.Now()
+			if _, err := get(t.Context(), guard.New(&st, func(error) {})); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != want {
+				t.Errorf("a LookTimeout of %v: %v after %v, want %v", says, err, time.Since(begin), want)
+			}
+		})
+	}
+}
+
+// To find nothing is no error; and what no store should return is as good as nothing.
 func TestOddAnswers(t *testing.T) {
 	for _, test := range []struct {
 		rec    *store.Record
 		effect store.Effect
-		want   error
+		err    error
+		found  bool
 	}{
-		{&store.Record{}, store.None, nil},
-		{&store.Record{}, store.Gone, nil},
-		{nil, store.None, store.ErrNotFound},
-		{&store.Record{}, store.None - 1, store.ErrNotFound},
-		{&store.Record{}, store.Gone + 1, store.ErrNotFound},
+		{&store.Record{}, store.None, nil, true},
+		{&store.Record{}, store.Gone, nil, true},
+		{nil, store.None, nil, false},
+		{nil, store.None, store.ErrNotFound, false},
+		{&store.Record{}, store.None, fmt.Errorf("no: %w", store.ErrNotFound), false},
+		{&store.Record{}, store.None - 1, nil, false},
+		{&store.Record{}, store.Gone + 1, nil, false},
 	} {
-		st := stub{get: func(context.Context) (*store.Record, store.Effect, error) { return test.rec, test.effect, nil }}
+		st := stub{get: func(context.Context) (*store.Record, store.Effect, error) { return test.rec, test.effect, test.err }}
 		g := guard.New(&st, func(err error) { t.Errorf("failed: %v", err) })
-		if _, _, err := g.Get(t.Context(), ""); !errors.Is(err, test.want) {
-			t.Errorf("%v, %v: %v, want %v", test.rec, test.effect, err, test.want)
+		want := guard.Found{}
+		if test.found {
+			want = guard.Found{Record: test.rec, Effect: test.effect}
+		}
+		if got, err := get(t.Context(), g); err != nil || got != want {
+			t.Errorf("%v, %v: %+v, %v", test.rec, test.effect, got, err)
 		}
 	}
 }
@@ -170,19 +211,19 @@ func TestLateLease(t *testing.T) {
 		}
 		g := guard.New(&st, func(error) {})
 		start := time.Now()
-		if _, err := g.Begin(t.Context(), "", time.Minute); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Begin: %v", err)
+		if _, err := g.Look(t.Context(), "", store.Ticket{}, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Look: %v", err)
 		}
 		if took := time.Since(start); took != 100*time.Millisecond {
-			t.Errorf("Begin took %v", took)
+			t.Errorf("Look took %v", took)
 		}
 		if got := <-ended; got.Token != "late" {
 			t.Errorf("given back: %v", got)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if _, err := g.Begin(ctx, "", time.Minute); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Begin: %v", err)
+		if _, err := g.Look(ctx, "", store.Ticket{}, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Look: %v", err)
 		}
 		if got := <-ended; got.Token != "late" {
 			t.Errorf("given back: %v", got)
@@ -218,7 +259,7 @@ func TestBurst(t *testing.T) {
 				var well, busy atomic.Int64
 				for range 3000 {
 					all.Go(func() {
-						switch _, _, err := g.Get(t.Context(), ""); {
+						switch _, err := get(t.Context(), g); {
 						case err == nil:
 							well.Add(1)
 						case errors.Is(err, store.ErrUnavailable):
@@ -257,7 +298,7 @@ func TestBreakersAreApart(t *testing.T) {
 			t.Errorf("Invalidate: %v", err)
 		}
 	}
-	if _, _, err := g.Get(t.Context(), ""); err != nil || g.Down() {
+	if _, err := get(t.Context(), g); err != nil || g.Down() {
 		t.Errorf("Get: %v", err)
 	}
 }
@@ -292,7 +333,7 @@ func TestCooldownGrowsWithFlapping(t *testing.T) {
 		fall := func(away time.Duration) time.Duration {
 			current.Store(&ill)
 			for range 3 {
-				g.Get(ctx, "")
+				get(ctx, g)
 			}
 			time.Sleep(away)
 			current.Store(&well)
@@ -347,7 +388,7 @@ func TestContact(t *testing.T) {
 		}()
 		time.Sleep(50 * time.Millisecond) // never at the same moment
 		for time.Since(start) < 100*time.Second {
-			g.Get(ctx, "")
+			get(ctx, g)
 			time.Sleep(100 * time.Millisecond)
 		}
 		cancel()

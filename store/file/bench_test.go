@@ -7,12 +7,13 @@ import (
 
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 func BenchmarkStore(b *testing.B) {
 	s := open(b, b.TempDir(), file.Options{})
 	rec := &store.Record{Tags: []string{"a", "b", "c"}, Data: make([]byte, 10_000)}
-	ticket, err := s.Begin(background, "key", time.Minute)
+	ticket, err := storetest.Begin(background, s, "key", time.Minute)
 	if err == nil {
 		err = s.Put(background, "key", ticket, rec)
 	}
@@ -30,7 +31,7 @@ func BenchmarkStore(b *testing.B) {
 		})
 	}
 	do("Get10KB", func() error {
-		_, _, err := s.Get(b.Context(), "key")
+		_, _, err := storetest.Get(b.Context(), s, "key")
 		return err
 	})
 	do("Put10KB", func() error { return s.Put(b.Context(), "key", ticket, rec) })
@@ -40,7 +41,7 @@ func BenchmarkStore(b *testing.B) {
 		return s.Put(b.Context(), fmt.Sprint(n), ticket, rec)
 	})
 	do("BeginEnd", func() error {
-		ticket, err := s.Begin(b.Context(), "key", time.Minute)
+		ticket, err := storetest.Begin(b.Context(), s, "key", time.Minute)
 		if err != nil {
 			return err
 		}

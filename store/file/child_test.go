@@ -15,6 +15,7 @@ import (
 
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 // Some of the tests need processes that can be killed, limited or stripped of their
@@ -113,7 +114,7 @@ func load(dir string) error {
 
 // store1 stores a page with a checksum.
 func store1(s store.Store, key, tag string) error {
-	ticket, err := s.Begin(background, key, time.Minute)
+	ticket, err := storetest.Begin(background, s, key, time.Minute)
 	if err != nil {
 		return err
 	}
@@ -214,7 +215,7 @@ func TestProcessesKilled(t *testing.T) {
 
 func checkWhole(t *testing.T, s store.Store, key string) {
 	t.Helper()
-	rec, _, err := s.Get(background, key)
+	rec, _, err := storetest.Get(background, s, key)
 	if err != nil {
 		t.Fatalf("Get(%q): %v", key, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 func init() {
@@ -53,7 +54,7 @@ func limited(dir string) error {
 	if err := errors.Join(store1(s, "key", "tag"), store1(s, "purged", "purged")); err != nil {
 		return err
 	}
-	old, _, err := s.Get(background, "key")
+	old, _, err := storetest.Get(background, s, "key")
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func limited(dir string) error {
 		if now, err := os.Stat(log); err != nil || now.Size() != info.Size() {
 			return fmt.Errorf("the log has %d bytes, and had %d: %v", now.Size(), info.Size(), err)
 		}
-		ticket, err := s.Begin(background, "key", time.Minute)
+		ticket, err := storetest.Begin(background, s, "key", time.Minute)
 		if err != nil {
 			return err
 		}
@@ -85,7 +86,7 @@ func limited(dir string) error {
 		if !errors.Is(err, store.ErrTooLarge) || !errors.Is(err, syscall.EFBIG) {
 			return fmt.Errorf("Put with %d bytes of room: %v", info.Size(), err)
 		}
-		if rec, effect, err := s.Get(background, "key"); err != nil || effect != store.None || string(rec.Data) != string(old.Data) {
+		if rec, effect, err := storetest.Get(background, s, "key"); err != nil || effect != store.None || string(rec.Data) != string(old.Data) {
 			return fmt.Errorf("the old record: %v, %v", effect, err)
 		}
 		if err := limitFiles(unlimited); err != nil {
@@ -104,7 +105,7 @@ func limited(dir string) error {
 			return err
 		}
 		for _, key := range []string{"purged", name} {
-			if _, _, err := fresh.Get(background, key); !errors.Is(err, store.ErrNotFound) {
+			if _, _, err := storetest.Get(background, fresh, key); !errors.Is(err, store.ErrNotFound) {
 				return fmt.Errorf("the purge of %q is lost: %v", key, err)
 			}
 		}
@@ -140,7 +141,7 @@ func TestDiskFull(t *testing.T) {
 	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
-	ticket, err := s.Begin(t.Context(), "key", time.Minute)
+	ticket, err := storetest.Begin(t.Context(), s, "key", time.Minute)
 	if err != nil || ticket.Version == 0 {
 		t.Fatalf("Begin: %+v, %v", ticket, err)
 	}
@@ -193,7 +194,7 @@ func TestHungFileSystem(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		var err error
 		if n%2 == 0 {
-			_, _, err = s.Get(ctx, "key")
+			_, _, err = storetest.Get(ctx, s, "key")
 		} else {
 			_, err = s.Invalidate(ctx, store.Gone, "tag")
 		}
@@ -301,18 +302,18 @@ func readOnly(dir string) error {
 	if err != nil {
 		return fmt.Errorf("Open: %v", err)
 	}
-	rec, effect, err := s.Get(background, "key")
+	rec, effect, err := storetest.Get(background, s, "key")
 	if err != nil || string(rec.Data) != "data" || effect != store.None {
 		return fmt.Errorf("Get: %v, %v", effect, err)
 	}
-	if _, _, err := s.Get(background, "purged"); !errors.Is(err, store.ErrNotFound) {
+	if _, _, err := storetest.Get(background, s, "purged"); !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("Get of what was purged: %v", err)
 	}
-	first, err := s.Begin(background, "key", time.Minute)
+	first, err := storetest.Begin(background, s, "key", time.Minute)
 	if err != nil || first.Version < rec.Version || !first.Leader {
 		return fmt.Errorf("Begin: %+v, %v", first, err)
 	}
-	second, err := s.Begin(background, "key", time.Minute)
+	second, err := storetest.Begin(background, s, "key", time.Minute)
 	if err != nil || second.Compare(first) <= 0 {
 		return fmt.Errorf("second Begin: %+v, %v", second, err)
 	}
@@ -333,7 +334,7 @@ func readOnly(dir string) error {
 			return fmt.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, effect, err = s.Get(background, "key"); err != nil || effect != store.None {
+	if _, effect, err = storetest.Get(background, s, "key"); err != nil || effect != store.None {
 		return fmt.Errorf("Get: %v, %v", effect, err)
 	}
 	// There is no directory, and none can be made.
@@ -358,7 +359,7 @@ func reader(dir string) error {
 	last := store.Effect(-1)
 	var after store.Version
 	for last != store.Gone {
-		_, effect, err := s.Get(background, "key")
+		_, effect, err := storetest.Get(background, s, "key")
 		if errors.Is(err, store.ErrNotFound) {
 			effect, err = store.Gone, nil
 		}

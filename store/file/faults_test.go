@@ -16,6 +16,7 @@ import (
 	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 var background = context.Background()
@@ -63,7 +64,7 @@ func TestOtherFormat(t *testing.T) {
 	}
 	_, err := s.Invalidate(t.Context(), store.Gone, "tag")
 	wantError(t, err, store.ErrUnavailable)
-	_, _, err = s.Get(t.Context(), "key")
+	_, _, err = storetest.Get(t.Context(), s, "key")
 	wantError(t, err, store.ErrUnavailable)
 	if b, err := os.ReadFile(log); err != nil || string(b) != "isr/store/file 2\nwhatever it is" {
 		t.Errorf("it was changed to %q, %v", b, err)
@@ -87,7 +88,7 @@ func TestLostLog(t *testing.T) {
 				dir := t.TempDir()
 				s := open(t, dir, file.Options{})
 				put(t, s, "key", "old", "tag")
-				late, err := s.Begin(t.Context(), "late", time.Minute)
+				late, err := storetest.Begin(t.Context(), s, "late", time.Minute)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -118,7 +119,7 @@ func TestLostLog(t *testing.T) {
 				// Damage to what a process need not read again is noticed by the next one,
 				// so that what came then is lost, too.
 				fresh := open(t, dir, file.Options{})
-				if rec, effect, err := fresh.Get(t.Context(), "key"); err == nil && effect != store.Expired {
+				if rec, effect, err := storetest.Get(t.Context(), fresh, "key"); err == nil && effect != store.Expired {
 					t.Errorf("Get: %q, %v", rec.Data, effect)
 				}
 				put(t, fresh, "key", "newest", "tag")
@@ -223,7 +224,7 @@ func TestDeletedWhileRunning(t *testing.T) {
 			for n := 0; !stop.Load(); n++ {
 				rounds.Add(1)
 				key := fmt.Sprint("key ", g)
-				ticket, err := s.Begin(background, key, time.Minute)
+				ticket, err := storetest.Begin(background, s, key, time.Minute)
 				if err == nil {
 					err = s.Put(background, key, ticket, &store.Record{Tags: []string{key}})
 				}
@@ -238,7 +239,7 @@ func TestDeletedWhileRunning(t *testing.T) {
 				} else if !errors.Is(err, store.ErrUnavailable) {
 					t.Errorf("Invalidate: %v", err)
 				}
-				if _, _, got := s.Get(background, key); err == nil && !errors.Is(got, store.ErrNotFound) {
+				if _, _, got := storetest.Get(background, s, key); err == nil && !errors.Is(got, store.ErrNotFound) {
 					t.Errorf("Get of what was purged: %v", got)
 				}
 			}
@@ -273,7 +274,7 @@ func TestLockHeld(t *testing.T) {
 	done := make(chan error)
 	for range 50 {
 		go func() {
-			_, err := s.Begin(ctx, "key", time.Minute)
+			_, err := storetest.Begin(ctx, s, "key", time.Minute)
 			done <- err
 		}()
 		go func() {
@@ -284,7 +285,7 @@ func TestLockHeld(t *testing.T) {
 	is(t, s, "key", "data", store.None)
 	reader, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if _, _, err := s.Get(reader, "key"); err != nil || ctx.Err() != nil {
+	if _, _, err := storetest.Get(reader, s, "key"); err != nil || ctx.Err() != nil {
 		t.Errorf("Get: %v; the others wait: %v", err, ctx.Err() == nil)
 	}
 	for range 100 {

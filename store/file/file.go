@@ -62,8 +62,8 @@ type Options struct {
 // directory, in one process or many. It holds no lock between calls, and nothing that
 // would have to be closed.
 //
-// Where the directory cannot be written, Get and Changes work, Begin gives tickets
-// without leases, and all else is an error that wraps [store.ErrUnavailable].
+// Where the directory cannot be written, Look and Changes work, the tickets are without
+// leases, and all else is an error that wraps [store.ErrUnavailable].
 //
 // A call returns when its context ends, even where the file system hangs. What it
 // has begun then comes to its end, or to nothing, without it.
@@ -152,17 +152,34 @@ func checkFormat(path string) error {
 	return err
 }
 
-// Get implements [store.Store].
-func (s *Store) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	type result struct {
-		rec    *store.Record
-		effect store.Effect
-	}
-	r, err := call(ctx, s.reads, "get", func() (r result, err error) {
-		r.rec, r.effect, err = s.get(hashOf(key))
-		return r, err
+// A found is what Look returns.
+type found struct {
+	rec    *store.Record
+	effect store.Effect
+	ticket store.Ticket
+}
+
+// doesFor says whether a record will do for a caller who has another, by the contract.
+func (f *found) doesFor(have store.Ticket) bool {
+	return f.rec != nil && f.effect < store.Expired && f.rec.Ticket().Compare(have) > 0
+}
+
+// Look implements [store.Store]. Only who gets a ticket waits for the lock.
+func (s *Store) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+	hash := hashOf(key)
+	f, err := call(ctx, s.reads, "look", func() (f found, err error) {
+		f.rec, f.effect, err = s.get(hash)
+		return f, err
 	})
-	return r.rec, r.effect, err
+	if ttl > 0 && (err == nil || errors.Is(err, store.ErrNotFound)) && !f.doesFor(have) {
+		miss := err
+		if f, err = call(ctx, s.writes, "look", func() (found, error) {
+			return again(func() (found, error) { return s.begin(ctx, hash, f, have, ttl) })
+		}); err == nil && f.rec == nil {
+			err = cmp.Or(miss, error(store.ErrNotFound))
+		}
+	}
+	return f.rec, f.effect, f.ticket, err
 }
 
 func (s *Store) get(key keyHash) (*store.Record, store.Effect, error) {
@@ -200,31 +217,38 @@ func (s *Store) get(key keyHash) (*store.Record, store.Effect, error) {
 	return rec, effect, nil
 }
 
-// Begin implements [store.Store].
-func (s *Store) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	hash := hashOf(key)
-	return call(ctx, s.writes, "begin", func() (store.Ticket, error) {
-		return again(func() (store.Ticket, error) { return s.begin(ctx, hash, ttl) })
-	})
-}
-
-func (s *Store) begin(ctx context.Context, key keyHash, ttl time.Duration) (store.Ticket, error) {
+// begin adds a ticket to what was found under a key, or finds, now that it has the lock, a
+// record that will do.
+func (s *Store) begin(ctx context.Context, key keyHash, f found, have store.Ticket, ttl time.Duration) (found, error) {
 	l, err := s.lock(ctx, os.O_CREATE)
 	if err != nil {
-		return s.beginWithout(ctx)
+		f.ticket, err = s.beginWithout(ctx)
+		return f, err
 	}
 	defer l.unlock()
 	v, err := s.history.writable(l.held)
 	if err != nil {
-		return store.Ticket{}, err
+		return f, err
 	}
-	t := store.Ticket{Version: v.top, Fence: l.next()}
+	// Who had the lease until now may have stored a record.
+	if p, err := readHead(filepath.Join(s.dir, key.path())); err == nil && (f.rec == nil || p.ticket.Compare(f.rec.Ticket()) > 0) {
+		switch rec, effect, err := s.get(key); {
+		case err == nil:
+			f = found{rec: rec, effect: effect}
+		case !errors.Is(err, store.ErrNotFound):
+			return f, err
+		}
+		if f.doesFor(have) {
+			return f, nil
+		}
+	}
+	f.ticket = store.Ticket{Version: v.top, Fence: l.next()}
 	token, lease := newToken(v.head.id, true)
-	if t.Leader = l.lease(&key, lease, ttl); !t.Leader {
+	if f.ticket.Leader = l.lease(&key, lease, ttl); !f.ticket.Leader {
 		token, _ = newToken(v.head.id, false)
 	}
-	t.Token = token
-	return t, nil
+	f.ticket.Token = token
+	return f, nil
 }
 
 // beginWithout gives a ticket where there is no lock to be had: the page can be

@@ -79,7 +79,7 @@ func edit(t testing.TB, path string, f func([]byte) []byte) {
 // put stores a page of today.
 func put(t testing.TB, s store.Store, key, data string, tags ...string) {
 	t.Helper()
-	ticket, err := s.Begin(t.Context(), key, time.Minute)
+	ticket, err := storetest.Begin(t.Context(), s, key, time.Minute)
 	if err != nil {
 		t.Fatalf("Begin(%q): %v", key, err)
 	}
@@ -100,7 +100,7 @@ func invalidate(t testing.TB, s store.Store, effect store.Effect, tags ...string
 // is fails the test if a page is not there with an effect. Gone: it is not there.
 func is(t testing.TB, s store.Store, key, data string, want store.Effect) {
 	t.Helper()
-	rec, effect, err := s.Get(context.Background(), key)
+	rec, effect, err := storetest.Get(context.Background(), s, key)
 	switch {
 	case want == store.Gone:
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 // mustOpen returns n stores in one directory.
@@ -45,7 +46,7 @@ func TestLockLost(t *testing.T) {
 			stores := mustOpen(t, dir, 2)
 			one, two := stores[0], stores[1]
 			mustInvalidate(t, one, "a")
-			ticket, err := one.Begin(t.Context(), "key", 0)
+			ticket, err := storetest.Begin(t.Context(), one, "key", 0)
 			if err == nil {
 				err = one.Put(t.Context(), "key", ticket, &store.Record{Tags: []string{"secret"}})
 			}
@@ -88,7 +89,7 @@ func TestLockLost(t *testing.T) {
 			l.unlock()
 			mustInvalidate(t, one, "b")
 			for i, s := range append(stores, mustOpen(t, dir, 1)...) {
-				if _, effect, err := s.Get(t.Context(), "key"); !errors.Is(err, store.ErrNotFound) {
+				if _, effect, err := storetest.Get(t.Context(), s, "key"); !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("store %d: the purge is lost: %v, %v", i, effect, err)
 				}
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 var allowUnexported = cmp.AllowUnexported(header{}, entry{})
@@ -169,7 +170,7 @@ func TestRewrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	follower := newHistory(dir)
-	begun, err := s.Begin(t.Context(), "key", 0)
+	begun, err := storetest.Begin(t.Context(), s, "key", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +395,7 @@ func TestClockSetBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ticket, err := other.Begin(t.Context(), "key", 0); err != nil || ticket.Version >= last {
+	if ticket, err := storetest.Begin(t.Context(), other, "key", 0); err != nil || ticket.Version >= last {
 		t.Fatalf("%+v, %v: not by the clock", ticket, err)
 	}
 	c, err := s.Changes(t.Context(), last)
@@ -402,7 +403,7 @@ func TestClockSetBack(t *testing.T) {
 		t.Fatalf("%+v, %v, want Reset to more than %d", c, err, last)
 	}
 	for _, s := range []*Store{s, other} {
-		if ticket, err := s.Begin(t.Context(), "key", 0); err != nil || ticket.Version <= last || ticket.Version > math.MaxInt64 {
+		if ticket, err := storetest.Begin(t.Context(), s, "key", 0); err != nil || ticket.Version <= last || ticket.Version > math.MaxInt64 {
 			t.Fatalf("%+v, %v, want more than version %d", ticket, err, last)
 		}
 	}

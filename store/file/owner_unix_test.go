@@ -11,6 +11,7 @@ import (
 
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 const nobody = 65534
@@ -120,7 +121,7 @@ func TestADirectoryThatAnotherUserPutInPlaceIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	give(t, dir, nobody)
-	_, _, err := s.Get(t.Context(), "key")
+	_, _, err := storetest.Get(t.Context(), s, "key")
 	wantError(t, err, store.ErrUnavailable)
 	_, err = s.Invalidate(t.Context(), store.Gone, "tag")
 	wantError(t, err, store.ErrUnavailable)

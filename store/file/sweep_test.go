@@ -11,6 +11,7 @@ import (
 
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 // taken returns the bytes of all pages, and how many there are.
@@ -62,7 +63,7 @@ func TestLimit(t *testing.T) {
 	most, dropped := int64(0), 0
 	for n := range 400 {
 		s, key := stores[n%2], fmt.Sprint("key ", n)
-		ticket, err := s.Begin(t.Context(), key, time.Minute)
+		ticket, err := storetest.Begin(t.Context(), s, key, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +98,7 @@ func TestSweepOrder(t *testing.T) {
 		age(t, pagePath(dir, key(n)), time.Hour*time.Duration(100-n))
 	}
 	for n := range 5 {
-		ticket, err := s.Begin(t.Context(), "expired", time.Minute)
+		ticket, err := storetest.Begin(t.Context(), s, "expired", time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -61,13 +61,23 @@ func New() *Store {
 	return s
 }
 
-// Get implements [store.Store].
-func (s *Store) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+// Look implements [store.Store].
+func (s *Store) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+	var t store.Ticket
 	if err := ctx.Err(); err != nil {
-		return nil, store.None, err
+		return nil, store.None, t, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	rec, effect, err := s.get(key)
+	if ttl > 0 && (err != nil || effect >= store.Expired || have.Compare(rec.Ticket()) >= 0) {
+		t = s.begin(key, ttl)
+	}
+	return rec, effect, t, err
+}
+
+// get returns what is stored under a key. It is called under s.mu.
+func (s *Store) get(key string) (*store.Record, store.Effect, error) {
 	r, ok := s.records[key]
 	if !ok {
 		return nil, store.None, store.ErrNotFound
@@ -80,13 +90,8 @@ func (s *Store) Get(ctx context.Context, key string) (*store.Record, store.Effec
 	return clone(&r.Record), effect, nil
 }
 
-// Begin implements [store.Store].
-func (s *Store) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	if err := ctx.Err(); err != nil {
-		return store.Ticket{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// begin returns the next ticket for a key. It is called under s.mu.
+func (s *Store) begin(key string, ttl time.Duration) store.Ticket {
 	s.fence++
 	t := store.Ticket{Version: s.versions.Upto(), Fence: s.fence}
 	now := time.Now()
@@ -94,7 +99,7 @@ func (s *Store) Begin(ctx context.Context, key string, ttl time.Duration) (store
 		t.Leader, t.Token = true, strconv.FormatUint(s.fence, 10)
 		s.leases[key] = lease{token: t.Token, until: now.Add(ttl)}
 	}
-	return t, nil
+	return t
 }
 
 // Put implements [store.Store].
@@ -108,7 +113,7 @@ func (s *Store) Put(ctx context.Context, key string, t store.Ticket, rec *store.
 	if t.Version < s.start || t.Version > s.versions.Upto() {
 		return fmt.Errorf("%w: the ticket is another store's", store.ErrSuperseded)
 	}
-	if old, ok := s.records[key]; ok && t.Compare(store.Ticket{Version: old.Version, Fence: old.Fence}) < 0 {
+	if old, ok := s.records[key]; ok && t.Compare(old.Ticket()) < 0 {
 		return store.ErrSuperseded
 	}
 	r := stored{Record: *clone(rec)}

@@ -26,7 +26,7 @@ func TestNextProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		old, err := last.Begin(t.Context(), "key", time.Minute)
+		old, err := storetest.Begin(t.Context(), last, "key", time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +38,7 @@ func TestNextProcess(t *testing.T) {
 		if c, err := next.Changes(t.Context(), v); err != nil || !c.Reset {
 			t.Errorf("Changes: %+v, %v, want Reset", c, err)
 		}
-		if now, err := next.Begin(t.Context(), "key", time.Minute); err != nil || now.Version <= v {
+		if now, err := storetest.Begin(t.Context(), next, "key", time.Minute); err != nil || now.Version <= v {
 			t.Errorf("Begin: %+v, %v, want a version after %d", now, err, v)
 		}
 		// The clock was set back: that is a ticket of the future.
@@ -54,7 +54,7 @@ func BenchmarkStore(b *testing.B) {
 	b.Run("Begin and Put 10 KB", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			t, err := s.Begin(ctx, "key", time.Minute)
+			t, err := storetest.Begin(ctx, s, "key", time.Minute)
 			if err == nil {
 				err = s.Put(ctx, "key", t, rec)
 			}
@@ -66,7 +66,7 @@ func BenchmarkStore(b *testing.B) {
 	b.Run("Get 10 KB", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, _, err := s.Get(ctx, "key"); err != nil {
+			if _, _, err := storetest.Get(ctx, s, "key"); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/redis"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 // What the calls cost, with few and with many tags in the table.
@@ -25,7 +26,7 @@ func Benchmark(b *testing.B) {
 				mustInvalidate(b, s, store.Stale, batch...)
 			}
 			page := &store.Record{Tags: []string{"/blog/1", "blog", "everything"}, Data: make([]byte, 10<<10)}
-			ticket, err := s.Begin(b.Context(), "key", time.Hour)
+			ticket, err := storetest.Begin(b.Context(), s, "key", time.Hour)
 			if err == nil {
 				err = s.Put(b.Context(), "key", ticket, page)
 			}
@@ -54,18 +55,18 @@ func Benchmark(b *testing.B) {
 					})
 				})
 			}
-			bench("Get", func() error {
-				_, _, err := s.Get(b.Context(), "key")
+			bench("Look", func() error {
+				_, _, err := storetest.Get(b.Context(), s, "key")
 				return err
 			})
-			bench("Get/miss", func() error {
-				if _, _, err := s.Get(b.Context(), "none"); !errors.Is(err, store.ErrNotFound) {
-					return fmt.Errorf("Get of nothing: %w", err)
+			bench("Look/miss", func() error {
+				if _, _, err := storetest.Get(b.Context(), s, "none"); !errors.Is(err, store.ErrNotFound) {
+					return fmt.Errorf("Look for nothing: %w", err)
 				}
 				return nil
 			})
-			bench("Begin", func() error {
-				_, err := s.Begin(b.Context(), "key", time.Hour)
+			bench("Look/ticket", func() error {
+				_, err := storetest.Begin(b.Context(), s, "key", time.Hour)
 				return err
 			})
 			bench("Put", func() error { return s.Put(b.Context(), "key", ticket, page) })

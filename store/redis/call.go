@@ -80,6 +80,9 @@ func fault(op string, err error) error {
 	if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrSuperseded) {
 		return err
 	}
+	if e, ok := rueidis.IsRedisErr(err); ok && op == "put" && strings.Contains(e.Error(), "OOM") {
+		return fmt.Errorf("store/redis: %s: %w: the server is full", op, store.ErrTooLarge)
+	}
 	return fmt.Errorf("store/redis: %s: %w: %s", op, store.ErrUnavailable, harmless(err))
 }
 

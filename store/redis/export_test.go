@@ -10,9 +10,6 @@ const MaxCalls = maxCalls
 // RecordKey returns the name of the record that is stored under a key.
 func (s *Store) RecordKey(key string) string { return s.keys(key).record }
 
-// LeaseKey returns the name of the lease of a key.
-func (s *Store) LeaseKey(key string) string { return s.keys(key).lease }
-
 // FenceKey returns the name of the last fence of a key.
 func (s *Store) FenceKey(key string) string { return s.keys(key).fence }
 

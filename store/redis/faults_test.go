@@ -20,13 +20,14 @@ import (
 	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/redis"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 // calls are all methods, by name.
 func calls(ctx context.Context, s store.Store) map[string]error {
 	errs := make(map[string]error)
-	_, _, errs["Get"] = s.Get(ctx, "key")
-	_, errs["Begin"] = s.Begin(ctx, "key", time.Hour)
+	_, _, errs["Look"] = storetest.Get(ctx, s, "key")
+	_, errs["Look for a ticket"] = storetest.Begin(ctx, s, "key", time.Hour)
 	errs["Put"] = s.Put(ctx, "key", store.Ticket{Version: 1, Fence: 1, Token: "x"}, &store.Record{Data: []byte("data")})
 	errs["End"] = s.End(ctx, "key", store.Ticket{Leader: true, Token: "x"})
 	_, errs["Invalidate"] = s.Invalidate(ctx, store.Gone, "tag")
@@ -177,7 +178,7 @@ func TestTableLost(t *testing.T) {
 	admin := server.client()
 	s, other := redis.New(admin, redis.Options{}), redis.New(admin, redis.Options{})
 	mustPut(t, s, "key", "tag")
-	late, err := s.Begin(t.Context(), "late", time.Hour)
+	late, err := storetest.Begin(t.Context(), s, "late", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func TestTableLost(t *testing.T) {
 	if err := s.Put(t.Context(), "late", late, &store.Record{}); !errors.Is(err, store.ErrSuperseded) {
 		t.Errorf("Put of a ticket of before: %v, want %v", err, store.ErrSuperseded)
 	}
-	if ticket, err := other.Begin(t.Context(), "late", time.Hour); err != nil || !ticket.Leader || ticket.Version <= last {
+	if ticket, err := storetest.Begin(t.Context(), other, "late", time.Hour); err != nil || !ticket.Leader || ticket.Version <= last {
 		t.Errorf("%+v, %v: after %d, want a leader", ticket, err, last)
 	}
 	for _, s := range []*redis.Store{s, other} {
@@ -275,35 +276,53 @@ func TestWrongType(t *testing.T) {
 	}
 }
 
-// A server without memory answers what it can, and says so where it cannot. It does
-// take invalidations, which need next to nothing.
+// A server without memory answers what it can: it has no room for a page, which is no
+// failure, and gives tickets, so that what is generated meanwhile is as good as ever. It
+// does take invalidations, which need next to nothing.
 func TestFull(t *testing.T) {
-	server := newServer(t)
-	admin := server.client()
-	s := redis.New(admin, redis.Options{})
-	ticket := mustPut(t, s, "key", "tag")
-	leader, err := s.Begin(t.Context(), "key", time.Hour)
-	if err != nil || !leader.Leader {
-		t.Fatalf("%+v, %v: not the leader", leader, err)
-	}
-	do(t, admin, "CONFIG", "SET", "maxmemory", "1")
-	is(t, s, "key", store.None)
-	if _, err := s.Begin(t.Context(), "key", time.Hour); !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("Begin: %v, want %v", err, store.ErrUnavailable)
-	}
-	for _, ticket := range []store.Ticket{ticket, leader} {
-		err := s.Put(t.Context(), "key", ticket, &store.Record{Data: make([]byte, 1<<20)})
-		if !errors.Is(err, store.ErrUnavailable) {
-			t.Errorf("Put of %+v: %v, want %v", ticket, err, store.ErrUnavailable)
-		}
-	}
-	if n, _ := do(t, admin, "EXISTS", s.LeaseKey("key")).AsInt64(); n != 0 {
-		t.Error("the leader's lease outlives its Put")
-	}
-	is(t, s, "key", store.None)
-	for _, effect := range []store.Effect{store.Stale, store.Gone} {
-		mustInvalidate(t, s, effect, "tag")
-		is(t, s, "key", effect)
+	for name, open := range map[string]func(t *testing.T) (full func(), s *redis.Store){
+		"server": func(t *testing.T) (full func(), s *redis.Store) {
+			admin := newServer(t).client()
+			return func() { do(t, admin, "CONFIG", "SET", "maxmemory", "1") }, redis.New(admin, redis.Options{})
+		},
+		"cluster": func(t *testing.T) (full func(), s *redis.Store) {
+			client := newClient(t, rueidis.ClientOption{InitAddress: []string{newCluster(t)[0].addr}})
+			return func() {
+				for _, node := range client.Nodes() {
+					do(t, node, "CONFIG", "SET", "maxmemory", "1")
+				}
+			}, redis.New(client, redis.Options{})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			full, s := open(t)
+			ticket := mustPut(t, s, "key", "tag")
+			leader, err := storetest.Begin(t.Context(), s, "key", time.Hour)
+			if err != nil || !leader.Leader {
+				t.Fatalf("%+v, %v: not the leader", leader, err)
+			}
+			full()
+			is(t, s, "key", store.None)
+			for _, key := range []string{"another", "a third"} {
+				if ticket, err := storetest.Begin(t.Context(), s, key, time.Hour); err != nil || !ticket.Leader || ticket.Version == 0 {
+					t.Errorf("a ticket: %+v, %v", ticket, err)
+				}
+			}
+			for _, ticket := range []store.Ticket{ticket, leader} {
+				err := s.Put(t.Context(), "key", ticket, &store.Record{Data: make([]byte, 1<<20)})
+				if !errors.Is(err, store.ErrTooLarge) {
+					t.Errorf("Put of %+v: %v, want %v", ticket, err, store.ErrTooLarge)
+				}
+			}
+			if next, err := storetest.Begin(t.Context(), s, "key", time.Hour); err != nil || !next.Leader {
+				t.Errorf("%+v, %v: the leader's lease outlives its Put", next, err)
+			}
+			is(t, s, "key", store.None)
+			for _, effect := range []store.Effect{store.Stale, store.Gone} {
+				mustInvalidate(t, s, effect, "tag")
+				is(t, s, "key", effect)
+			}
+		})
 	}
 }
 
@@ -318,7 +337,7 @@ func TestEviction(t *testing.T) {
 	const n = 200
 	for i := range n {
 		key := fmt.Sprint("key ", i)
-		ticket, err := s.Begin(t.Context(), key, time.Hour)
+		ticket, err := storetest.Begin(t.Context(), s, key, time.Hour)
 		if err == nil {
 			err = s.Put(t.Context(), key, ticket, &store.Record{Tags: []string{key}, Data: data})
 		}
@@ -327,7 +346,7 @@ func TestEviction(t *testing.T) {
 		}
 	}
 	for i := range n {
-		if _, _, err := s.Get(t.Context(), fmt.Sprint("key ", i)); err == nil {
+		if _, _, err := storetest.Get(t.Context(), s, fmt.Sprint("key ", i)); err == nil {
 			there++
 		} else if !errors.Is(err, store.ErrNotFound) {
 			t.Fatal(err)
@@ -475,13 +494,13 @@ func TestDeadlineOfOthers(t *testing.T) {
 	done := make(chan error, patient)
 	for range patient {
 		go func() {
-			_, _, err := s.Get(t.Context(), "key")
+			_, _, err := storetest.Get(t.Context(), s, "key")
 			done <- err
 		}()
 	}
 	for range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
-		if _, _, err := s.Get(ctx, "key"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := storetest.Get(ctx, s, "key"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Get on a hung server: %v", err)
 		}
 		cancel()
@@ -503,12 +522,12 @@ func TestAbandonedLease(t *testing.T) {
 	defer resume()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
-	if _, err := s.Begin(ctx, "key", time.Hour); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := storetest.Begin(ctx, s, "key", time.Hour); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Begin on a hung server: %v", err)
 	}
 	resume()
 	isrtest.Eventually(t, "lease", func() error {
-		ticket, err := s.Begin(t.Context(), "key", time.Hour)
+		ticket, err := storetest.Begin(t.Context(), s, "key", time.Hour)
 		if err == nil && !ticket.Leader {
 			err = errors.New("is somebody's")
 		}
@@ -520,7 +539,7 @@ func TestAbandonedLease(t *testing.T) {
 func TestTooLargeEndsLease(t *testing.T) {
 	s := redis.New(newServer(t).client(), redis.Options{})
 	for range 2 {
-		ticket, err := s.Begin(t.Context(), "key", time.Hour)
+		ticket, err := storetest.Begin(t.Context(), s, "key", time.Hour)
 		if err != nil || !ticket.Leader {
 			t.Fatalf("%+v, %v: not the leader", ticket, err)
 		}
@@ -619,7 +638,7 @@ func TestConnectHangs(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 2 * redis.MaxCalls {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Microsecond)
-		if _, _, err := s.Get(ctx, "key"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := storetest.Get(ctx, s, "key"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("Get: %v, want %v", err, context.DeadlineExceeded)
 		}
 		cancel()
@@ -629,7 +648,7 @@ func TestConnectHangs(t *testing.T) {
 	}
 	close(release)
 	isrtest.Eventually(t, "call", func() error {
-		_, _, err := s.Get(t.Context(), "key")
+		_, _, err := storetest.Get(t.Context(), s, "key")
 		if !errors.Is(err, store.ErrUnavailable) {
 			t.Fatalf("Get: %v, want %v", err, store.ErrUnavailable)
 		}

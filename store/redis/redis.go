@@ -12,8 +12,8 @@
 package redis
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -46,6 +46,9 @@ const (
 	// outlives any step of a server's clock that an administrator would not see.
 	fenceTTL = time.Hour
 
+	// defaultLookTimeout is five round trips to another city.
+	defaultLookTimeout = 250 * time.Millisecond
+
 	// heartbeat is how long Changes waits for something to happen.
 	heartbeat = time.Second
 )
@@ -56,6 +59,11 @@ type Options struct {
 	// share a server or a cluster: programs of one Prefix share their pages. It must
 	// not have braces, which Redis Cluster gives a meaning. Empty means "isr:".
 	Prefix string
+
+	// LookTimeout is how long visitors wait for an answer where the server is slow, or
+	// hangs, before their page is generated without it. It should be several round trips,
+	// since a connection that is new takes some. Zero: 250 ms.
+	LookTimeout time.Duration
 
 	// Replicas is how many replicas must have an invalidation before Invalidate
 	// returns. Where there are as many, none of them forgets it when it is promoted;
@@ -76,16 +84,23 @@ type Store struct {
 	prefix string
 	table  string // the key of the table of versions, and the channel for hints
 
+	lookTimeout time.Duration
+
 	replicas  int
 	limit     int           // maxTags, but for tests
 	heartbeat time.Duration // the constant, but for tests
+
+	warm atomic.Bool // whether the server has the script of Look, as far as is known
 
 	// seen is the newest version that any answer had. A server whose table is older
 	// has lost a part of it.
 	seen atomic.Uint64
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store         = (*Store)(nil)
+	_ store.LookTimeouter = (*Store)(nil)
+)
 
 // New returns a Store on a client, which remains the caller's: to close it ends the
 // Store. It talks to nobody yet. New panics if client is nil, or if the options are
@@ -119,17 +134,22 @@ func newStore(caller string, connect func() (rueidis.Client, error), opts Option
 	if opts.Replicas < 0 {
 		panic(fmt.Sprintf("store/redis: %s: %d Replicas", caller, opts.Replicas))
 	}
+	if opts.LookTimeout < 0 {
+		panic(fmt.Sprintf("store/redis: %s: a LookTimeout of %v", caller, opts.LookTimeout))
+	}
 	if opts.Prefix == "" {
 		opts.Prefix = "isr:"
 	}
 	s := &Store{
-		conn:      connection{connect: connect},
-		slots:     make(chan struct{}, maxCalls),
-		prefix:    opts.Prefix,
-		table:     opts.Prefix + "{versions}",
-		replicas:  opts.Replicas,
-		limit:     maxTags,
-		heartbeat: heartbeat,
+		conn:     connection{connect: connect},
+		slots:    make(chan struct{}, maxCalls),
+		prefix:   opts.Prefix,
+		table:    opts.Prefix + "{versions}",
+		replicas: opts.Replicas,
+
+		lookTimeout: cmp.Or(opts.LookTimeout, defaultLookTimeout),
+		limit:       maxTags,
+		heartbeat:   heartbeat,
 	}
 	s.hints.subscribe = s.subscribe
 	s.hints.back = make(chan struct{}, 1)
@@ -144,71 +164,6 @@ func (s *Store) keys(key string) keys {
 	sum := sha256.Sum256([]byte(key))
 	page := s.prefix + "{" + base64.RawURLEncoding.EncodeToString(sum[:]) + "}"
 	return keys{page + "r", page + "l", page + "f"}
-}
-
-// Get implements [store.Store]. It asks twice: first for the record, and then what
-// has become of its tags. So the table is never older than the record, and a wipe in
-// between is noticed.
-func (s *Store) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	type answer struct {
-		rec    *store.Record
-		effect store.Effect
-	}
-	a, err := call(ctx, s, "get", func(ctx context.Context, client rueidis.Client) (a answer, err error) {
-		// An arbitrary command is not known to only read, so that it goes to no replica.
-		b, err := client.Do(ctx, client.B().Arbitrary("GET").Keys(s.keys(key).record).Build()).AsBytes()
-		switch {
-		case rueidis.IsRedisNil(err):
-			return a, store.ErrNotFound
-		case isWrongType(err), err == nil && len(b) < orderSize:
-			return a, fmt.Errorf("%w: not a record", store.ErrNotFound)
-		case err != nil:
-			return a, err
-		}
-		a.rec = new(store.Record)
-		if err := a.rec.UnmarshalBinary(b[orderSize:]); err != nil {
-			return a, err
-		}
-		_, verdict, err := s.judge(ctx, client, a.rec.Version, a.rec.Tags)
-		if err == nil && verdict >= int64(store.Gone) { // or lost: it may have been
-			err = store.ErrNotFound
-		}
-		a.effect = store.Effect(verdict)
-		return a, err
-	})
-	if err != nil {
-		return nil, store.None, err
-	}
-	return a.rec, a.effect, nil
-}
-
-// Begin implements [store.Store]. It asks twice: first for the version, since a
-// lease that is had without one would be nobody's.
-func (s *Store) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	caller := ctx
-	return call(ctx, s, "begin", func(ctx context.Context, client rueidis.Client) (t store.Ticket, err error) {
-		top, _, err := s.judge(ctx, client, 0, nil)
-		if err != nil {
-			return t, err
-		}
-		k, token := s.keys(key), rand.Text()
-		lease, err := begin.Exec(ctx, client, []string{k.record, k.lease, k.fence},
-			[]string{token, milliseconds(ttl), milliseconds(ttl + fenceTTL)}).AsIntSlice()
-		if err != nil {
-			return t, err
-		}
-		if len(lease) != 2 {
-			return t, errReply
-		}
-		t = store.Ticket{Version: top, Fence: uint64(lease[0]), Leader: lease[1] == 1}
-		if t.Leader {
-			t.Token = token
-		}
-		if t.Leader && caller.Err() != nil { // nobody is there to give it back
-			end.Exec(ctx, client, []string{k.lease}, []string{token})
-		}
-		return t, nil
-	})
 }
 
 // Put implements [store.Store]. Data of more than 1 MiB is ErrTooLarge.

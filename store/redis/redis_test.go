@@ -15,6 +15,7 @@ import (
 	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/redis"
+	"github.com/isr-go/isr/store/storetest"
 )
 
 func TestNewPanics(t *testing.T) {
@@ -48,7 +49,7 @@ func TestPrefix(t *testing.T) {
 	}
 	var last []store.Version
 	for i, s := range stores {
-		ticket, err := s.Begin(t.Context(), "key", time.Hour)
+		ticket, err := storetest.Begin(t.Context(), s, "key", time.Hour)
 		if err != nil || !ticket.Leader {
 			t.Fatalf("store %d: %+v, %v: not the leader", i, ticket, err)
 		}
@@ -67,7 +68,7 @@ func TestPrefix(t *testing.T) {
 			want = store.Stale
 			changes = store.Changes{Upto: v, List: []store.Change{{Tag: "tag", Version: v, Effect: store.Stale}}}
 		}
-		rec, got, err := s.Get(t.Context(), "key")
+		rec, got, err := storetest.Get(t.Context(), s, "key")
 		if err != nil || string(rec.Data) != fmt.Sprint(i) || got != want {
 			t.Errorf("store %d: %v, %v, %v, want %v", i, rec, got, err, want)
 		}
@@ -190,7 +191,7 @@ func TestFencesGrow(t *testing.T) {
 	last := uint64(0)
 	next := func(what string) store.Ticket {
 		t.Helper()
-		ticket, err := s.Begin(t.Context(), "key", time.Hour)
+		ticket, err := storetest.Begin(t.Context(), s, "key", time.Hour)
 		if err != nil || ticket.Fence <= last {
 			t.Fatalf("%s: %+v, %v: not after fence %d", what, ticket, err, last)
 		}
@@ -339,7 +340,7 @@ func TestUnsubscribe(t *testing.T) {
 
 func mustPut(tb testing.TB, s store.Store, key string, tags ...string) store.Ticket {
 	tb.Helper()
-	ticket, err := s.Begin(tb.Context(), key, time.Hour)
+	ticket, err := storetest.Begin(tb.Context(), s, key, time.Hour)
 	if err == nil {
 		err = s.Put(tb.Context(), key, ticket, &store.Record{Tags: tags, Data: []byte(key)})
 	}
@@ -361,7 +362,7 @@ func mustInvalidate(tb testing.TB, s store.Store, effect store.Effect, tags ...s
 // is fails the test unless the effect on a record is the one wanted.
 func is(tb testing.TB, s store.Store, key string, want store.Effect) {
 	tb.Helper()
-	_, got, err := s.Get(tb.Context(), key)
+	_, got, err := storetest.Get(tb.Context(), s, key)
 	if errors.Is(err, store.ErrNotFound) {
 		got, err = store.Gone, nil
 	}

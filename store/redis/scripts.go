@@ -38,36 +38,43 @@ if top == 0 or top < seen then
 end
 `
 
-// judge returns the newest version, and the effect on what has a version (ARGV[2])
-// and tags (the rest), or that the table does not reach back to it.
-var judge = rueidis.NewLuaScript(table + `
-local version = tonumber(ARGV[2])
-if version < score('0born') or version > top then
-	return {top, 4}
-end
-for effect = 3, 1, -1 do
-	if version == top then
-		break
+// effect is a function: the effect on what has a version and tags, which are those of a
+// list from an index on; or 4 where the table does not reach back to the version.
+const effect = `
+local function effect(version, tags, from)
+	if version < score('0born') or version > top then
+		return 4
 	end
-	if score('0floor' .. effect) > version then
-		return {top, effect}
-	end
-	for first = 3, #ARGV, 1000 do -- unpack has its limits
-		local members = {}
-		for i = first, math.min(first + 999, #ARGV) do
-			members[#members + 1] = effect .. ARGV[i]
+	for effect = 3, 1, -1 do
+		if version == top then
+			break
 		end
-		for _, v in ipairs(redis.call('ZMSCORE', versions, unpack(members))) do
-			if v and tonumber(v) > version then
-				return {top, effect}
+		if score('0floor' .. effect) > version then
+			return effect
+		end
+		for first = from, #tags, 1000 do -- unpack has its limits
+			local members = {}
+			for i = first, math.min(first + 999, #tags) do
+				members[#members + 1] = effect .. tags[i]
+			end
+			for _, v in ipairs(redis.call('ZMSCORE', versions, unpack(members))) do
+				if v and tonumber(v) > version then
+					return effect
+				end
 			end
 		end
 	end
+	return 0
 end
-return {top, 0}
+`
+
+// judge returns the newest version, and the effect on what has a version (ARGV[2])
+// and tags (the rest), or that the table does not reach back to it.
+var judge = rueidis.NewLuaScript(table + effect + `
+return {top, effect(tonumber(ARGV[2]), ARGV, 3)}
 `)
 
-// lost is what judge returns where it does not know.
+// lost is the effect where it is not known.
 const lost = 4
 
 // invalidate returns a new version, which has an effect (ARGV[3]) on tags (from
@@ -137,24 +144,97 @@ return {top, upto, reset, redis.call('ZRANGEBYSCORE', versions, after, exact(upt
 // compare as strings since they may be more than a double can hold, and its encoding.
 // Its lease and the last fence of its key have keys of their own, in the same slot.
 
-// begin takes the lease (KEYS[2]) for a token (ARGV[1]) and a time (ARGV[2]), if it
-// is free, and returns a fence and whether it was. Fences are microseconds, too: so
-// they grow even where the last one is forgotten. It (KEYS[3]) is remembered for a
-// time (ARGV[3]), beside that of the record (KEYS[1]), for clocks that go back.
-var begin = rueidis.NewLuaScript(`
-local now = redis.call('TIME')
-local fence = now[1] * 1000000 + now[2]
-local function after(last)
-	last = tonumber(last)
-	if last and last >= fence then
-		fence = last + 1
+// page are functions for a page's keys: of its record, its lease, and its last fence.
+//
+// Stored returns the record, or false, and its tags. What cannot be read as one is none; it
+// is the client that looks at the checksum.
+//
+// Lead takes the lease for a token and a time, if it is free, and returns a fence and
+// whether it was. Fences are microseconds, too: so they grow even where the last one is
+// forgotten. It is remembered for a time, beside that of the record, for clocks that go
+// back. Where the server has no room for leases everybody leads.
+const page = `
+local function stored(key)
+	local value = redis.pcall('GET', key)
+	if type(value) ~= 'string' or string.find(string.sub(value, 1, 40), '%D') or string.sub(value, 41, 44) ~= 'isr\1' then
+		return false
 	end
+	local at = 49
+	local function number()
+		local n, unit = 0, 1
+		repeat
+			local byte = string.byte(value, at)
+			if not byte then
+				return 1 / 0
+			end
+			n, unit, at = n + byte % 128 * unit, unit * 128, at + 1
+		until byte < 128
+		return n
+	end
+	number() number() number()
+	local tags, count = {}, number()
+	for i = 1, count do
+		local length = number()
+		if at + length - 1 > #value then
+			return false
+		end
+		tags[i] = string.sub(value, at, at + length - 1)
+		at = at + length
+	end
+	return value, tags
 end
-after(redis.pcall('GET', KEYS[3]))
-after(redis.pcall('GETRANGE', KEYS[1], 20, 39))
-redis.call('SET', KEYS[3], string.format('%.0f', fence), 'PX', ARGV[3])
-local taken = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
-return {fence, taken and 1 or 0}
+
+local function lead(record, lease, last, token, ttl, remembered)
+	local now = redis.call('TIME')
+	local fence = now[1] * 1000000 + now[2]
+	local function after(last)
+		last = tonumber(last)
+		if last and last >= fence then
+			fence = last + 1
+		end
+	end
+	after(redis.pcall('GET', last))
+	after(redis.pcall('GETRANGE', record, 20, 39))
+	local reply = redis.pcall('SET', last, string.format('%.0f', fence), 'PX', remembered)
+	if not reply.err then
+		reply = redis.pcall('SET', lease, token, 'NX', 'PX', ttl)
+	end
+	if reply and reply.err and not string.find(reply.err, 'OOM', 1, true) then
+		error(reply.err)
+	end
+	return fence, reply and 1 or 0
+end
+`
+
+// look returns the newest version, the effect on the record (KEYS[2]), the fence of a
+// ticket, whether it leads, and the record. There is no record where the effect is 3 or
+// more; and no ticket, with a fence of 0, where the record is newer than what the caller has
+// (ARGV[2]) and the effect is less than 2, or where no time is given for the lease (KEYS[3],
+// ARGV[4], of the token ARGV[3]). The last fence (KEYS[4]) is remembered for a time (ARGV[5]).
+var look = rueidis.NewLuaScript(table + effect + page + `
+local value, tags = stored(KEYS[2])
+local verdict = 4
+if value then
+	verdict = effect(tonumber(string.sub(value, 1, 20)), tags, 1)
+end
+value = verdict < 3 and value
+local fence, leads = 0, 0
+if ARGV[4] ~= '0' and not (value and verdict < 2 and string.sub(value, 1, 40) > ARGV[2]) then
+	fence, leads = lead(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5])
+end
+return {top, verdict, fence, leads, value}
+`)
+
+// lookOrLead is what can be known of that in a cluster, where the table is elsewhere: the
+// fence, whether it leads, and the record. There is a ticket if none is stored that is newer
+// than what the caller has. The keys and arguments are those of look, less the first.
+var lookOrLead = rueidis.NewLuaScript(page + `
+local value = stored(KEYS[1])
+local fence, leads = 0, 0
+if ARGV[3] ~= '0' and not (value and string.sub(value, 1, 40) > ARGV[1]) then
+	fence, leads = lead(KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[3], ARGV[4])
+end
+return {fence, leads, value}
 `)
 
 // put stores a record (KEYS[1], ARGV[2]) for a time (ARGV[3]) unless there is a newer

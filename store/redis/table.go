@@ -13,11 +13,11 @@ import (
 
 // What the table of versions is asked.
 
-// exec executes a script on the table. The first number of its reply is the newest
-// version.
-func (s *Store) exec(ctx context.Context, client rueidis.Client, script *rueidis.Lua, args ...string) ([]rueidis.RedisMessage, error) {
+// exec executes a script on the table, and on other keys. The first number of its reply
+// is the newest version.
+func (s *Store) exec(ctx context.Context, client rueidis.Client, script *rueidis.Lua, keys []string, args ...string) ([]rueidis.RedisMessage, error) {
 	args = append([]string{decimal(s.seen.Load())}, args...)
-	list, err := script.Exec(ctx, client, []string{s.table}, args).ToArray()
+	list, err := script.Exec(ctx, client, append([]string{s.table}, keys...), args).ToArray()
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (s *Store) exec(ctx context.Context, client rueidis.Client, script *rueidis
 // judge returns the newest version, and the effect on what has a version and tags,
 // or lost.
 func (s *Store) judge(ctx context.Context, client rueidis.Client, v store.Version, tags []string) (top store.Version, verdict int64, err error) {
-	list, err := s.exec(ctx, client, judge, append([]string{decimal(v)}, tags...)...)
+	list, err := s.exec(ctx, client, judge, nil, append([]string{decimal(v)}, tags...)...)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -67,7 +67,7 @@ func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 }
 
 func (s *Store) invalidate(ctx context.Context, client rueidis.Client, args []string) (store.Version, error) {
-	list, err := s.exec(ctx, client, invalidate, args...)
+	list, err := s.exec(ctx, client, invalidate, nil, args...)
 	if err != nil {
 		return 0, err
 	}
@@ -105,8 +105,14 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 	defer timeout.Stop()
 	for {
 		hint := s.hints.next() // before looking, so that none is missed
+		if s.warm.CompareAndSwap(false, true) {
+			// A server that is new takes the script, so that the first visitors need not wait
+			// for that.
+			go s.Look(context.WithoutCancel(ctx), "", store.Ticket{}, 0)
+		}
 		c, err := s.changes(ctx, after)
 		s.hints.looked(err)
+		s.warm.CompareAndSwap(true, err == nil)
 		if err != nil || c.Reset || len(c.List) > 0 {
 			return c, err
 		}
@@ -123,7 +129,7 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 // changes looks once.
 func (s *Store) changes(ctx context.Context, after store.Version) (store.Changes, error) {
 	return call(ctx, s, "changes", func(ctx context.Context, client rueidis.Client) (c store.Changes, err error) {
-		list, err := s.exec(ctx, client, changes, decimal(after), strconv.Itoa(maxChanges))
+		list, err := s.exec(ctx, client, changes, nil, decimal(after), strconv.Itoa(maxChanges))
 		if err != nil {
 			return c, err
 		}

@@ -1,12 +1,36 @@
 package storetest
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"math"
 	"sync"
 	"time"
 
 	"github.com/isr-go/isr/store"
 )
+
+// newest is the ticket of one whom no record will do.
+var newest = store.Ticket{Version: math.MaxUint64, Fence: math.MaxUint64}
+
+// Begin returns a ticket of a store for a key, whatever is stored there.
+func Begin(ctx context.Context, s store.Store, key string, ttl time.Duration) (store.Ticket, error) {
+	_, _, t, err := s.Look(ctx, key, newest, max(ttl, 1))
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return t, err
+}
+
+// Get returns what is stored under a key.
+func Get(ctx context.Context, s store.Store, key string) (*store.Record, store.Effect, error) {
+	rec, effect, t, err := s.Look(ctx, key, store.Ticket{}, 0)
+	if t != (store.Ticket{}) {
+		return nil, store.None, fmt.Errorf("a ticket that nobody wanted: %+v", t)
+	}
+	return rec, effect, err
+}
 
 // long is a TTL that does not end during a test.
 const long = time.Hour
@@ -14,7 +38,7 @@ const long = time.Hour
 // begin returns a ticket from store i.
 func (t *test) begin(i int, key string) store.Ticket {
 	t.Helper()
-	ticket, err := t.Stores[i].Begin(t.ctx, key, long)
+	ticket, err := Begin(t.ctx, t.Stores[i], key, long)
 	if err != nil {
 		t.Fatalf("store %d: Begin(%.50q): %v", i, key, err)
 	}
@@ -60,7 +84,7 @@ func (t *test) invalidate(i int, effect store.Effect, tags ...string) store.Vers
 func (t *test) is(key, data string, effect store.Effect) {
 	t.Helper()
 	for i := range t.Stores {
-		rec, got, err := t.Stores[i].Get(t.ctx, key)
+		rec, got, err := Get(t.ctx, t.Stores[i], key)
 		switch {
 		case errors.Is(err, store.ErrNotFound) && effect == store.Gone:
 		case err != nil:

@@ -95,7 +95,7 @@ func (src *source) edit(ctx context.Context, s store.Store, key string, all []so
 
 // generate makes a page of what it finds, in some time.
 func (src *source) generate(ctx context.Context, s store.Store, key string, rng *rand.Rand, fail func(string, ...any)) {
-	ticket, err := s.Begin(ctx, key, long)
+	ticket, err := Begin(ctx, s, key, long)
 	if err != nil {
 		fail("Begin: %w", err)
 		return
@@ -134,7 +134,7 @@ func (src *source) read(ctx context.Context, s store.Store, key string, fail fun
 		least[effect] = src.least[effect].Load()
 	}
 	newest := src.newest.Load()
-	rec, got, err := s.Get(ctx, key)
+	rec, got, err := Get(ctx, s, key)
 	if errors.Is(err, store.ErrNotFound) {
 		return
 	}

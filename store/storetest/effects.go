@@ -177,7 +177,7 @@ func order(t *test) {
 			}
 			raise(&issued, uint64(v))
 			before = store.Version(issued.Load())
-			ticket, err := s.Begin(t.ctx, "key", long)
+			ticket, err := Begin(t.ctx, s, "key", long)
 			if err != nil || ticket.Version < before {
 				t.Errorf("Begin: %+v, %v, after version %d", ticket, err, before)
 				return

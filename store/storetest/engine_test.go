@@ -1,6 +1,7 @@
 package storetest_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -86,26 +87,31 @@ func (e *engine) answer(ctx context.Context) (store.Store, error) {
 	return s, nil
 }
 
-func (e *engine) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+func (e *engine) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
 	s, err := e.answer(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, store.Ticket{}, err
 	}
 	e.mu.Lock()
 	damaged := e.damaged[key]
 	e.mu.Unlock()
-	if damaged {
-		return nil, 0, store.ErrNotFound
+	if !damaged {
+		return s.Look(ctx, key, have, ttl)
 	}
-	return s.Get(ctx, key)
+	var t store.Ticket
+	if ttl > 0 {
+		t, err = storetest.Begin(ctx, s, key, ttl)
+	}
+	return nil, 0, t, cmp.Or(err, store.ErrNotFound)
+}
+
+// Get and Begin are the two halves of Look, for faulty stores.
+func (e *engine) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
+	return storetest.Get(ctx, e, key)
 }
 
 func (e *engine) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
-	s, err := e.answer(ctx)
-	if err != nil {
-		return store.Ticket{}, err
-	}
-	return s.Begin(ctx, key, ttl)
+	return storetest.Begin(ctx, e, key, ttl)
 }
 
 func (e *engine) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
@@ -152,6 +158,7 @@ func (e *engine) Changes(ctx context.Context, after store.Version) (store.Change
 // A faulty store is the engine with some of the methods replaced.
 type faulty struct {
 	*engine
+	look       func(context.Context, string, store.Ticket, time.Duration) (*store.Record, store.Effect, store.Ticket, error)
 	get        func(context.Context, string) (*store.Record, store.Effect, error)
 	begin      func(context.Context, string, time.Duration) (store.Ticket, error)
 	put        func(context.Context, string, store.Ticket, *store.Record) error
@@ -160,18 +167,30 @@ type faulty struct {
 	changes    func(context.Context, store.Version) (store.Changes, error)
 }
 
-func (f *faulty) Get(ctx context.Context, key string) (*store.Record, store.Effect, error) {
-	if f.get != nil {
-		return f.get(ctx, key)
+func (f *faulty) Look(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (rec *store.Record, effect store.Effect, t store.Ticket, err error) {
+	switch {
+	case f.look != nil:
+		return f.look(ctx, key, have, ttl)
+	case f.get == nil && f.begin == nil:
+		return f.engine.Look(ctx, key, have, ttl)
+	case f.get != nil:
+		rec, effect, err = f.get(ctx, key)
+	default:
+		rec, effect, err = f.engine.Get(ctx, key)
 	}
-	return f.engine.Get(ctx, key)
-}
-
-func (f *faulty) Begin(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
+	switch {
+	case err != nil && !errors.Is(err, store.ErrNotFound), ttl == 0:
+		return rec, effect, t, err
+	case rec != nil && effect < store.Expired && rec.Ticket().Compare(have) > 0:
+		return rec, effect, t, err
+	}
+	miss := err
 	if f.begin != nil {
-		return f.begin(ctx, key, ttl)
+		t, err = f.begin(ctx, key, ttl)
+	} else {
+		t, err = f.engine.Begin(ctx, key, ttl)
 	}
-	return f.engine.Begin(ctx, key, ttl)
+	return rec, effect, t, cmp.Or(err, miss)
 }
 
 func (f *faulty) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {

@@ -22,12 +22,12 @@ type method struct {
 
 func methods(key, tag string, ticket store.Ticket, after store.Version) []method {
 	return []method{
-		{"Get", func(ctx context.Context, s store.Store) error {
-			_, _, err := s.Get(ctx, key)
+		{"Look", func(ctx context.Context, s store.Store) error {
+			_, _, err := Get(ctx, s, key)
 			return err
 		}},
-		{"Begin", func(ctx context.Context, s store.Store) error {
-			_, err := s.Begin(ctx, key, long)
+		{"Look for a ticket", func(ctx context.Context, s store.Store) error {
+			_, err := Begin(ctx, s, key, long)
 			return err
 		}},
 		{"Put", func(ctx context.Context, s store.Store) error {
@@ -139,7 +139,7 @@ func pause(t *test) {
 			return err == nil
 		})
 		t.eventually("answers of the resumed engine", func() bool {
-			_, _, err := s.Get(t.ctx, "never")
+			_, _, err := Get(t.ctx, s, "never")
 			return errors.Is(err, store.ErrNotFound)
 		})
 	}
@@ -222,7 +222,7 @@ func (t *test) old(key string) {
 	t.Helper()
 	for i, s := range t.Stores {
 		t.eventually("answer to a Get", func() bool {
-			rec, effect, err := s.Get(t.ctx, key)
+			rec, effect, err := Get(t.ctx, s, key)
 			if err == nil && effect == store.None {
 				t.Fatalf("store %d: Get(%q) after a wipe: %.50q, %v", i, key, rec.Data, effect)
 			}

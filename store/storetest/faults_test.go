@@ -3,6 +3,7 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"math"
 	"path"
 	"runtime"
 	"slices"
@@ -273,6 +274,38 @@ var broken = []struct {
 				err = f.engine.End(ctx, key, leader)
 			}
 			return err
+		}
+	}},
+
+	{"a ticket for everybody", []string{"Look"}, func(f *faulty, _ *storetest.Config) {
+		f.look = func(ctx context.Context, key string, _ store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+			return f.engine.Look(ctx, key, store.Ticket{Version: math.MaxUint64}, ttl)
+		}
+	}},
+	{"a ticket for those who only look", []string{"Look"}, func(f *faulty, _ *storetest.Config) {
+		f.look = func(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+			return f.engine.Look(ctx, key, have, max(ttl, 1))
+		}
+	}},
+	{"whatever the caller has", []string{"Look"}, func(f *faulty, _ *storetest.Config) {
+		f.look = func(ctx context.Context, key string, _ store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+			return f.engine.Look(ctx, key, store.Ticket{}, ttl)
+		}
+	}},
+	{"no record beside a ticket", []string{"Look"}, func(f *faulty, _ *storetest.Config) {
+		f.look = func(ctx context.Context, key string, have store.Ticket, ttl time.Duration) (*store.Record, store.Effect, store.Ticket, error) {
+			rec, effect, t, err := f.engine.Look(ctx, key, have, ttl)
+			if t != (store.Ticket{}) {
+				rec, effect, err = nil, store.None, store.ErrNotFound
+			}
+			return rec, effect, t, err
+		}
+	}},
+	{"looks first, and leads later", []string{"Once"}, func(f *faulty, _ *storetest.Config) {
+		f.begin = func(ctx context.Context, key string, ttl time.Duration) (store.Ticket, error) {
+			runtime.Gosched()
+			time.Sleep(time.Millisecond)
+			return f.engine.Begin(ctx, key, ttl)
 		}
 	}},
 

@@ -4,9 +4,89 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/isr-go/isr/store"
 )
+
+// A ticket is given to those whom the record will not do, and to nobody else; and with it
+// comes the record, where there is one.
+func look(t *test) {
+	wants := func(have store.Ticket, ttl time.Duration, data string, effect store.Effect, wanted bool) store.Ticket {
+		t.Helper()
+		var last store.Ticket
+		for i, s := range t.Stores {
+			rec, got, ticket, err := s.Look(t.ctx, "key", have, ttl)
+			if data == "" && !errors.Is(err, store.ErrNotFound) || data != "" && err != nil {
+				t.Fatalf("store %d: Look: %v", i, err)
+			}
+			if data == "" && (rec != nil || got != store.None) || data != "" && (string(rec.Data) != data || got != effect) {
+				t.Fatalf("store %d: Look is %v, %v, want %q, %v", i, rec, got, data, effect)
+			}
+			if wanted != (ticket != store.Ticket{}) || wanted && ticket.Leader != (i == 0) {
+				t.Fatalf("store %d: Look, having %+v: %+v, want a ticket: %v, and one leader", i, have, ticket, wanted)
+			}
+			if ticket.Leader {
+				last = ticket
+				defer t.end(i, "key", ticket)
+			}
+		}
+		return last
+	}
+	wants(store.Ticket{}, 0, "", 0, false)
+	wants(store.Ticket{}, long, "", 0, true)
+	first := t.store(0, "key", "data", "tag")
+	older := first
+	older.Fence--
+	wants(store.Ticket{}, long, "data", store.None, false)
+	wants(older, long, "data", store.None, false)
+	wants(first, long, "data", store.None, true)
+	wants(first, 0, "data", store.None, false)
+	wants(newest, long, "data", store.None, true)
+	t.invalidate(0, store.Stale, "tag")
+	wants(store.Ticket{}, long, "data", store.Stale, false)
+	wants(first, long, "data", store.Stale, true)
+	t.invalidate(1, store.Expired, "tag")
+	wants(store.Ticket{}, 0, "data", store.Expired, false)
+	wants(older, long, "data", store.Expired, true)
+	t.invalidate(1, store.Gone, "tag")
+	wants(store.Ticket{}, 0, "", 0, false)
+	second := wants(older, long, "", 0, true)
+	t.put(0, "key", second, &store.Record{Data: []byte("new")})
+	wants(first, long, "new", store.None, false)
+}
+
+// The record and the lease are of one moment: whoever leads has seen what the last leader
+// has put, so that a page is generated once.
+func once(t *test) {
+	for n := range 20 {
+		key := fmt.Sprint("key", n)
+		var generated atomic.Int32
+		parallel(16, func(g int) {
+			for t.ctx.Err() == nil {
+				_, _, ticket, err := t.Stores[g%2].Look(t.ctx, key, store.Ticket{}, long)
+				switch {
+				case err == nil:
+					return
+				case !errors.Is(err, store.ErrNotFound):
+					t.Errorf("Look: %v", err)
+					return
+				case ticket.Leader:
+					generated.Add(1)
+					if err := t.Stores[g%2].Put(t.ctx, key, ticket, &store.Record{Data: []byte("data")}); err != nil {
+						t.Errorf("Put: %v", err)
+						return
+					}
+				default:
+					<-time.After(time.Millisecond)
+				}
+			}
+		})
+		if got := generated.Load(); got != 1 {
+			t.Fatalf("%d generations of %q, want 1", got, key)
+		}
+	}
+}
 
 // leads begins a generation, and fails the test unless it is, or is not, the key's
 // leader.
@@ -26,7 +106,7 @@ func lease(t *test) {
 			var leaders atomic.Int32
 			var leader store.Ticket
 			parallel(32, func(g int) {
-				ticket, err := t.Stores[g%2].Begin(t.ctx, key, long)
+				ticket, err := Begin(t.ctx, t.Stores[g%2], key, long)
 				if err != nil {
 					t.Errorf("Begin: %v", err)
 				}
@@ -80,7 +160,7 @@ func leaseEnds(t *test) {
 	held := t.leads(0, "held", true)
 	for n := range 2 {
 		key := fmt.Sprint("key", n)
-		first, err := t.Stores[0].Begin(t.ctx, key, t.TTL)
+		first, err := Begin(t.ctx, t.Stores[0], key, t.TTL)
 		if err != nil || !first.Leader {
 			t.Fatalf("Begin: %+v, %v, want Leader", first, err)
 		}

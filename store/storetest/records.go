@@ -23,7 +23,7 @@ var hostile = []string{
 // What was put is got, byte by byte, under any key and with any tags, and by the
 // other process, too.
 func roundTrip(t *test) {
-	if rec, effect, err := t.Stores[0].Get(t.ctx, "nothing"); !errors.Is(err, store.ErrNotFound) || rec != nil || effect != store.None {
+	if rec, effect, err := Get(t.ctx, t.Stores[0], "nothing"); !errors.Is(err, store.ErrNotFound) || rec != nil || effect != store.None {
 		t.Fatalf("Get of nothing: %v, %v, %v, want ErrNotFound alone", rec, effect, err)
 	}
 	want := make(map[string]*store.Record)
@@ -54,7 +54,7 @@ func roundTrip(t *test) {
 	add(0, "ttl", store.Record{TTL: long + time.Millisecond, Data: []byte("x")})
 	for key, rec := range want {
 		for i := range t.Stores {
-			got, effect, err := t.Stores[i].Get(t.ctx, key)
+			got, effect, err := Get(t.ctx, t.Stores[i], key)
 			if err != nil || effect != store.None {
 				t.Errorf("store %d: Get(%.50q): %v, %v", i, key, effect, err)
 			} else if !equal(got, rec) {
@@ -100,7 +100,7 @@ func newerWins(t *test) {
 	put(0, mid, "mid", store.ErrSuperseded)
 	put(1, old, "old", store.ErrSuperseded)
 	t.is("key", "last", store.None)
-	rec, _, err := t.Stores[0].Get(t.ctx, "key")
+	rec, _, err := Get(t.ctx, t.Stores[0], "key")
 	if err != nil || rec.Version != last.Version || rec.Fence != last.Fence {
 		t.Errorf("Get: %v, %v: not of the ticket %+v", rec, err, last)
 	}
@@ -121,7 +121,7 @@ func aliasing(t *test) {
 	}
 	spoil(given)
 	for i := range 4 {
-		rec, effect, err := t.Stores[i%2].Get(t.ctx, "key")
+		rec, effect, err := Get(t.ctx, t.Stores[i%2], "key")
 		if err != nil || effect != store.None || string(rec.Data) != "data" || !slices.Equal(rec.Tags, []string{"a", "b"}) {
 			t.Fatalf("store %d: Get: %+v, %v, %v: others can change it", i%2, rec, effect, err)
 		}
@@ -164,7 +164,7 @@ func ttl(t *test) {
 	for _, key := range []string{"short", "short, stale", "shortened"} {
 		for i := range t.Stores {
 			t.eventually("forgetting "+key, func() bool {
-				_, _, err := t.Stores[i].Get(t.ctx, key)
+				_, _, err := Get(t.ctx, t.Stores[i], key)
 				if err != nil && !errors.Is(err, store.ErrNotFound) {
 					t.Fatalf("store %d: Get past the TTL: %v, want ErrNotFound", i, err)
 				}

@@ -110,6 +110,8 @@ var properties = []struct {
 	{"NoTags", noTags},
 	{"UnknownEffects", unknownEffects},
 
+	{"Look", look},
+	{"Once", once},
 	{"Lease", lease},
 	{"ForeignEnd", foreignEnd},
 	{"LeaseEnds", leaseEnds},
