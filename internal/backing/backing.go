@@ -117,9 +117,15 @@ const maxReplayTime = 2 * time.Second
 // follow applies what is invalidated in the Store, until ctx is done.
 func (s *Store) follow(ctx context.Context) {
 	defer close(s.stopped)
-	begin, replayed, pause := time.Now(), false, time.Second
+	begin, replayed := time.Now(), false
 	contact := begin // the last
-	var next time.Time
+	deliver := make(chan struct{}, 1)
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		s.deliver(ctx, deliver)
+	}()
+	defer func() { <-delivered }()
 	s.guard.Follow(ctx,
 		func(c store.Changes) {
 			now := time.Now()
@@ -140,14 +146,32 @@ func (s *Store) follow(ctx context.Context) {
 			if !s.guard.Down() { // else it answers, but the breaker is still open
 				s.c.Table.Reconnected()
 			}
-			if now := time.Now(); now.After(next) {
-				if s.flush(ctx) {
-					pause = time.Second
-				} else {
-					next, pause = now.Add(pause), min(2*pause, time.Minute)
-				}
+			select {
+			case deliver <- struct{}{}:
+			default:
 			}
 		})
+}
+
+// deliver delivers the outbox when it is told that the Store answers, whatever becomes of
+// look-ups meanwhile. Where the Store does not take it, it pauses.
+func (s *Store) deliver(ctx context.Context, contact <-chan struct{}) {
+	pause := time.Second
+	var next time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-contact:
+		}
+		if now := time.Now(); now.After(next) {
+			if s.flush(ctx) {
+				pause = time.Second
+			} else {
+				next, pause = now.Add(pause), min(2*pause, time.Minute)
+			}
+		}
+	}
 }
 
 // flush delivers the outbox, and reports whether the Store has taken it all.

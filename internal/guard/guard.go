@@ -30,9 +30,9 @@ const maxCalls = 256
 // maxFailures is after how many failures in a row the store counts as down.
 const maxFailures = 3
 
-// errBusy says that a call has waited too long in the queue, though the store does
-// answer: too many are under way. That is no failure of the store. It is an
-// ErrUnavailable.
+// errBusy says that a call has waited for a slot for as long as it had, or had but a rest
+// of its time when it got one: too many are under way. That is no failure of the store;
+// those that have the slots say whether it fails. It is an ErrUnavailable.
 var errBusy = fmt.Errorf("%w: too many calls at a time", store.ErrUnavailable)
 
 // A Guard stands before a store. While that is down every call fails at once with
@@ -43,7 +43,6 @@ type Guard struct {
 	store    store.Store
 	lookTime time.Duration
 	failed   func(error) // called for each failure but those while it is down
-	start    time.Time
 
 	pages, tags                           breaker
 	looks, writes, invalidations, changes lane
@@ -51,20 +50,17 @@ type Guard struct {
 
 // A lane holds the calls of one kind.
 type lane struct {
-	breaker  *breaker
-	slots    chan struct{}
-	returned atomic.Int64 // when the store last returned within a call's time, as time since Guard.start
+	breaker *breaker
+	slots   chan struct{}
+	overdue atomic.Int64 // how many have a slot that outlive their deadline
 }
 
-func (l *lane) init(b *breaker, calls int) {
-	l.breaker, l.slots = b, make(chan struct{}, calls)
-	l.returned.Store(-1)
-}
+func (l *lane) init(b *breaker, calls int) { l.breaker, l.slots = b, make(chan struct{}, calls) }
 
 // New returns a Guard before s. It calls failed for each call that failed, until the store
 // counts as down.
 func New(s store.Store, failed func(error)) *Guard {
-	g := &Guard{store: s, lookTime: lookTime, failed: failed, start: time.Now()}
+	g := &Guard{store: s, lookTime: lookTime, failed: failed}
 	if s, ok := s.(store.LookTimeouter); ok {
 		g.lookTime = cmp.Or(s.LookTimeout(), lookTime)
 	}
@@ -142,19 +138,18 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 	f func(context.Context) (T, error), late func(T)) (out T, err error) {
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	begin, waited := time.Since(g.start), false
+	waited := false
 	select {
 	case l.slots <- struct{}{}:
 	default:
 		waited = true
+		if l.overdue.Load() >= int64(cap(l.slots)) { // all of them hang: it would wait in vain
+			return out, g.record(ctx, l, op, errBusy)
+		}
 		select {
 		case l.slots <- struct{}{}:
 		case <-within.Done():
-			err := within.Err()
-			if l.returned.Load() >= int64(begin) {
-				err = errBusy
-			} // else all calls that have a slot hang
-			return out, g.record(ctx, l, op, err)
+			return out, g.record(ctx, l, op, errBusy)
 		}
 	}
 	type result struct {
@@ -175,12 +170,10 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 				r.out, r.err = f(within)
 			}
 		}()
-		if within.Err() == nil {
-			l.returned.Store(int64(time.Since(g.start)))
-		}
 		select {
 		case done <- r:
 		case <-gone:
+			l.overdue.Add(-1)
 			if late != nil && r.err == nil {
 				late(r.out)
 			}
@@ -190,6 +183,7 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 	case r := <-done:
 		out, err = r.out, r.err
 	case <-within.Done():
+		l.overdue.Add(1)
 		close(gone)
 		err = within.Err()
 	}

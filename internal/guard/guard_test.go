@@ -508,3 +508,51 @@ func TestFollowsPastACallThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// To wait for a slot is no failure of the store, however long the calls hang that have them;
+// and nobody waits in vain.
+func TestOwnSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls, failed atomic.Int64
+		forever := make(chan struct{})
+		defer close(forever)
+		st := stub{
+			get: func(context.Context) (*store.Record, store.Effect, error) {
+				if calls.Add(1) <= 256 {
+					<-forever
+				}
+				return &store.Record{}, 0, nil
+			},
+			changes: func(context.Context, store.Version) (store.Changes, error) {
+				time.Sleep(time.Second)
+				return store.Changes{}, nil
+			},
+		}
+		g := guard.New(&st, func(error) { failed.Add(1) })
+		var all sync.WaitGroup
+		for range 256 {
+			all.Go(func() { get(t.Context(), g) })
+		}
+		all.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			g.Follow(ctx, func(store.Changes) {}, func() {}, func() {})
+		}()
+		time.Sleep(5 * time.Second)
+		before := failed.Load()
+		for range 10 {
+			begin := time.Now()
+			if _, err := get(t.Context(), g); !errors.Is(err, store.ErrUnavailable) || time.Since(begin) > 0 {
+				t.Errorf("all slots are taken: %v after %v", err, time.Since(begin))
+			}
+		}
+		if g.Down() || failed.Load() != before {
+			t.Errorf("down: %v, %d failures more", g.Down(), failed.Load()-before)
+		}
+		cancel()
+		<-done
+		time.Sleep(time.Minute) // until the last call returns
+	})
+}

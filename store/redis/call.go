@@ -16,7 +16,7 @@ import (
 // patience is how long a call goes on after its caller has left, at most.
 const patience = 15 * time.Second
 
-// maxCalls is how many calls are under way at once, those that were left behind
+// maxCalls is how many calls of a kind are under way at once, those that were left behind
 // among them. Connecting heeds no time limit but the client's own.
 const maxCalls = 256
 
@@ -41,8 +41,13 @@ func call[T any](ctx context.Context, s *Store, op string, f func(context.Contex
 	if err := ctx.Err(); err != nil {
 		return none, fmt.Errorf("store/redis: %s: %w", op, err)
 	}
+	slots := s.rest
+	switch op {
+	case "look", "put", "end":
+		slots = s.pages
+	}
 	select {
-	case s.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-ctx.Done():
 		return none, fmt.Errorf("store/redis: %s: %w", op, ctx.Err())
 	}
@@ -54,7 +59,7 @@ func call[T any](ctx context.Context, s *Store, op string, f func(context.Contex
 				r.err = fmt.Errorf("panic: %v", p)
 			}
 			r.err = fault(op, r.err)
-			<-s.slots
+			<-slots
 			done <- r
 		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

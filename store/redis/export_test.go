@@ -28,3 +28,10 @@ func (s *Store) Subscribed() bool {
 	defer s.hints.mu.Unlock()
 	return s.hints.stop != nil
 }
+
+// FillPages takes all slots of calls for pages.
+func (s *Store) FillPages() {
+	for range cap(s.pages) {
+		s.pages <- struct{}{}
+	}
+}

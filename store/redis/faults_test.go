@@ -658,3 +658,18 @@ func TestConnectHangs(t *testing.T) {
 		return nil
 	})
 }
+
+// However many calls for pages are under way, invalidations are taken, and followed.
+func TestPagesHoldUpNoPurges(t *testing.T) {
+	s := redis.New(newServer(t).client(), redis.Options{})
+	s.FillPages()
+	v := mustInvalidate(t, s, store.Gone, "tag")
+	if c, err := s.Changes(t.Context(), v-1); err != nil || len(c.List) != 1 {
+		t.Errorf("Changes: %+v, %v", c, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, _, err := storetest.Get(ctx, s, "key"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Look: %v, want %v", err, context.DeadlineExceeded)
+	}
+}

@@ -75,11 +75,14 @@ type Options struct {
 // A Store is a [store.Store] on Redis or Valkey. Make it with [New] or [Lazy]. Its
 // methods are safe for concurrent use. It starts one goroutine, with a connection for
 // pub/sub, while Changes is called, and no other that outlives a call by more than
-// the client's own timeouts. At most 256 calls are under way at once; others wait.
+// the client's own timeouts. At most 256 calls for pages are under way
+// at once, and as many others; the next ones wait.
 type Store struct {
-	conn  connection
-	slots chan struct{} // has one for each call that is under way
-	hints hints
+	conn connection
+	// Have one for each call that is under way. Pages are many, and may wait for each other
+	// and for nobody else.
+	pages, rest chan struct{}
+	hints       hints
 
 	prefix string
 	table  string // the key of the table of versions, and the channel for hints
@@ -142,7 +145,8 @@ func newStore(caller string, connect func() (rueidis.Client, error), opts Option
 	}
 	s := &Store{
 		conn:     connection{connect: connect},
-		slots:    make(chan struct{}, maxCalls),
+		pages:    make(chan struct{}, maxCalls),
+		rest:     make(chan struct{}, maxCalls),
 		prefix:   opts.Prefix,
 		table:    opts.Prefix + "{versions}",
 		replicas: opts.Replicas,
