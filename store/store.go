@@ -89,6 +89,15 @@ type Changes struct {
 	List  []Change // by Version; of a tag's changes with one effect the last is enough
 	Upto  Version  // the list is complete up to here: where to go on from
 	Reset bool     // the history is unknown: count every copy you hold as stale, beside what is in the list
+
+	// Floors say, with Reset, what is known of it: by effect, the newest Version of what the
+	// store has forgotten. A copy that is older counts as having had that effect.
+	Floors [Gone + 1]Version
+
+	// History names the order that the versions are in. It is another one after a wipe, and
+	// after a failover, a restart or a restore that may have lost what was acknowledged:
+	// whoever has invalidated something lately does so again. Empty: the store cannot tell.
+	History string
 }
 
 // What a store returns beside errors of its own, which callers take for

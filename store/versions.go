@@ -140,17 +140,35 @@ func (t *Versions) Bytes() int64 {
 // Forget says that nothing is known of what was invalidated up to a version:
 // everything older counts as stale.
 func (t *Versions) Forget(at time.Time, upto Version) {
+	t.Raise(at, [Gone + 1]Version{Stale: upto})
+}
+
+// Raise says that everything that is older than a version, by effect, counts as having
+// that effect.
+func (t *Versions) Raise(at time.Time, floors [Gone + 1]Version) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if upto > t.floor[Stale].version {
-		t.floor[Stale] = mark{upto, at}
+	for e := Stale; e <= Gone; e++ {
+		if v := floors[e]; v > t.floor[e].version {
+			t.floor[e] = mark{v, at}
+		}
+		t.upto = max(t.upto, floors[e])
 	}
-	t.upto = max(t.upto, upto)
 }
 
 // Effect returns the strongest effect that invalidations after a version have on
 // what has one of the tags, and when the last of that strength was applied.
 func (t *Versions) Effect(after Version, tags []string) (strongest Effect, at time.Time) {
+	return t.effect(after, tags, true)
+}
+
+// Known is Effect by what is remembered of the tags alone: what was forgotten has none.
+func (t *Versions) Known(after Version, tags []string) Effect {
+	effect, _ := t.effect(after, tags, false)
+	return effect
+}
+
+func (t *Versions) effect(after Version, tags []string, forgotten bool) (strongest Effect, at time.Time) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if t.upto <= after {
@@ -164,7 +182,9 @@ func (t *Versions) Effect(after Version, tags []string) (strongest Effect, at ti
 			}
 		}
 	}
-	look(&t.floor)
+	if forgotten {
+		look(&t.floor)
+	}
 	for _, tag := range tags {
 		if e, ok := t.tags[tag]; ok {
 			look(&e.Value.(*tagVersions).marks)
@@ -180,6 +200,11 @@ func (t *Versions) Changes(after Version) Changes {
 	c := Changes{Upto: t.upto, Reset: after > t.upto}
 	for _, m := range t.floor {
 		c.Reset = c.Reset || m.version > after
+	}
+	if c.Reset {
+		for effect, m := range t.floor {
+			c.Floors[effect] = m.version
+		}
 	}
 	for e := t.order.Back(); e != nil; e = e.Prev() {
 		v := e.Value.(*tagVersions)

@@ -5,8 +5,10 @@
 package backing
 
 import (
+	"cmp"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/isr-go/isr/internal/guard"
@@ -119,11 +121,13 @@ func (s *Store) follow(ctx context.Context) {
 	defer close(s.stopped)
 	begin, replayed := time.Now(), false
 	contact := begin // the last
+	history := ""    // whose versions are known here
+	var urgent atomic.Bool
 	deliver := make(chan struct{}, 1)
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
-		s.deliver(ctx, deliver)
+		s.deliver(ctx, deliver, &urgent)
 	}()
 	defer func() { <-delivered }()
 	s.guard.Follow(ctx,
@@ -137,6 +141,12 @@ func (s *Store) follow(ctx context.Context) {
 				at = contact // the Store was down, and it may have been right after the last contact
 			}
 			contact = now
+			if c.Reset || history != "" && c.History != "" && c.History != history {
+				// It may have lost what it has taken.
+				s.c.Table.DeliverAgain()
+				urgent.Store(true)
+			}
+			history = cmp.Or(c.History, history)
 			s.c.Table.Apply(at, c)
 			s.setReady()
 			replayed = replayed || len(c.List) == 0 || time.Since(begin) > maxReplayTime
@@ -154,8 +164,8 @@ func (s *Store) follow(ctx context.Context) {
 }
 
 // deliver delivers the outbox when it is told that the Store answers, whatever becomes of
-// look-ups meanwhile. Where the Store does not take it, it pauses.
-func (s *Store) deliver(ctx context.Context, contact <-chan struct{}) {
+// look-ups meanwhile. Where the Store does not take it, it pauses, unless it is urgent.
+func (s *Store) deliver(ctx context.Context, contact <-chan struct{}, urgent *atomic.Bool) {
 	pause := time.Second
 	var next time.Time
 	for {
@@ -164,7 +174,7 @@ func (s *Store) deliver(ctx context.Context, contact <-chan struct{}) {
 			return
 		case <-contact:
 		}
-		if now := time.Now(); now.After(next) {
+		if now := time.Now(); urgent.Swap(false) || now.After(next) {
 			if s.flush(ctx) {
 				pause = time.Second
 			} else {

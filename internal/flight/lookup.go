@@ -185,7 +185,7 @@ func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Ef
 		}
 		p.SetValue(v, size)
 	}
-	effect = max(effect, g.c.Table.UndeliveredEffect(&p.Key, p.Subject.Tags))
+	effect = max(effect, g.c.Table.KnownEffect(rec.Version, &p.Key, p.Subject.Tags))
 	p.Order, p.Seq, p.Subject.StoreEffect = page.OrderOf(rec.Ticket()), f.seq, effect
 	p.Subject.Since = invalidation.Snapshot{Clock: before.Clock, Version: max(before.Version, rec.Version)}
 	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of this instance's

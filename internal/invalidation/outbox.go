@@ -11,6 +11,7 @@ import (
 type entry struct {
 	last    [store.Gone + 1]uint64 // by effect: the clock of the last invalidation with it, or zero
 	pending bool                   // whether no call to deliver it is under way
+	again   bool                   // whether the Store had taken it before
 }
 
 // effect returns the strongest effect that the Store has not yet taken.
@@ -53,7 +54,7 @@ func (t *Table) enter(effect store.Effect, clock uint64, pending bool, tags []st
 			}
 			t.outboxBytes += n
 		}
-		e.last[effect], e.pending = clock, e.pending || pending
+		e.last[effect], e.pending, e.again = clock, e.pending || pending, false
 		t.outbox[tag] = e
 	}
 	return all
@@ -81,23 +82,29 @@ func (t *Table) Undelivered() (m map[store.Effect][]string, clock uint64) {
 	return m, t.clock.Load()
 }
 
-// UndeliveredEffect returns the strongest effect that the Store has not yet taken, on a
-// page that comes from there. What it has taken meanwhile is among theirs, and newer than
-// the snapshot of a run that has asked it before.
-func (t *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest store.Effect) {
+// KnownEffect returns the strongest effect on a page that comes from the Store with a
+// version, by what is known here: of what the Store has not yet taken, and of what it has
+// taken and may have lost.
+func (t *Table) KnownEffect(v store.Version, k *pagekey.Key, tags []string) store.Effect {
+	all := append(append(make([]string, 0, 32), tags...), pagekey.Everything)
+	for tag := range k.Tags {
+		all = append(all, tag)
+	}
+	return max(t.theirs.Known(v, all), t.undeliveredEffect(all))
+}
+
+// undeliveredEffect returns the strongest effect that the Store has not yet taken. What it
+// has taken meanwhile is among theirs, and newer than the snapshot of a run that has asked
+// it before.
+func (t *Table) undeliveredEffect(tags []string) (strongest store.Effect) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.outbox) == 0 {
 		return store.None
 	}
-	look := func(tag string) { strongest = max(strongest, t.outbox[tag].effect()) }
 	for _, tag := range tags {
-		look(tag)
+		strongest = max(strongest, t.outbox[tag].effect())
 	}
-	for tag := range k.Tags {
-		look(tag)
-	}
-	look(pagekey.Everything)
 	return strongest
 }
 
@@ -105,11 +112,15 @@ func (t *Table) UndeliveredEffect(k *pagekey.Key, tags []string) (strongest stor
 // the clock asked: what was entered since then stays, and so does a stronger effect, which
 // is another call's.
 func (t *Table) Ack(effect store.Effect, v store.Version, asked uint64, tags ...string) {
-	t.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see UndeliveredEffect
+	t.apply(time.Now(), store.Changes{List: changesOf(effect, v, tags), Upto: v}) // before it leaves the outbox; see KnownEffect
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now := time.Now()
 	for _, tag := range tags {
 		e, ok := t.outbox[tag]
+		if !ok || !e.again {
+			t.lately.add(now, effect, tag, ok && !e.pending)
+		}
 		if !ok {
 			continue
 		}
@@ -144,6 +155,25 @@ func changesOf(effect store.Effect, v store.Version, tags []string) []store.Chan
 		list[i] = store.Change{Tag: tag, Version: v, Effect: effect}
 	}
 	return list
+}
+
+// DeliverAgain enters what the Store has taken lately, and may have lost.
+func (t *Table) DeliverAgain() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clock := t.clock.Load()
+	for tag, last := range t.lately.since(time.Now().Add(-remembered)) {
+		_, owed := t.outbox[tag]
+		for effect, at := range last {
+			if !at.IsZero() {
+				t.enter(store.Effect(effect), max(clock, t.outbox[tag].last[effect]), true, []string{tag})
+			}
+		}
+		if e, ok := t.outbox[tag]; ok && !owed {
+			e.again = true
+			t.outbox[tag] = e
+		}
+	}
 }
 
 // maxBatch is how many tags of an effect are delivered at a time.

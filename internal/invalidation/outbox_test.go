@@ -2,11 +2,14 @@ package invalidation_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -41,7 +44,7 @@ func undelivered(t *testing.T, table *invalidation.Table, want map[store.Effect]
 // effect on a page with a tag.
 func untaken(t *testing.T, table *invalidation.Table, tag string, want store.Effect) {
 	t.Helper()
-	if got := table.UndeliveredEffect(&pagekey.Key{Path: "/"}, []string{tag}); got != want {
+	if got := table.KnownEffect(math.MaxUint64, &pagekey.Key{Path: "/"}, []string{tag}); got != want {
 		t.Errorf("what the Store has not taken has effect %v on %q, want %v", got, tag, want)
 	}
 }
@@ -81,10 +84,10 @@ func TestOutboxKnowsPagesByTheirKeys(t *testing.T) {
 	for _, tag := range tags {
 		table := newTable(t)
 		table.Invalidate(store.Expired, invalidation.Pending, tag)
-		if got := table.UndeliveredEffect(&k, nil); got != store.Expired {
+		if got := table.KnownEffect(math.MaxUint64, &k, nil); got != store.Expired {
 			t.Errorf("%q: %v", tag, got)
 		}
-		if got := table.UndeliveredEffect(&other, nil); got != store.None && tag != pagekey.Everything && !strings.HasSuffix(tag, "/") {
+		if got := table.KnownEffect(math.MaxUint64, &other, nil); got != store.None && tag != pagekey.Everything && !strings.HasSuffix(tag, "/") {
 			t.Errorf("%q: %v on another page", tag, got)
 		}
 	}
@@ -212,7 +215,7 @@ func TestOutboxConcurrent(t *testing.T) {
 					continue
 				}
 				table.Ack(effect, store.Version(version.Add(1)), asked, tag)
-				table.UndeliveredEffect(&pagekey.Key{Path: "/"}, []string{tag})
+				table.KnownEffect(math.MaxUint64, &pagekey.Key{Path: "/"}, []string{tag})
 			}
 		})
 	}
@@ -224,5 +227,66 @@ func TestOutboxConcurrent(t *testing.T) {
 	}
 	for i := range 7 {
 		untaken(t, table, fmt.Sprint("tag ", i), store.None)
+	}
+}
+
+// What the Store has taken within ten minutes is delivered again when it may have lost it,
+// with all of its effects, as often as that happens, and no later.
+func TestDeliverAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t)
+		version := store.Version(10)
+		take := func(effect store.Effect, tags ...string) {
+			version++
+			table.Ack(effect, version, table.Clock(), tags...)
+		}
+		take(store.Gone, "old")
+		time.Sleep(5 * time.Minute)
+		take(store.Gone, "a")
+		take(store.Stale, "a", "b")
+		time.Sleep(6 * time.Minute)
+		for range 2 {
+			table.DeliverAgain()
+			undelivered(t, table, map[store.Effect][]string{store.Gone: {"a"}, store.Stale: {"b"}})
+			untaken(t, table, "a", store.Gone)
+			take(store.Gone, "a")
+			take(store.Stale, "b")
+			undelivered(t, table, nil)
+		}
+		time.Sleep(5 * time.Minute) // what was delivered again is no newer for that
+		table.DeliverAgain()
+		undelivered(t, table, nil)
+	})
+}
+
+// What was invalidated lately is bounded: what is too much becomes an invalidation of
+// everything, and of what visitors cause some is left out.
+func TestDeliverAgainIsBounded(t *testing.T) {
+	table := invalidation.New(limit, func(*invalidation.Judgements) {}, func() {})
+	for i := range 2000 {
+		tag := fmt.Sprint("visitors ", i)
+		table.Invalidate(store.Expired, invalidation.InFlight, tag)
+		table.Ack(store.Expired, store.Version(1+i), table.Clock(), tag)
+	}
+	table.Ack(store.Stale, 10_000, table.Clock(), "editors")
+	table.DeliverAgain()
+	untaken(t, table, "editors", store.Stale)
+	untaken(t, table, "visitors 1", store.Expired)
+	untaken(t, table, "visitors 1999", store.None)
+	for i := range 2000 {
+		table.Ack(store.Stale, store.Version(20_001+i), table.Clock(), fmt.Sprint("import ", i))
+	}
+	table.DeliverAgain()
+	untaken(t, table, "no matter which", store.Expired)
+}
+
+// A page from the Store is judged by what is known here, too, in the Store's order.
+func TestKnownEffect(t *testing.T) {
+	table := newTable(t)
+	table.Ack(store.Gone, 10, table.Clock(), "tag")
+	for v, want := range map[store.Version]store.Effect{9: store.Gone, 10: store.None, 11: store.None} {
+		if got := table.KnownEffect(v, &pagekey.Key{Path: "/"}, []string{"tag"}); got != want {
+			t.Errorf("on version %d: %v, want %v", v, got, want)
+		}
 	}
 }

@@ -50,6 +50,7 @@ type Table struct {
 	running     map[Hold]int     // the runs under way, by when they began
 	outbox      map[string]entry // what the Store has not yet taken, by tag
 	outboxBytes int64
+	lately      lately
 	reset       store.Version // of the last Reset
 }
 
@@ -61,6 +62,7 @@ func New(limit int64, judgeAll func(*Judgements), overflown func()) *Table {
 		ours: store.NewVersions(math.MaxInt), theirs: store.NewVersions(math.MaxInt), limit: limit,
 		judgeAll: judgeAll, overflown: overflown, running: make(map[Hold]int), outbox: make(map[string]entry),
 	}
+	t.lately.limit = limit / 4
 	t.trigger.Store(limit / 4 * 3)
 	t.clock.Store(1) // a page that was never judged has 0
 	return t
@@ -120,6 +122,7 @@ func (t *Table) apply(at time.Time, c store.Changes) {
 	t.makeRoom()
 	if c.Reset {
 		t.theirs.Forget(at, c.Upto)
+		t.theirs.Raise(at, c.Floors)
 	}
 	t.theirs.Apply(at, c.List...)
 	t.tick()

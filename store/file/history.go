@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -188,7 +189,12 @@ func (v *view) effect(after store.Version, tags []string) store.Effect {
 func (v *view) changes(after store.Version) store.Changes {
 	c := v.table.Changes(after)
 	c.Upto = max(c.Upto, v.top) // an entry may have no tags
+	c.History = strconv.FormatUint(v.head.id, 16)
+	c.Floors = v.head.floors
 	c.Reset = after < v.head.born || after > c.Upto || after < slices.Max(v.head.floors[:])
+	if !c.Reset {
+		c.Floors = [store.Gone + 1]store.Version{}
+	}
 	return c
 }
 

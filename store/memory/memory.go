@@ -176,6 +176,7 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 		s.mu.Lock()
 		c, changed := s.versions.Changes(after), s.changed
 		s.mu.Unlock()
+		c.History = strconv.FormatUint(uint64(s.start), 10)
 		if c.Upto != after || c.Reset {
 			return c, nil
 		}

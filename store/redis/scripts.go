@@ -120,9 +120,18 @@ return {top}
 `)
 
 // changes returns the newest version, the one up to which the list is complete,
-// whether the history is unknown, and the list of what came after a version (ARGV[2]):
-// some more than a number (ARGV[3]), so that none of it is cut in two.
+// whether the history is unknown, the list of what came after a version (ARGV[2]):
+// some more than a number (ARGV[3]), so that none of it is cut in two; the name of the
+// history, and what was forgotten, by effect. The history is another one where the process
+// is, or was a replica when the last one ended: either may have lost something. Who may
+// not ask for that knows the table alone.
 var changes = rueidis.NewLuaScript(table + `
+local history = exact(score('0born'))
+for section, field in pairs({server = 'run_id', replication = 'master_replid'}) do
+	local info = redis.pcall('INFO', section)
+	history = history .. ' ' .. (type(info) == 'string' and string.match(info, field .. ':(%x+)') or '')
+end
+local floors = {exact(score('0floor1')), exact(score('0floor2')), exact(score('0floor3'))}
 local after, reset = tonumber(ARGV[2]), 0
 for _, member in ipairs({'0born', '0floor1', '0floor2', '0floor3'}) do
 	if after < score(member) then
@@ -130,14 +139,14 @@ for _, member in ipairs({'0born', '0floor1', '0floor2', '0floor3'}) do
 	end
 end
 if after >= top then
-	return {top, top, after > top and 1 or reset, {}}
+	return {top, top, after > top and 1 or reset, {}, history, unpack(floors)}
 end
 local upto, after = top, '(' .. exact(after)
 local last = redis.call('ZRANGEBYSCORE', versions, after, '+inf', 'WITHSCORES', 'LIMIT', ARGV[3], 1)
 if last[2] then
 	upto = tonumber(last[2])
 end
-return {top, upto, reset, redis.call('ZRANGEBYSCORE', versions, after, exact(upto), 'WITHSCORES')}
+return {top, upto, reset, redis.call('ZRANGEBYSCORE', versions, after, exact(upto), 'WITHSCORES'), history, unpack(floors)}
 `)
 
 // A record is a string: its version and its fence, each in twenty digits, which

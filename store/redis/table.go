@@ -134,7 +134,7 @@ func (s *Store) changes(ctx context.Context, after store.Version) (store.Changes
 			return c, err
 		}
 		var n [3]int64
-		if err := numbers(list, n[:]); err != nil || len(list) != 4 {
+		if err := numbers(list, n[:]); err != nil || len(list) != 5+int(store.Gone) {
 			return c, errReply
 		}
 		members, err := list[3].AsStrSlice()
@@ -142,6 +142,16 @@ func (s *Store) changes(ctx context.Context, after store.Version) (store.Changes
 			return c, err
 		}
 		c.Upto, c.Reset = store.Version(n[1]), n[2] == 1
+		if c.History, err = list[4].ToString(); err != nil {
+			return c, err
+		}
+		for effect := store.Stale; c.Reset && effect <= store.Gone; effect++ {
+			floor, err := list[4+int(effect)].AsUint64()
+			if err != nil {
+				return c, errReply
+			}
+			c.Floors[effect] = store.Version(floor)
+		}
 		for i := 0; i+1 < len(members); i += 2 {
 			v, err := strconv.ParseFloat(members[i+1], 64)
 			if err != nil || members[i] == "" {

@@ -245,3 +245,40 @@ func unknownCursor(t *test) {
 		}
 	}
 }
+
+// A history has one name, for everybody and as long as it lasts; and what comes after a wipe
+// is another one.
+func history(t *test) {
+	after := t.invalidate(0, store.Stale, "first")
+	name := func(i int) string {
+		t.Helper()
+		var c store.Changes
+		t.eventually("Changes", func() bool {
+			var err error
+			c, err = t.next(i, after)
+			return err == nil
+		})
+		return c.History
+	}
+	first := name(0)
+	if first == "" {
+		t.Skip("the store names no history")
+	}
+	t.store(0, "key", "data", "tag")
+	t.invalidate(1, store.Gone, "tag")
+	for i := range t.Stores {
+		if got := name(i); got != first {
+			t.Errorf("store %d: the history is %q, and was %q", i, got, first)
+		}
+	}
+	if t.Wipe == nil {
+		return
+	}
+	t.Wipe()
+	second := name(1)
+	for i := range t.Stores {
+		if got := name(i); got == first || got != second {
+			t.Errorf("store %d: the history is %q after a wipe, and %q for the other; before it was %q", i, got, second, first)
+		}
+	}
+}

@@ -341,6 +341,7 @@ var broken = []struct {
 	{"never Reset", []string{"UnknownCursor", "Wipe"}, followed(func(after store.Version, c *store.Changes) {
 		c.Reset, c.Upto = false, max(after, c.Upto)
 	})},
+	{"one name for all histories", []string{"History"}, followed(func(_ store.Version, c *store.Changes) { c.History = "one" })},
 	{"changes that take their second", []string{"AtOnce"}, followed(func(store.Version, *store.Changes) { time.Sleep(time.Second) })},
 	{"no heartbeat", []string{"Heartbeat"}, func(f *faulty, _ *storetest.Config) {
 		f.changes = func(ctx context.Context, after store.Version) (store.Changes, error) {

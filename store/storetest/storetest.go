@@ -122,6 +122,7 @@ var properties = []struct {
 	{"Heartbeat", heartbeat},
 	{"AtOnce", atOnce},
 	{"UnknownCursor", unknownCursor},
+	{"History", history},
 
 	{"Context", contexts},
 	{"Pause", pause},

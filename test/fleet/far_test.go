@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -89,17 +88,21 @@ func delay(to, from net.Conn, by time.Duration) {
 	}
 }
 
+func at(addr string) rueidis.ClientOption {
+	return rueidis.ClientOption{InitAddress: []string{addr}}
+}
+
 // instance returns a site on a Redis, and counts what it generates.
-func instance(t *testing.T, addr string, generated *atomic.Int64) *isr.Site {
+func instance(t *testing.T, option rueidis.ClientOption, generated *atomic.Int64) *isr.Site {
 	t.Helper()
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}})
+	client, err := rueidis.NewClient(option)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		generated.Add(1)
-		io.WriteString(w, r.URL.Path)
+		fmt.Fprint(w, r.URL.Path)
 	}), isr.Options{
 		Origin: "https://example.com", Version: "1", Store: redis.New(client, redis.Options{}),
 		Default: isr.Route{TTL: time.Hour},
@@ -127,7 +130,7 @@ func TestFarAway(t *testing.T) {
 	server := needRedis(t)
 	const pages = 200
 	var first atomic.Int64
-	near := instance(t, server.addr, &first)
+	near := instance(t, at(server.addr), &first)
 	for i := range pages {
 		visit(t, near, fmt.Sprint("/", i))
 	}
@@ -135,11 +138,11 @@ func TestFarAway(t *testing.T) {
 	if n := first.Load(); n != pages {
 		t.Errorf("%d generations of %d pages", n, pages)
 	}
-	visitAll := func(t *testing.T, at int) (generated int64) {
+	visitAll := func(t *testing.T, atOnce int) (generated int64) {
 		var n atomic.Int64
-		site := instance(t, far(t, server.addr, 50*time.Millisecond), &n)
+		site := instance(t, at(far(t, server.addr, 50*time.Millisecond)), &n)
 		var all sync.WaitGroup
-		turn := make(chan struct{}, at)
+		turn := make(chan struct{}, atOnce)
 		for i := range pages {
 			turn <- struct{}{}
 			all.Go(func() {
@@ -152,15 +155,15 @@ func TestFarAway(t *testing.T) {
 		all.Wait()
 		return n.Load()
 	}
-	for name, at := range map[string]int{"one after another": 1, "at once": pages} {
+	for name, n := range map[string]int{"one after another": 1, "at once": pages} {
 		t.Run(name, func(t *testing.T) {
 			for attempt := 1; ; attempt++ {
-				n := visitAll(t, at)
-				if n == 0 {
+				generated := visitAll(t, n)
+				if generated == 0 {
 					return
 				}
 				if attempt == 3 {
-					t.Fatalf("%d of %d pages were generated, though they were stored", n, pages)
+					t.Fatalf("%d of %d pages were generated, though they were stored", generated, pages)
 				}
 			}
 		})

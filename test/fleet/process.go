@@ -101,6 +101,11 @@ func startRedis(ctx context.Context, addr string) (*redisServer, error) {
 	if err != nil {
 		return nil, errNoRedis
 	}
+	return startServer(ctx, path, addr)
+}
+
+// startServer starts a program that is redis-server, or as good, with more arguments.
+func startServer(ctx context.Context, path, addr string, args ...string) (_ *redisServer, err error) {
 	if addr == "" {
 		if addr, err = isrtest.FreeAddr(); err != nil {
 			return nil, err
@@ -110,7 +115,8 @@ func startRedis(ctx context.Context, addr string) (*redisServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+	args = append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"}, args...)
+	cmd := exec.Command(path, args...)
 	cmd.Dir = os.TempDir()
 	p, err := start(cmd)
 	if err != nil {
