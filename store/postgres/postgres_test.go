@@ -1,0 +1,256 @@
+//go:build linux
+
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/isr-go/isr/internal/isrtest"
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/postgres"
+	"github.com/isr-go/isr/store/storetest"
+)
+
+// A server is a PostgreSQL of its own for a test.
+type server struct {
+	t    *testing.T
+	addr string
+	dir  string
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+// program returns where a program of the server is, or skips the test. In CI it is there.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if path, err := exec.LookPath(name); err == nil {
+		paths = append(paths, path)
+	}
+	switch {
+	case len(paths) > 0:
+		return paths[0]
+	case os.Getenv("CI") != "":
+		t.Fatalf("%s is not installed", name)
+	default:
+		t.Skipf("%s is not installed; on Debian and Ubuntu: apt-get install postgresql", name)
+	}
+	return ""
+}
+
+// attributes let a program run as the user postgres, where this one is root, which the
+// server refuses.
+func attributes(t *testing.T, dir string) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		return attr
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	for ; strings.HasPrefix(filepath.Base(filepath.Dir(dir)), "Test"); dir = filepath.Dir(dir) {
+		os.Chmod(filepath.Dir(dir), 0o755)
+	}
+	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return attr
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	initdb := program(t, "initdb")
+	parent, err := os.MkdirTemp("", "isr-postgres-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(parent) })
+	os.Chmod(parent, 0o777)
+	s := &server{t: t, dir: filepath.Join(parent, "data")}
+	cmd := exec.Command(initdb, "-D", s.dir, "-U", "isr", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C")
+	cmd.Dir, cmd.SysProcAttr = parent, attributes(t, s.dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	for range 10 { // another process may take the port first
+		if s.addr, err = isrtest.FreeAddr(); err != nil {
+			t.Fatal(err)
+		}
+		if s.run() {
+			return s
+		}
+	}
+	t.Fatal("postgres does not start")
+	return nil
+}
+
+// run starts the server where it was before, and says whether it did.
+func (s *server) run() bool {
+	s.t.Helper()
+	_, port, _ := net.SplitHostPort(s.addr)
+	s.cmd = exec.Command(program(s.t, "postgres"), "-D", s.dir, "-p", port, "-h", "127.0.0.1", "-k", filepath.Dir(s.dir))
+	s.cmd.Dir, s.cmd.SysProcAttr = s.dir, attributes(s.t, s.dir)
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd, done := s.cmd, make(chan struct{})
+	s.done = done
+	go func() {
+		cmd.Wait()
+		close(done)
+	}()
+	s.t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGQUIT)
+		<-done
+	})
+	ok := false
+	isrtest.Eventually(s.t, "server", func() error {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		pool := s.pool()
+		defer pool.Close()
+		if err := pool.Ping(context.Background()); err != nil {
+			return err
+		}
+		ok = true
+		return nil
+	})
+	return ok
+}
+
+// kill ends the server at once, as SIGKILL does.
+func (s *server) kill() {
+	children := s.children()
+	s.cmd.Process.Kill()
+	for _, pid := range children {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	<-s.done
+}
+
+func (s *server) children() (pids []int) {
+	out, _ := exec.Command("ps", "-o", "pid=", "--ppid", strconv.Itoa(s.cmd.Process.Pid)).Output()
+	for _, field := range strings.Fields(string(out)) {
+		pid, _ := strconv.Atoi(field)
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// pause makes the server hang.
+func (s *server) pause() (resume func()) {
+	s.cmd.Process.Signal(syscall.SIGSTOP)
+	pids := s.children()
+	for _, pid := range pids {
+		syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	return func() {
+		for _, pid := range append(pids, s.cmd.Process.Pid) {
+			syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+}
+
+func (s *server) pool() *pgxpool.Pool {
+	pool, err := pgxpool.New(context.Background(), fmt.Sprintf("postgres://isr@%s/postgres?pool_max_conns=16", s.addr))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pool
+}
+
+func (s *server) open(t *testing.T) store.Store {
+	pool := s.pool()
+	t.Cleanup(pool.Close)
+	return postgres.New(pool, postgres.Options{})
+}
+
+// The contract, on a server of its own.
+func TestStore(t *testing.T) {
+	s := newServer(t)
+	storetest.Run(t, func(t *testing.T) storetest.Config {
+		admin := s.pool()
+		t.Cleanup(admin.Close)
+		exec := func(sql string, args ...any) {
+			t.Helper()
+			if _, err := admin.Exec(t.Context(), sql, args...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		exec("DROP SCHEMA public CASCADE")
+		exec("CREATE SCHEMA public")
+		return storetest.Config{
+			Stores:   [2]store.Store{s.open(t), s.open(t)},
+			MaxBytes: 1 << 20,
+			Wipe:     func() { exec("TRUNCATE isr_history, isr_versions, isr_pages, isr_leases") },
+			Pause:    s.pause,
+			Reopen:   func() [2]store.Store { return [2]store.Store{s.open(t), s.open(t)} },
+			Corrupt: func(key string) {
+				exec("UPDATE isr_pages SET record = set_byte(record, 10, get_byte(record, 10) # 1) WHERE key = sha256($1)", []byte(key))
+			},
+		}
+	})
+}
+
+// A crash loses the pages, which can be made again, and no purge.
+func TestCrash(t *testing.T) {
+	s := newServer(t)
+	st := s.open(t)
+	ctx := t.Context()
+	ticket, err := storetest.Begin(ctx, st, "key", 1e9)
+	if err == nil {
+		err = st.Put(ctx, "key", ticket, &store.Record{Tags: []string{"tag"}, Data: []byte("data")})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := st.Invalidate(ctx, store.Gone, "tag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.kill()
+	if !s.run() {
+		t.Fatal("postgres does not start again")
+	}
+	isrtest.Eventually(t, "answer", func() error {
+		c, err := st.Changes(ctx, v-1)
+		if err == nil && (c.Reset || len(c.List) != 1 || c.List[0].Version != v) {
+			t.Fatalf("%+v, want the purge", c)
+		}
+		return err
+	})
+}
+
+// A program whose database has never answered has a Store that says so.
+func TestNeverThere(t *testing.T) {
+	addr, err := isrtest.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(t.Context(), "postgres://isr:secret@"+addr+"/postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	st := postgres.New(pool, postgres.Options{})
+	_, _, err = storetest.Get(t.Context(), st, "key")
+	if err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("Look: %v", err)
+	}
+}
