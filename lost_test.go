@@ -33,10 +33,14 @@ func (p *pair) separate() {
 	p.cut = true
 }
 
-// failOver has the replica take over.
+// failOver has the replica take over. Its versions do not go back, since engines take
+// theirs from the clock.
 func (p *pair) failOver() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for range 100 {
+		p.replica.Invalidate(context.Background(), store.Stale, "promoted")
+	}
 	p.current, p.cut, p.promoted = p.replica, true, true
 }
 
