@@ -262,9 +262,8 @@ func (t *Teller) call(ctx context.Context, b batch) outcome {
 	}
 	out := outcome{begin: time.Now()}
 	done := make(chan outcome, 1)
-	go func() {
+	go func(out outcome) {
 		defer func() { <-t.calls }()
-		out := out
 		returned := false
 		defer func() {
 			switch v := recover(); {
@@ -282,7 +281,7 @@ func (t *Teller) call(ctx context.Context, b batch) outcome {
 			out.add(tags, false, t.c.Edge.Tell(ctx, b.effect, tags))
 		}
 		returned = true
-	}()
+	}(out)
 	linger := context.WithoutCancel(ctx)
 	if d, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
