@@ -27,7 +27,6 @@ type keeper struct {
 	cache  *cache.Cache
 	table  *invalidation.Table
 	failed int
-	end    func()
 }
 
 // startKeeper starts one for an instance of a build. It ends with the test.

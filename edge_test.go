@@ -35,10 +35,10 @@ type cdn struct {
 }
 
 type cdnPage struct {
-	body, control string
-	tags          []string
-	until         time.Time
-	soft          bool
+	body  string
+	tags  []string
+	until time.Time
+	soft  bool
 }
 
 func newCDN() *cdn { return &cdn{pages: make(map[string]*cdnPage)} }

@@ -20,12 +20,6 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// cannotRenew reports whether a visitor need not wait for another attempt to renew a
-// page that may be shown on errors: the last one has failed, or none is begun any more.
-func (v *visit) cannotRenew(p *page.Page) bool {
-	return p.IsFailing(v.site.table) || v.site.runs.IsClosed()
-}
-
 // isForbidden reports whether an unknown page was never prerendered, where its route
 // demands that. With a Store the run decides it, after a look there.
 func (v *visit) isForbidden(path string) bool {

@@ -111,7 +111,7 @@ func parseFlags(args, environ []string, stdout io.Writer) (*config, error) {
 		c.trust, err = parseNetworks(s)
 		return err
 	})
-	fs.StringVar(&c.storeName, "store", "", "where pages outlive a restart: a `directory`, or redis://host:6379 to share them")
+	fs.StringVar(&c.storeName, "store", "", "where pages outlive a restart: a `directory`, or redis://host:6379 or postgres://host/database to share them")
 	fs.StringVar(&c.sitemap, "sitemap", "", "`path` of the origin's sitemap, such as /sitemap.xml: its pages are asked for at the start")
 	fs.StringVar(&c.inspect, "inspect", "", "`address` at which to look at what is cached, such as localhost:8081")
 	fs.StringVar(&c.metrics, "metrics", "", "`address` at which Prometheus finds /metrics; may be that of -inspect")

@@ -88,8 +88,9 @@ func TestBadStores(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"mysql://localhost":             "-store mysql://…: want a directory such as /var/cache/isrproxy, or redis://host:6379",
+		"mysql://localhost":             "-store mysql://…: want a directory such as /var/cache/isrproxy, redis://host:6379 or postgres://host/database",
 		"redis://user:secret@host:6/no": "-store redis://…: ",
+		"postgres://u:secret@host:no/a": "-store postgres://…: ",
 		file:                            "-store \"" + file + "\": ",
 	} {
 		s, err := openStore(name, public)

@@ -134,18 +134,20 @@ func TestStoreOutlivesARestart(t *testing.T) {
 	}
 }
 
-// A Redis that is not there costs nobody a page.
-func TestRedisNeedNotBeThere(t *testing.T) {
-	addr, err := isrtest.FreeAddr()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := start(t, "-origin", countingOrigin(t), "-store", "redis://"+addr)
-	if a := mustGet(t, p.url+"/a"); a.status != 200 {
-		t.Errorf("%d %q", a.status, a.body)
-	}
-	if err := p.end(); err != nil && !strings.Contains(err.Error(), "Store") {
-		t.Error(err)
+// A server that is not there costs nobody a page.
+func TestStoreNeedNotBeThere(t *testing.T) {
+	for _, scheme := range []string{"redis", "postgres"} {
+		addr, err := isrtest.FreeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := start(t, "-origin", countingOrigin(t), "-store", scheme+"://"+addr)
+		if a := mustGet(t, p.url+"/a"); a.status != 200 {
+			t.Errorf("%s: %d %q", scheme, a.status, a.body)
+		}
+		if err := p.end(); err != nil && !strings.Contains(err.Error(), "Store") {
+			t.Errorf("%s: %v", scheme, err)
+		}
 	}
 }
 

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"context"
 	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/file"
+	"github.com/isr-go/isr/store/postgres"
 	"github.com/isr-go/isr/store/redis"
 )
 
@@ -26,7 +29,7 @@ func (s closingStore) Close() {
 }
 
 // openStore opens the store that a flag names, for one public site: several that share an
-// engine share no page, and no purge.
+// engine share no page, and no purge but in PostgreSQL.
 func openStore(name string, public *url.URL) (closingStore, error) {
 	site := strings.NewReplacer(":", "_", "/", "_", "[", "", "]", "").Replace(public.Host)
 	scheme, _, isURL := strings.Cut(name, "://")
@@ -42,9 +45,9 @@ func openStore(name string, public *url.URL) (closingStore, error) {
 	case scheme == "redis" || scheme == "rediss" || scheme == "unix":
 		return openRedis(name, site)
 	case scheme == "postgres" || scheme == "postgresql":
-		return closingStore{}, wrong("-store %s://…: pages cannot be kept in PostgreSQL yet; want a directory, or redis://host:6379", scheme)
+		return openPostgres(name, scheme)
 	}
-	return closingStore{}, wrong("-store %s://…: want a directory such as /var/cache/isrproxy, or redis://host:6379", scheme)
+	return closingStore{}, wrong("-store %s://…: want a directory such as /var/cache/isrproxy, redis://host:6379 or postgres://host/database", scheme)
 }
 
 // openRedis makes a store on Redis. That need not be there yet.
@@ -71,4 +74,17 @@ func openRedis(name, site string) (closingStore, error) {
 			c.Close()
 		}
 	}}, nil
+}
+
+// openPostgres makes a store on PostgreSQL. That need not be there yet.
+func openPostgres(name, scheme string) (closingStore, error) {
+	config, err := pgxpool.ParseConfig(name)
+	if err != nil { // which hides the password
+		return closingStore{}, wrong("-store %s://…: %v; want something like %[1]s://user:password@host:5432/database", scheme, err)
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return closingStore{}, wrong("-store %s://…: %v", scheme, err)
+	}
+	return closingStore{postgres.New(pool, postgres.Options{}), pool.Close}, nil
 }
