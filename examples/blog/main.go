@@ -61,6 +61,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.TextVar(&verbosity, "log", slog.LevelDebug, "`level` of the log: debug has every visit, info what is generated, error the failures")
 	flags.Parse(args)
 
+	mode, err := modeOf(os.Getenv("ISR_MODE"))
+	if err != nil {
+		return err
+	}
 	ln, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return err
@@ -73,6 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		webhook: "http://" + ln.Addr().String() + "/api/revalidate",
 		secret:  cmp.Or(*secret, os.Getenv("REVALIDATE_SECRET")),
 		ttl:     *ttl,
+		mode:    mode,
 		log:     newLogger(stderr, level),
 	}
 	if err := checkOrigin(cfg.origin); err != nil {
@@ -129,6 +134,7 @@ type config struct {
 	webhook string // where the CMS reaches /api/revalidate
 	secret  string
 	ttl     time.Duration
+	mode    isr.Mode
 	log     *slog.Logger
 	client  *http.Client // of the CMS; nil: an ordinary one
 }
@@ -155,6 +161,7 @@ func newBlog(cfg config) (*blog, error) {
 		// However a visitor spells the host (localhost, 127.0.0.1), it is the same
 		// page; and prerendering has to know for which host a page is.
 		Origin:  cfg.origin,
+		Mode:    cfg.mode,
 		Logger:  cfg.log,
 		Observe: recorder.Observe,
 	})
@@ -167,6 +174,20 @@ func newBlog(cfg config) (*blog, error) {
 	mux.Handle("/admin/", admin)
 	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, cfg.secret))
 	return &blog{cms, site, onlyFor(cfg.origin, mux)}, nil
+}
+
+// modeOf returns the mode that has a name: while one works on the templates, each visit
+// should have its page made anew.
+func modeOf(name string) (isr.Mode, error) {
+	switch name {
+	case "", "on":
+		return isr.On, nil
+	case "develop":
+		return isr.Develop, nil
+	case "off":
+		return isr.Off, nil
+	}
+	return isr.On, fmt.Errorf("ISR_MODE=%s: want on, develop or off", name)
 }
 
 // onlyFor answers for the host of the origin, for localhost and for IP addresses:

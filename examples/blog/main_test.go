@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/internal/isrtest"
 )
 
@@ -486,5 +487,17 @@ func TestRunRefuses(t *testing.T) {
 		} else {
 			t.Log(err)
 		}
+	}
+}
+
+func TestModeOfTheEnvironment(t *testing.T) {
+	for name, want := range map[string]isr.Mode{"": isr.On, "on": isr.On, "develop": isr.Develop, "off": isr.Off} {
+		if got, err := modeOf(name); got != want || err != nil {
+			t.Errorf("%q: %v, %v", name, got, err)
+		}
+	}
+	t.Setenv("ISR_MODE", "debug")
+	if err := run(t.Context(), nil, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "want on, develop or off") {
+		t.Errorf("of another name: %v", err)
 	}
 }
