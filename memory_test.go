@@ -278,6 +278,7 @@ func TestMaxBytes(t *testing.T) {
 			w.serve(site, r)
 			w.serve(site, r)
 		}
+		synctest.Wait() // for what is compressed behind the visitors
 		var sum int64
 		var pages int
 		for p := range site.Pages() {
