@@ -96,7 +96,7 @@ type Changes struct {
 
 	// History names the order that the versions are in. It is another one after a wipe, and
 	// after a failover, a restart or a restore that may have lost what was acknowledged:
-	// whoever has invalidated something lately does so again. Empty: the store cannot tell.
+	// those who have invalidated something lately do so again. Empty: the store cannot tell.
 	History string
 }
 

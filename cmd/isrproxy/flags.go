@@ -182,7 +182,7 @@ func (c *config) check(origin, public string) (err error) {
 		}
 	}
 	if c.inspect != "" && c.secret == "" && !isLoopback(c.inspect) {
-		return wrong("-inspect %q: whoever reaches it could look at all pages and purge them; want localhost:8081, or a -secret, which is then the password", c.inspect)
+		return wrong("-inspect %q: all who reach it could look at all pages and purge them; want localhost:8081, or a -secret, which is then the password", c.inspect)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func TestBadFlags(t *testing.T) {
 		{ok + "-trust 0.0.0.0/0", `"0.0.0.0/0": want networks such as 10.0.0.0/8, or addresses, but not all there are: the origin believes what they say`},
 		{ok + "-trust cloudflare", `"cloudflare": want networks such as 10.0.0.0/8`},
 		{ok + "-purge everybody", `-purge "everybody": want loopback or secret`},
-		{ok + "-inspect :8081", `-inspect ":8081": whoever reaches it could look at all pages and purge them; want localhost:8081, or a -secret, which is then the password`},
+		{ok + "-inspect :8081", `-inspect ":8081": all who reach it could look at all pages and purge them; want localhost:8081, or a -secret, which is then the password`},
 		{ok + "-metrics localhost:8080", `visitors would reach what is not for them`},
 		{ok + "-log loud", `invalid value "loud" for flag -log`},
 	} {

@@ -107,7 +107,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 const grace = 10 * time.Second
 
 // shutDown ends the servers: the visitors first, then what is renewed and written in the
-// background. Whoever has not finished by then is cut off: event streams do not end by
+// background. What has not finished by then is cut off: event streams do not end by
 // themselves.
 func shutDown(servers []*http.Server, site *isr.Site, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)

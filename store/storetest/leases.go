@@ -56,7 +56,7 @@ func look(t *test) {
 	wants(first, long, "new", store.None, false)
 }
 
-// The record and the lease are of one moment: whoever leads has seen what the last leader
+// The record and the lease are of one moment: a leader has seen what the last leader
 // has put, so that a page is generated once.
 func once(t *test) {
 	for n := range 20 {
