@@ -153,11 +153,13 @@ func TestAbandonedFetches(t *testing.T) {
 // was purged since.
 func TestPageAfterAnOlderFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, version := memory.New(), 1
-		values := &isr.Data[int]{Name: "value"}
+		st := memory.New()
+		var version atomic.Int64
+		version.Store(1)
+		values := &isr.Data[int64]{Name: "value"}
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			n, err := values.Load(r.Context(), "", func(context.Context) (int, error) {
-				n := version
+			n, err := values.Load(r.Context(), "", func(context.Context) (int64, error) {
+				n := version.Load()
 				time.Sleep(time.Second)
 				return n, nil
 			})
@@ -171,7 +173,7 @@ func TestPageAfterAnOlderFetch(t *testing.T) {
 		near, far := start(st), start(&laggard{st, 2 * time.Second})
 		go do(far, "POST", "/")
 		time.Sleep(time.Second / 2)
-		version = 2
+		version.Store(2)
 		if err := near.PurgeTag(t.Context(), "value"); err != nil {
 			t.Fatal(err)
 		}

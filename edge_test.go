@@ -352,7 +352,10 @@ func TestEdgeIsToldOfPrivatePages(t *testing.T) {
 		c.get("/a")
 		private = true
 		site.Revalidate(t.Context(), "/a")
+		synctest.Wait()
+		c.mu.Lock()
 		c.pages["/a"] = &cdnPage{body: "false", until: time.Now().Add(time.Hour), tags: []string{edge.Token("\x00http://example.com/a?")}}
+		c.mu.Unlock()
 		time.Sleep(time.Minute)
 		if got := c.get("/a"); got != "true" {
 			t.Errorf("it is still shown: %q", got)

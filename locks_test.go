@@ -20,7 +20,7 @@ import (
 // can do, which waits for every lock that the Site holds.
 type reentrant struct {
 	t      *testing.T
-	site   *isr.Site
+	made   atomic.Pointer[isr.Site]
 	inside atomic.Bool
 	n      atomic.Int64
 	called map[string]bool // written under inside
@@ -28,7 +28,8 @@ type reentrant struct {
 
 // call is called by everything that the Site calls.
 func (r *reentrant) call(name string) {
-	if r.site == nil || !r.inside.CompareAndSwap(false, true) {
+	site := r.made.Load()
+	if site == nil || !r.inside.CompareAndSwap(false, true) {
 		return
 	}
 	defer r.inside.Store(false)
@@ -36,12 +37,12 @@ func (r *reentrant) call(name string) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.site.Stats()
-		for range r.site.Pages() {
+		site.Stats()
+		for range site.Pages() {
 		}
-		body(r.site, fmt.Sprint("/inner/", r.n.Add(1))) // stores a page
-		r.site.PurgeTag(context.Background(), "inner")
-		r.site.Purge(context.Background(), "/inner/1")
+		body(site, fmt.Sprint("/inner/", r.n.Add(1))) // stores a page
+		site.PurgeTag(context.Background(), "inner")
+		site.Purge(context.Background(), "/inner/1")
 	}()
 	select {
 	case <-done:
@@ -119,7 +120,7 @@ func TestCallsWithoutLocks(t *testing.T) {
 				}
 			})
 			site := isr.Wrap(h, opts)
-			r.site = site
+			r.made.Store(site)
 			ctx := context.Background()
 			for _, path := range []string{"/people", "/waited/1", "/waited/broken", "/waited/private", "/waited/large"} {
 				body(site, path)

@@ -7,8 +7,9 @@ import (
 )
 
 // inherit looks for the page among those of other builds, where nothing is stored of this
-// one's. It reports whether the run has ended with that.
-func (f *Flight) inherit() (ended bool) {
+// one's. It reports whether the run has ended with that. Of a page that will do it gives the
+// lease of its own back first: the renewal behind the visitor would have to wait for it.
+func (f *Flight) inherit(own string, lease store.Ticket) (ended bool) {
 	g := f.g
 	if g.c.Inherit == store.None || f.hasInherited || f.Fetch != nil || g.c.Cache.Peek(&f.Key) != nil {
 		return false
@@ -17,6 +18,9 @@ func (f *Flight) inherit() (ended bool) {
 	before := g.c.Table.Now()
 	key, rec, effect := f.elsewhere()
 	f.isNowhere = rec == nil
+	if rec != nil && g.c.Inherit == store.Stale {
+		g.c.Backing.Release(own, lease)
+	}
 	return rec != nil && f.adopt(key, rec, effect, g.c.Inherit, before)
 }
 

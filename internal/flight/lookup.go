@@ -86,7 +86,7 @@ func (f *Flight) look(key string, have store.Ticket, ttl time.Duration) (l *look
 			l.have, l.again = t, l.Ticket == (store.Ticket{})
 		}
 	}
-	if l.Record != nil && f.adopt(key, l.Record, l.Effect, store.None, before) || l.Record == nil && l.err == nil && f.inherit() {
+	if l.Record != nil && f.adopt(key, l.Record, l.Effect, store.None, before) || l.Record == nil && l.err == nil && f.inherit(key, l.Ticket) {
 		g.c.Backing.WriteBehind(func() { g.c.Backing.Release(key, l.Ticket) })
 		return l, true
 	}

@@ -172,9 +172,9 @@ func (s *Store) Look(ctx context.Context, key string, have store.Ticket, ttl tim
 		return f, err
 	})
 	if ttl > 0 && (err == nil || errors.Is(err, store.ErrNotFound)) && !f.doesFor(have) {
-		miss := err
+		miss, first := err, f // a call that is given up may still read it
 		if f, err = call(ctx, s.writes, "look", func() (found, error) {
-			return again(func() (found, error) { return s.begin(ctx, hash, f, have, ttl) })
+			return again(func() (found, error) { return s.begin(ctx, hash, first, have, ttl) })
 		}); err == nil && f.rec == nil {
 			err = cmp.Or(miss, error(store.ErrNotFound))
 		}
