@@ -175,6 +175,18 @@ var differences = []difference{
 		func(x *exchange, c change) bool { return added("Etag", "")(x, c) && x.fromPage() },
 	},
 	{
+		"no `Cache-Tag`", "pages whose handler sets it",
+		"It is for isr. What a cache in front is to know of tags, `Options.Edge` says.",
+		func(x *exchange, c change) bool { return c.field == "Cache-Tag" && c.on == "" && x.fromPage() },
+	},
+	{
+		"`No-Vary-Search`", "pages whose route says which parameters count",
+		"Caches that know it keep one page for all spellings of a query, as isr does.",
+		func(x *exchange, c change) bool {
+			return c.field == "No-Vary-Search" && c.off == "" && strings.HasPrefix(c.on, "key-order") && x.fromPage()
+		},
+	},
+	{
 		"`Accept-Ranges`", "pages", "isr answers ranges.",
 		func(x *exchange, c change) bool { return added("Accept-Ranges", "bytes")(x, c) && x.fromPage() },
 	},
