@@ -90,7 +90,7 @@ func snapshot(p *page.Page, effect store.Effect, now time.Time) Page {
 	}
 	out.Header, out.ETag = p.Header()
 	out.Failures, out.Err = p.Failures()
-	if p.NotStored != (policy.Refusal{}) {
+	if p.IsHitForPass {
 		out.TTL = page.HitForPassTTL
 	} else if ttl := p.Lifetime.Fresh(); ttl != policy.Forever {
 		out.TTL = cmp.Or(ttl, -1)

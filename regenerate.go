@@ -15,7 +15,6 @@ import (
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
-	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/renew"
 	"github.com/isr-go/isr/store"
 )
@@ -190,7 +189,7 @@ func (v *visit) answer(f *flight.Flight, joined bool) bool {
 	made := out.Page
 	effect := made.Effect(s.table)
 	switch {
-	case made.NotStored != (policy.Refusal{}):
+	case made.IsHitForPass:
 		v.passUncacheable()
 	case effect != store.None && made.Subject.Since.Clock < v.asked:
 		// Something that the page turned out to depend on was invalidated after
@@ -321,8 +320,8 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 		s.report(e, stack...)
 	case p == nil: // nobody has waited to the end
 		e.Kind, e.Err = Failed, context.Canceled
-	case p.NotStored != (policy.Refusal{}):
-		s.warn.NotStored(p.Route, p.NotStored, p.Key.Shown())
+	case p.IsHitForPass:
+		s.warn.NotStored(p.Route, p.NotStored(), p.Key.Shown())
 		e.Kind, e.Status = Passed, out.Status
 		if s.front != nil && p.Private && !f.Old().IsUnknown() { // it is not public any more
 			k := &p.Key

@@ -18,7 +18,6 @@ import (
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
-	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/store"
 )
 
@@ -127,7 +126,7 @@ func (c *Cache) Touch(p *page.Page, now time.Time) {
 	case !l.holds(p):
 	case l.at(p.Place).protected:
 		l.moveToFront(p.Place, protected)
-	case p.NotStored == (policy.Refusal{}):
+	case !p.IsHitForPass:
 		c.promote(p)
 	}
 }
@@ -233,7 +232,7 @@ func (c *Cache) Put(p *page.Page, byName bool) (evicted []*page.Page, ok bool) {
 	}
 	l.add(p, byKey, byPath)
 	c.bytes += p.Size.Load()
-	if byName && p.NotStored == (policy.Refusal{}) {
+	if byName && !p.IsHitForPass {
 		c.promote(p)
 	}
 	return c.evict(p), true
@@ -317,7 +316,7 @@ func (c *Cache) Holds(path string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for p := range c.places.allAt(path) {
-		if p.NotStored == (policy.Refusal{}) {
+		if !p.IsHitForPass {
 			return true
 		}
 	}

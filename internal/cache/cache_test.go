@@ -405,7 +405,7 @@ func TestAccounting(t *testing.T) {
 				p.Size.Store(maxBytes + 1)
 			}
 			if rng.IntN(5) == 0 {
-				p.NotStored = policy.Refusal{Why: "for the test"}
+				p.IsHitForPass = true
 			}
 			seq++
 			p.Seq = seq

@@ -150,7 +150,7 @@ func (l *Loader) hit(scope *inside.Scope, p *page.Page) any {
 	}
 	l.hits.Add(1)
 	depend(scope, p, nil)
-	return p.Value
+	return p.Value()
 }
 
 // depend notes in the scope of a generation, if there is one, that it has used a value,
@@ -210,7 +210,7 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 		case outer != nil && isFailing && p.IsPaused(l.table, now) && outer.MayUseOnError(l.runs, p):
 			_, err := p.Failures()
 			depend(inside.From(ctx), p, err)
-			return p.Value, false, nil
+			return p.Value(), false, nil
 		}
 		w := &flight.Waiter{Fresh: outer != nil || l.anew, Inside: outer != nil, Outer: outer}
 		f, how := l.runs.Join(req, p, w)
@@ -250,10 +250,10 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 			continue // what it turned out to depend on was invalidated meanwhile
 		}
 		depend(scope, made, out.Stale)
-		if made.NotStored != (policy.Refusal{}) {
+		if made.IsHitForPass {
 			return f.Value(), false, nil
 		}
-		return made.Value, false, nil
+		return made.Value(), false, nil
 	}
 	return nil, false, ctx.Err()
 }
@@ -292,7 +292,7 @@ func (l *Loader) fallback(ctx context.Context, src *Source, key string, k *pagek
 		return nil, false, fmt.Errorf("isr: Data %q, key %q: %w", src.Name, key, err)
 	}
 	depend(scope, p, err)
-	return p.Value, false, nil
+	return p.Value(), false, nil
 }
 
 // fetch makes of a func what a run calls. A value goes through JSON, also where it is

@@ -51,8 +51,8 @@ func (g *Group) Generate(ctx context.Context, req Request) error {
 		case out.Kind == Failed:
 			return out.Err
 		case out.Kind != Generated:
-		case out.Page.NotStored != (policy.Refusal{}):
-			return &NotStoredError{out.Page.NotStored, out.Status, out.Location}
+		case out.Page.IsHitForPass:
+			return &NotStoredError{out.Page.NotStored(), out.Status, out.Location}
 		default:
 			return out.Stale
 		}

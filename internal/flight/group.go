@@ -333,7 +333,7 @@ func (g *Group) newFlight(req Request, old *page.Page) *Flight {
 	req.Key = req.Key.Clone()
 	rt := req.Route
 	if req.Pattern == "" && old != nil {
-		req.Pattern = old.Pattern
+		req.Pattern = old.Pattern()
 	}
 	if g.c.Trace == nil {
 		req.Cause = nil // it holds a visitor's request

@@ -330,7 +330,7 @@ func (f *Flight) writeBehind() {
 	g := f.g
 	<-f.done
 	key, out, lease := g.c.Backing.Key(&f.Key), &f.outcome, f.heldLease()
-	if p := out.Page; p != nil && out.Stored && out.Kind == Generated && p.NotStored == (policy.Refusal{}) && p.Subject.Since.Offline == 0 {
+	if p := out.Page; p != nil && out.Stored && out.Kind == Generated && !p.IsHitForPass && p.Subject.Since.Offline == 0 {
 		if f.Fetch == nil {
 			f.awaitEncodings()
 		}

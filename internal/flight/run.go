@@ -93,7 +93,7 @@ func (f *Flight) run() {
 	r = f.Build(ctx, g.c.Origin)
 	asked = r.Pattern
 	if f.old != nil && !f.old.HasData && !f.old.Inherited && f.old.Effect(g.c.Table) < store.Expired { // a handler that answers 304 may not have looked at its data
-		rec.SetConditional(f.old.Validators.Ask(r.Header))
+		rec.SetConditional(f.old.Validators().Ask(r.Header))
 	}
 	g.c.Handler.ServeHTTP(rec, r)
 	if rec.Retry() {
@@ -164,7 +164,7 @@ func (f *Flight) renewal() func(h http.Header) (status int, updated http.Header,
 		return nil
 	}
 	return func(h http.Header) (int, http.Header, bool) {
-		if !old.Validators.Match(h) {
+		if !old.Validators().Match(h) {
 			return 0, nil, false
 		}
 		return old.Status, old.Merge(h), true
@@ -286,7 +286,7 @@ func (f *Flight) finish(out Outcome) bool {
 	took := time.Since(f.begin)
 	var evicted []*page.Page
 	old := g.c.Cache.Peek(&f.Key)
-	if p := out.Page; p != nil && p.NotStored != (policy.Refusal{}) && !p.Private && old.SetAside(g.c.Table, p) {
+	if p := out.Page; p != nil && p.IsHitForPass && !p.Private && old.SetAside(g.c.Table, p) {
 		p.Took = took // and old is kept for errors
 	} else if p != nil {
 		p.Took = took

@@ -11,9 +11,26 @@ import (
 type Lines struct {
 	Names  []string // equal ones stand together
 	Values []string // empty where each response has its own
-	Own    []int    // where that is, in ascending order, beside the next two
+	Own    []int    // where that is, in ascending order, but for
+	ETag   int      // less than zero: there is none
+	Fields []Field
+}
 
-	ContentLength, ETag int // where these are; less than zero: nowhere
+// A Field is the Lines with a name.
+type Field struct {
+	Name     string
+	From, To int
+}
+
+// fieldsOf returns the Fields of lines with some names.
+func fieldsOf(names []string) (fields []Field) {
+	for i, name := range names {
+		if i == 0 || name != names[i-1] {
+			fields = append(fields, Field{Name: name, From: i})
+		}
+		fields[len(fields)-1].To = i + 1
+	}
+	return fields
 }
 
 // equal reports whether a response with names and values has these Lines, and whether it
@@ -23,7 +40,7 @@ func (l *Lines) equal(names, values []string) (same, sameNames bool) {
 		return false, false
 	}
 	for i, v := range values {
-		if l.Values[i] != v && i != l.ContentLength && i != l.ETag && !slices.Contains(l.Own, i) {
+		if l.Values[i] != v && i != l.ETag && !slices.Contains(l.Own, i) {
 			return false, true
 		}
 	}
@@ -57,18 +74,17 @@ func (s *Share) Of(names, values []string, constant int) (_ *Lines, shared bool)
 		}
 	}
 	l := &Lines{
-		Names: slices.Clone(names), Values: make([]string, len(values)),
-		ContentLength: slices.Index(names, "Content-Length"), ETag: slices.Index(names, "Etag"),
+		Names: slices.Clone(names), Values: make([]string, len(values)), ETag: slices.Index(names, "Etag"), Fields: fieldsOf(names),
 	}
 	if before != nil {
-		l.Names = before.Names
+		l.Names, l.Fields = before.Names, before.Fields
 	} else {
 		slot = int(s.next.Add(1) % uint32(len(s.recent)))
 	}
 	for i, v := range values {
 		switch {
-		case i == l.ContentLength, i == l.ETag:
-		case names[i] == "Last-Modified", before != nil && (before.Values[i] != v || slices.Contains(before.Own, i)):
+		case i == l.ETag:
+		case names[i] == "Content-Length", names[i] == "Last-Modified", before != nil && (before.Values[i] != v || slices.Contains(before.Own, i)):
 			l.Own = append(l.Own, i)
 		default:
 			l.Values[i] = strings.Clone(v)

@@ -38,7 +38,7 @@ func (p *Page) Record(key string) *store.Record {
 
 // pageFormat is the number of the encoding that encode makes. The checksum comes
 // after it: not every Store notices when it damages what it keeps.
-const pageFormat = 6
+const pageFormat = 7
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -57,12 +57,12 @@ func (p *Page) encode(key string) []byte {
 	}
 	b := append(make([]byte, 0, n), pageFormat, 0, 0, 0, 0)
 	b = pagekey.AppendString(b, key)
-	b = pagekey.AppendString(b, p.Pattern)
-	b = pagekey.AppendString(b, p.Matched)
+	b = pagekey.AppendString(b, p.patterns.Value().outer)
+	b = pagekey.AppendString(b, p.patterns.Value().matched)
 	for _, n := range [...]int64{
-		int64(p.Status), p.Generated.UnixNano(), int64(p.Took), int64(p.upstream),
+		int64(p.Status), p.Generated.UnixNano(), int64(p.Took),
 		int64(p.Lifetime.TTL), int64(p.Lifetime.StaleWhileRevalidate), int64(p.Lifetime.StaleIfError),
-		int64(p.Lifetime.Until), int64(p.saidTTL), int64(p.saidTags),
+		int64(p.Lifetime.Until), int64(p.rarely().upstream), int64(p.rarely().saidTTL), int64(p.saidTags),
 	} {
 		b = binary.AppendVarint(b, n)
 	}
@@ -74,7 +74,7 @@ func (p *Page) encode(key string) []byte {
 	if p.ownControl {
 		flags |= hasOwnControl
 	}
-	if p.Validators.etag != "" {
+	if p.ownETag {
 		flags |= hasOwnETag
 	}
 	if p.HasData {
@@ -127,14 +127,14 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 		return nil, errForeign
 	}
 	p := &Page{
-		Key: m.Key.Clone(), Route: m.Route, Pattern: string(d.bytes()), Matched: unique.Make(string(d.bytes())).Value(),
-		Status: int(d.number()), Generated: time.Unix(0, d.number()), Took: time.Duration(d.number()), upstream: time.Duration(d.number()),
+		Key: m.Key.Clone(), Route: m.Route, patterns: unique.Make(patterns{outer: string(d.bytes()), matched: string(d.bytes())}),
+		Status: int(d.number()), Generated: time.Unix(0, d.number()), Took: time.Duration(d.number()),
 		Lifetime: policy.Lifetime{
 			TTL: time.Duration(d.number()), StaleWhileRevalidate: time.Duration(d.number()), StaleIfError: time.Duration(d.number()),
 			Until: time.Duration(d.number()),
 		},
-		saidTTL: time.Duration(d.number()), saidTags: int(d.number()),
 	}
+	upstream, saidTTL, saidTags := time.Duration(d.number()), time.Duration(d.number()), d.number()
 	for n := d.count(); n > 0; n-- {
 		p.Subject.Tags = append(p.Subject.Tags, string(d.bytes()))
 	}
@@ -156,12 +156,15 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 			encoded = append(encoded, e)
 		}
 	}
-	if d.bad || len(d.b) > 0 || p.saidTags < 0 || p.saidTags > len(p.Subject.Tags) || p.Status < 200 || p.Status > 999 {
+	if d.bad || len(d.b) > 0 || saidTags < 0 || saidTags > int64(len(p.Subject.Tags)) || p.Status < 200 || p.Status > 999 {
 		return nil, errForeign
 	}
-	p.ownControl, p.HasData = flags&hasOwnControl != 0, flags&hasData != 0
-	if flags&hasOwnETag != 0 {
-		p.Validators.etag = etag
+	p.ownControl, p.ownETag, p.HasData, p.saidTags = flags&hasOwnControl != 0, flags&hasOwnETag != 0, flags&hasData != 0, uint32(saidTags)
+	if saidTTL >= 0 {
+		p.setRarely().saidTTL = saidTTL
+	}
+	if upstream > 0 {
+		p.setRarely().upstream = upstream
 	}
 	if slices.Equal(p.Subject.Tags, m.Route.Tags) {
 		p.Subject.Tags = m.Route.Tags

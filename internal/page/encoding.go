@@ -41,7 +41,8 @@ func (p *Page) NewEncoding(coding string, body []byte) Encoding {
 	deleteMade(h)
 	h["Content-Encoding"] = []string{coding}
 	etag = strings.TrimSuffix(etag, `"`) + "-" + coding + `"`
-	rep := newRepresentation(new(representation), &p.Route.Headers[1], p.Status, h, body, etag, true)
+	rep := new(representation)
+	rep.init(&p.Route.Headers[1], p.Status, h, body, etag, true)
 	rep.promise = p.plain.promise
 	return Encoding{coding, rep}
 }
@@ -108,13 +109,13 @@ func (p *Page) Finish() { p.encoding.Store(0) }
 func (p *Page) choose(r *http.Request) (rep *representation, meanwhile bool) {
 	all := p.encoded.Load()
 	if all == nil && !p.IsUnfinished() || r.Header["Range"] != nil {
-		return p.plain, false
+		return &p.plain, false
 	}
 	accept := r.Header["Accept-Encoding"]
 	if all == nil {
-		return p.plain, header.Accepts(accept, "gzip") > 0
+		return &p.plain, header.Accepts(accept, "gzip") > 0
 	}
-	rep, best := p.plain, 0
+	rep, best := &p.plain, 0
 	for _, e := range *all {
 		if weight := header.Accepts(accept, e.coding); weight > best {
 			rep, best = e.rep, weight
@@ -129,7 +130,7 @@ func (p *Page) isAwaited(etag string, accept []string) bool {
 	if !p.IsUnfinished() {
 		return false
 	}
-	rest, ok := strings.CutPrefix(etag, strings.TrimSuffix(p.plain.etag, `"`)+"-")
+	rest, ok := strings.CutPrefix(etag, strings.TrimSuffix(p.plain.etag(), `"`)+"-")
 	coding, quoted := strings.CutSuffix(rest, `"`)
 	return ok && quoted && p.Encoded(coding) == nil && header.Accepts(accept, coding) > 0
 }

@@ -12,8 +12,6 @@ import (
 	"github.com/isr-go/isr/internal/policy"
 )
 
-type fields []field
-
 // A field is one of the handler's header that does not go out as it is.
 type field struct {
 	name   string
@@ -80,14 +78,12 @@ func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
 
 // setOwn notes what the handler has sent in a field.
 func (p *Page) setOwn(name string, values []string) {
-	if p.own == nil {
-		p.own = new(fields)
-	}
 	values = slices.Clone(values) // which may be a small part of the handler's memory
 	for i := range values {
 		values[i] = strings.Clone(values[i])
 	}
-	*p.own = append(*p.own, field{name, values})
+	r := p.setRarely()
+	r.own = append(r.own, field{name, values})
 }
 
 // note notes what the handler's header had that is another now.
@@ -106,10 +102,7 @@ func (p *Page) handlers() (h http.Header, etag string) {
 	if said := p.Route.Rules.NoVarySearch(p.Key.Query); said != "" && h.Get("No-Vary-Search") == said {
 		delete(h, "No-Vary-Search") // it is made anew
 	}
-	if p.own == nil {
-		return h, etag
-	}
-	for _, f := range slices.Backward(*p.own) { // what was changed last is undone first
+	for _, f := range slices.Backward(p.rarely().own) { // what was changed last is undone first
 		if f.values == nil {
 			delete(h, f.name)
 		} else {
@@ -119,12 +112,13 @@ func (p *Page) handlers() (h http.Header, etag string) {
 	return h, etag
 }
 
-// ownSize returns how much memory the fields take that do not go out.
-func (p *Page) ownSize() (n int64) {
-	if p.own == nil {
+// rareSize returns how much memory it takes, but for the value.
+func (p *Page) rareSize() (n int64) {
+	if p.rare == nil {
 		return 0
 	}
-	for _, f := range *p.own {
+	n = rareOverhead
+	for _, f := range p.rare.own {
 		n += 40
 		for _, v := range f.values {
 			n += 16 + pagekey.StringSize(v)

@@ -20,7 +20,7 @@ import (
 // Header returns the headers as they were generated, and the ETag; none for a
 // hit-for-pass.
 func (p *Page) Header() (h http.Header, etag string) {
-	if p.plain == nil {
+	if p.IsHitForPass {
 		return nil, ""
 	}
 	return p.plain.snapshot()
@@ -31,8 +31,24 @@ func (p *Page) IsSame(old *Page) bool {
 	return !old.IsUnknown() && old.Status == p.Status && bytes.Equal(old.plain.body, p.plain.body)
 }
 
-// Validators are those that the handler itself has set.
+// Validators are those that the handler itself has set, and what a page is asked for anew by.
 type Validators struct{ etag, lastModified string }
+
+// Validators returns those of the page.
+func (p *Page) Validators() (v Validators) {
+	if p.IsHitForPass {
+		return v
+	}
+	if p.ownETag {
+		v.etag = p.plain.etag()
+	}
+	if said := p.plain.value("Last-Modified"); said != "" {
+		if _, ok := header.ParseDate(said); ok {
+			v.lastModified = said
+		}
+	}
+	return v
+}
 
 // Ask makes a request conditional, and reports whether it is.
 func (v Validators) Ask(h http.Header) bool {
@@ -82,9 +98,10 @@ func NewValue(m Meta, v any, size int64, body []byte) *Page {
 // SetValue gives the page of a value that value, which takes size bytes. It is called
 // before the page is shared.
 func (p *Page) SetValue(v any, size int64) {
-	if p.NotStored == (policy.Refusal{}) {
-		p.Value = v
-		p.Size.Add(size)
+	if !p.IsHitForPass {
+		p.Size.Add(size - p.rareSize())
+		p.setRarely().value = v
+		p.Size.Add(p.rareSize())
 	}
 }
 
@@ -98,7 +115,7 @@ func (p *Page) Merge(update http.Header) http.Header {
 	if !p.ownControl {
 		delete(h, "Cache-Control")
 	}
-	if p.Validators.etag == "" {
+	if !p.ownETag {
 		delete(h, "Etag")
 	}
 	for name, values := range update {
@@ -119,10 +136,10 @@ func (p *Page) Merge(update http.Header) http.Header {
 // one counts, but not a time that has come.
 func Freshen(m Meta, old *Page, merged http.Header) *Page {
 	hasData := old.HasData || len(m.Said.Data) > 0
-	said := old.Subject.Tags[len(old.Subject.Tags)-old.saidTags:]
+	said := old.Subject.Tags[len(old.Subject.Tags)-int(old.saidTags):]
 	m.Said.Data = append(slices.Clip(said), m.Said.Data...)
-	if old.saidTTL >= 0 && !m.Said.HasTTL {
-		m.Said.TTL, m.Said.HasTTL = old.saidTTL, true
+	if ttl := old.rarely().saidTTL; ttl >= 0 && !m.Said.HasTTL {
+		m.Said.TTL, m.Said.HasTTL = ttl, true
 	}
 	if u := old.Lifetime.Until; u != 0 {
 		if until := old.Generated.Add(u); until.After(time.Now()) && (m.Said.Until.IsZero() || until.Before(m.Said.Until)) {
@@ -140,10 +157,11 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 // since those who have waited for it hold it.
 func HitForPass(m Meta, why policy.Refusal) *Page {
 	p := &Page{
-		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: OrderOf(m.Order),
-		Generated: time.Now(), NotStored: why,
+		Key: m.Key, Route: m.Route, patterns: unique.Make(patterns{outer: m.Pattern}), Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: OrderOf(m.Order),
+		Generated: time.Now(), IsHitForPass: true,
 	}
-	p.Size.Store(pageOverhead + m.Key.Size())
+	p.setRarely().notStored = why
+	p.Size.Store(pageOverhead + m.Key.Size() + p.rareSize())
 	if len(m.Said.Data) > 0 {
 		p.Subject.Tags = m.Route.TagsOf(nil, &m.Said)
 		p.Lifetime = m.Said.Apply(p.Lifetime, false, http.StatusOK, p.Generated, 0)
@@ -153,11 +171,12 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 }
 
 // What is taken beside strings and bodies, as TestMemory finds it on the heap: by
-// a page with its place in the lists and indexes of package cache; by an encoding of it; by
-// what stands for the header of one, where no other has the same; and by each line of it.
+// a page with its place in the lists and indexes of package cache; by what is rare; by an
+// encoding; by what stands for the header of one, where no other has the same; and by each line of it.
 const (
-	pageOverhead     = 687
-	encodingOverhead = 176
+	pageOverhead     = 551
+	rareOverhead     = 96
+	encodingOverhead = 144
 	linesOverhead    = 120
 	lineOverhead     = 2 * 16
 )
@@ -167,18 +186,19 @@ const (
 func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte, encoded []Encoding, compressible bool) *Page {
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &Page{
-		Key: m.Key, Route: m.Route, Pattern: m.Pattern, Matched: unique.Make(m.Matched).Value(),
+		Key: m.Key, Route: m.Route, patterns: unique.Make(patterns{outer: m.Pattern, matched: m.Matched}),
 		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, &m.Said)}, Seq: m.Seq, Order: OrderOf(m.Order),
-		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, saidTTL: -1, HasData: len(m.Said.Data) > 0,
+		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, HasData: len(m.Said.Data) > 0,
 	}
 	if len(m.Said.Tags)+len(m.Said.Data) > 0 {
-		p.saidTags = len(p.Subject.Tags) - len(m.Route.TagsOf(h, new(policy.Said)))
-		if n := len(p.Subject.Tags); n > 0 && pagekey.IsBucket(p.Subject.Tags[n-1]) {
-			p.saidTags = n // in a bucket one cannot be told from another
+		n := len(p.Subject.Tags)
+		p.saidTags = uint32(n - len(m.Route.TagsOf(h, new(policy.Said))))
+		if n > 0 && pagekey.IsBucket(p.Subject.Tags[n-1]) {
+			p.saidTags = uint32(n) // in a bucket one cannot be told from another
 		}
 	}
 	if m.Said.HasTTL && m.Said.Stale == nil {
-		p.saidTTL = max(0, m.Said.TTL)
+		p.setRarely().saidTTL = max(0, m.Said.TTL)
 	}
 	if !m.Said.StaleUntil.IsZero() {
 		p.LeftToLeaderUntil.Store(m.Said.StaleUntil.UnixNano())
@@ -187,18 +207,20 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 	if p.Lifetime, explicit = m.Route.Lifetime(status, h, d); explicit {
 		// An upstream cache had it for a while. Its time counts where the lifetime
 		// is the upstream's, too (RFC 9111, section 4.2.3).
-		p.upstream = age
-		p.Generated = p.Generated.Add(-age)
+		if age > 0 {
+			p.setRarely().upstream = age
+			p.Generated = p.Generated.Add(-age)
+		}
 	}
 	promised := p.Lifetime.TTL
 	if most := m.Route.MaxTTL; explicit && most > 0 {
 		p.Lifetime.TTL = min(p.Lifetime.TTL, most)
 	}
-	p.Lifetime = m.Said.Apply(p.Lifetime, explicit, status, p.Generated, p.upstream)
+	p.Lifetime = m.Said.Apply(p.Lifetime, explicit, status, p.Generated, p.rarely().upstream)
 	fresh := p.Lifetime.Fresh()
 	etag := h.Get("Etag")
 	if header.IsETag(etag) {
-		p.Validators.etag = etag
+		p.ownETag = true
 	} else {
 		sum := sha256.Sum256(plain)
 		etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
@@ -242,14 +264,11 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 // and its body, and its size with them.
 func (p *Page) represent(h http.Header, promise int64, etag string, plain []byte) {
 	deleteMade(h)
-	p.plain = newRepresentation(&p.inline, &p.Route.Headers[0], p.Status, h, plain, etag, false)
+	p.plain.init(&p.Route.Headers[0], p.Status, h, plain, etag, false)
 	if promise >= 0 {
 		p.plain.promise = promise
 	}
-	if _, ok := header.ParseDate(h.Get("Last-Modified")); ok {
-		p.Validators.lastModified = h.Get("Last-Modified")
-	}
-	p.Size.Store(pageOverhead + p.Key.Size() + p.plain.bytes() + p.tagsSize() + p.ownSize())
+	p.Size.Store(pageOverhead + p.Key.Size() + p.plain.bytes() + p.tagsSize() + p.rareSize())
 }
 
 // deleteMade deletes the headers that each representation has of its own.

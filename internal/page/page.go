@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -20,35 +21,31 @@ const HitForPassTTL = 10 * time.Second
 // A Page is a stored response, or a hit-for-pass: the note that there is none.
 type Page struct {
 	// What was generated. Plain data that never changes; see encode.
-	Key        pagekey.Key
-	Pattern    string               // of a ServeMux around the Site
-	Matched    string               // the pattern that the handler has matched, as http.Request has it
-	Subject    invalidation.Subject // what the invalidations are held against
-	Seq        uint64               // which of the Site's generations it is: a later one has more
-	Order      Order                // the Store's; zero where it was not to be had
-	Status     int
-	NotStored  policy.Refusal // for a hit-for-pass: why the response may not be stored
-	Generated  time.Time
-	Took       time.Duration
-	upstream   time.Duration // the Age that it came with, by which generated is earlier
-	Lifetime   policy.Lifetime
-	saidTTL    time.Duration // by isr.TTL, or below zero
-	saidTags   int           // how many of the last tags are by isr.Tag
-	Private    bool          // for a hit-for-pass: whether that is because it is not for everybody
-	HasData    bool          // whether the handler has loaded data for it
-	Inherited  bool          // whether another build has made it
-	ownControl bool          // whether the Cache-Control is the handler's
-	Unshared   bool          // whether no cache in front may keep it, since it could not be told of it
-	Validators Validators
-	own        *fields // of the handler's header, what does not go out as it is; nil: nothing
-	plain      *representation
-	encoded    atomic.Pointer[[]Encoding] // best first; written before the page is shared, and under cache.Cache.mu
-	encoding   atomic.Int32               // whether more of them may come: unfinished, begun or zero
-	Place      uint32                     // in the cache; zero: none; guarded by cache.Cache.mu
-	Size       atomic.Int64               // written likewise
+	Key       pagekey.Key
+	Route     *policy.Route
+	Subject   invalidation.Subject // what the invalidations are held against
+	Generated time.Time
+	Lifetime  policy.Lifetime
+	plain     representation             // zero for a hit-for-pass
+	encoded   atomic.Pointer[[]Encoding] // best first; written before the page is shared, and under cache.Cache.mu
+	encoding  atomic.Int32               // whether more of them may come: unfinished, begun or zero
+	Place     uint32                     // in the cache; zero: none; guarded by cache.Cache.mu
+	Size      atomic.Int64               // written likewise
+	patterns  unique.Handle[patterns]
+	Status    int
+	Seq       uint64 // which of the Site's generations it is: a later one has more
+	Order     Order  // the Store's; zero where it was not to be had
+	Took      time.Duration
+	rare      *rare // nil: it has nothing of that
 
-	Route *policy.Route
-	Value any // of data: the decoded body
+	IsHitForPass bool   // see NotStored
+	Private      bool   // for a hit-for-pass: whether that is because it is not for everybody
+	HasData      bool   // whether the handler has loaded data for it
+	Inherited    bool   // whether another build has made it
+	Unshared     bool   // whether no cache in front may keep it, since it could not be told of it
+	ownControl   bool   // whether the Cache-Control is the handler's
+	ownETag      bool   // likewise
+	saidTags     uint32 // how many of the last tags are by isr.Tag
 
 	Recent Hourly // guarded by cache.Cache.mu
 
@@ -57,9 +54,56 @@ type Page struct {
 	LeftToLeaderUntil atomic.Int64                  // Unix time in ns until which it is not renewed: another instance does it, or the data is not to be had
 	failures          atomic.Pointer[failureRecord] // the failures since
 	standby           atomic.Pointer[standby]       // why this page is kept only for errors, if so
-
-	inline representation // plain points to it: one allocation, and on the same cache lines
 }
+
+// patterns are those of ServeMuxes, which many pages share.
+type patterns struct {
+	outer   string // around the Site
+	matched string // by the handler, as http.Request has it
+}
+
+// Pattern returns the pattern of a ServeMux around the Site.
+func (p *Page) Pattern() string {
+	if p.patterns == (unique.Handle[patterns]{}) {
+		return ""
+	}
+	return p.patterns.Value().outer
+}
+
+// rare is what most pages have not. It is written before the page is shared.
+type rare struct {
+	notStored policy.Refusal
+	value     any
+	own       []field       // of the handler's header, what does not go out as it is
+	upstream  time.Duration // the Age that the page came with, by which Generated is earlier
+	saidTTL   time.Duration // by isr.TTL, or below zero
+}
+
+// noRare is what a page has that has nothing of it.
+var noRare = rare{saidTTL: -1}
+
+// rarely returns what of rare the page has, to be read.
+func (p *Page) rarely() *rare {
+	if p.rare == nil {
+		return &noRare
+	}
+	return p.rare
+}
+
+// setRarely returns it to be written.
+func (p *Page) setRarely() *rare {
+	if p.rare == nil {
+		r := noRare
+		p.rare = &r
+	}
+	return p.rare
+}
+
+// NotStored returns why the response of a hit-for-pass may not be stored.
+func (p *Page) NotStored() policy.Refusal { return p.rarely().notStored }
+
+// Value returns the decoded body of a page of data.
+func (p *Page) Value() any { return p.rarely().value }
 
 // An Order is the place of a page in the Store's order: what store.Ticket says of it.
 type Order struct {
@@ -83,7 +127,7 @@ func (p *Page) IsNewerThan(old *Page) bool {
 // Began returns when the generation began. What was invalidated before that does
 // not concern the page, so that it is also when a page counts as stale from whose
 // invalidation has no known time.
-func (p *Page) Began() time.Time { return p.Generated.Add(p.upstream - p.Took) }
+func (p *Page) Began() time.Time { return p.Generated.Add(p.rarely().upstream - p.Took) }
 
 // Judge stores in a page what the invalidations did to it.
 func (p *Page) Judge(table *invalidation.Table, by *invalidation.Judgements) store.Effect {
@@ -127,4 +171,4 @@ type Meta struct {
 }
 
 // IsUnknown reports whether there is no page, or only a hit-for-pass.
-func (p *Page) IsUnknown() bool { return p == nil || p.NotStored != (policy.Refusal{}) }
+func (p *Page) IsUnknown() bool { return p == nil || p.IsHitForPass }

@@ -1,7 +1,6 @@
 package page
 
 import (
-	"encoding/binary"
 	"maps"
 	"net/http"
 	"slices"
@@ -17,23 +16,21 @@ import (
 // A representation is one encoding of a page, with its headers ready to send.
 type representation struct {
 	body    []byte
-	length  string        // as Content-Length says it
-	etag    string        // as ETag says it
 	lines   *header.Lines // the last three: Cache-Control, Age, Cache-Status
-	own     string        // the values that lines has not, beside these two, each after its length
-	entity  int32         // how many of the first describe the body, and are not for a 304
+	own     string        // the ETag, and then the values that lines has not, each after its length
+	promise int64         // the seconds for which caches downstream may hold it, by its Cache-Control; negative: it does not say
+	entity  int32         // how many of the first lines describe the body, and are not for a 304
 	untyped bool          // whether the handler wants no Content-Type, not even a guess
 	alone   bool          // whether lines was made for it
-	promise int64         // the seconds for which caches downstream may hold it, by its Cache-Control; negative: it does not say
 }
 
 // isHit is the Cache-Status of a hit that never turns stale.
 const isHit = "isr; hit"
 
-// newRepresentation makes rep the representation of a body. It has ranges, unless it is
-// one that isr has encoded: a range is one of the plain bytes.
-func newRepresentation(rep *representation, share *header.Share, status int, h http.Header, body []byte, etag string, encoded bool) *representation {
-	rep.body, rep.length, rep.etag = body, strconv.Itoa(len(body)), strings.Clone(etag)
+// init makes rep the representation of a body. It has ranges, unless it is one that isr has
+// encoded: a range is one of the plain bytes.
+func (rep *representation) init(share *header.Share, status int, h http.Header, body []byte, etag string, encoded bool) {
+	rep.body = body
 	n := len(h) + 6
 	names, values := make([]string, 0, n), make([]string, 0, n)
 	add := func(name string, lines ...string) {
@@ -43,7 +40,7 @@ func newRepresentation(rep *representation, share *header.Share, status int, h h
 	}
 	entity := []string{"Content-Encoding", "Content-Language", "Content-Type", "Last-Modified"}
 	if header.BodyAllowed(status) {
-		add("Content-Length", rep.length)
+		add("Content-Length", strconv.Itoa(len(body)))
 	}
 	for _, name := range entity {
 		add(name, h[name]...)
@@ -68,17 +65,16 @@ func newRepresentation(rep *representation, share *header.Share, status int, h h
 	add("Cache-Status", strings.Join(append(slices.Clip(h["Cache-Status"]), isHit), ", "))
 	lines, shared := share.Of(names, values, 3)
 	rep.lines, rep.alone = lines, !shared
-	var own []byte
+	own := pagekey.AppendString(nil, etag)
 	for _, i := range lines.Own {
-		own = append(binary.AppendUvarint(own, uint64(len(values[i]))), values[i]...)
+		own = pagekey.AppendString(own, values[i])
 	}
 	rep.own = string(own)
-	return rep
 }
 
 // bytes returns how much memory the strings and the body of rep take.
 func (rep *representation) bytes() int64 {
-	n := int64(cap(rep.body)) + pagekey.StringSize(rep.length) + pagekey.StringSize(rep.etag) + pagekey.StringSize(rep.own)
+	n := int64(cap(rep.body)) + pagekey.StringSize(rep.own)
 	if rep.alone {
 		n += linesOverhead + int64(lineOverhead*len(rep.lines.Names))
 		for _, v := range rep.lines.Values {
@@ -88,31 +84,46 @@ func (rep *representation) bytes() int64 {
 	return n
 }
 
+// etag returns the ETag of the representation.
+func (rep *representation) etag() string {
+	etag, _ := cut(rep.own)
+	return etag
+}
+
+// value returns what stands in the first line with a name.
+func (rep *representation) value(name string) string {
+	if i := slices.Index(rep.lines.Names, name); i >= 0 {
+		return rep.values()[i]
+	}
+	return ""
+}
+
 // values returns the values of the headers, as they were generated. They are the
 // caller's.
 func (rep *representation) values() []string {
-	l, rest := rep.lines, rep.own
+	l := rep.lines
 	shared := l.Values
 	values := make([]string, len(shared))
 	copy(values, shared)
-	if i := l.ContentLength; i >= 0 {
-		values[i] = rep.length
-	}
+	etag, rest := cut(rep.own)
 	if i := l.ETag; i >= 0 {
-		values[i] = rep.etag
+		values[i] = etag
 	}
 	for _, i := range l.Own {
-		n := 1 + int(rest[0])
-		if n <= 0x80 {
-			values[i], rest = rest[1:n], rest[n:]
-		} else {
-			values[i], rest = cutLong(rest)
-		}
+		values[i], rest = cut(rest)
 	}
 	return values
 }
 
-// cutLong cuts a value off whose length takes several bytes; see binary.Uvarint.
+// cut returns the first of the values in own, and what is behind it.
+func cut(own string) (value, rest string) {
+	if n := 1 + int(own[0]); n <= 0x80 {
+		return own[1:n], own[n:]
+	}
+	return cutLong(own)
+}
+
+// cutLong is cut where the length takes several bytes; see binary.Uvarint.
 func cutLong(s string) (value, rest string) {
 	n := 0
 	for shift := 0; ; shift += 7 {
@@ -134,7 +145,7 @@ func (rep *representation) snapshot() (h http.Header, etag string) {
 	if status := strings.TrimSuffix(strings.TrimSuffix(values[len(values)-1], isHit), ", "); status != "" {
 		h["Cache-Status"] = []string{status} // the handler's
 	}
-	return h, rep.etag
+	return h, rep.etag()
 }
 
 // valuesAt returns the values of the headers at one moment. They are the caller's.
@@ -197,26 +208,27 @@ func usedUp(age, promise int64, forever bool, left int64) int64 {
 	return max(0, min(age, promise-left))
 }
 
-// writeHeader sets the headers from the given one on. It gives values away:
-// callers may modify the slices.
-func (rep *representation) writeHeader(h http.Header, values []string, from int, invalidated bool) {
-	fresh := len(h) == 0
+// writeHeader sets the headers, or at a 304 those alone that do not describe the body. It
+// gives values away: callers may modify the slices.
+func (rep *representation) writeHeader(h http.Header, values []string, notModified, invalidated bool) {
+	from := 0
+	if notModified {
+		from = int(rep.entity)
+	}
+	fresh, override := len(h) == 0, invalidated
 	if rep.untyped {
 		h["Content-Type"] = nil // which net/http takes for a no
 	}
-	names, override := rep.lines.Names, invalidated
-	for i := from; i < len(values); {
-		j := i + 1
-		for j < len(values) && names[j] == names[i] {
-			j++
+	for _, f := range rep.lines.Fields {
+		if f.From < from {
+			continue
 		}
-		name, vs := names[i], values[i:j:j]
+		vs := values[f.From:f.To:f.To]
 		if !fresh {
-			override = override || name == "Cache-Control" && header.IsPersonal(h)
-			vs = header.Merge(h, name, vs)
+			override = override || f.Name == "Cache-Control" && header.IsPersonal(h)
+			vs = header.Merge(h, f.Name, vs)
 		}
-		h[name] = vs
-		i = j
+		h[f.Name] = vs
 	}
 	if override {
 		header.DeleteTargeted(h)

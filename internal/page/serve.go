@@ -31,13 +31,13 @@ const meanwhileTTL = time.Second
 // send writes a representation with the given header values, which it takes over. It is
 // the body without encoding meanwhile, where choose says so.
 func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, invalidated, meanwhile bool) {
-	if p.Matched != "" {
-		r.Pattern = p.Matched // for the traces and logs of outer middleware
+	if matched := p.patterns.Value().matched; matched != "" {
+		r.Pattern = matched // for the traces and logs of outer middleware
 	}
 	h := w.Header()
 	etags, more := r.Header["If-None-Match"], asksForMore(r.Header)
 	if p.Status == http.StatusOK && !more && len(etags) == 1 && p.isAwaited(etags[0], r.Header["Accept-Encoding"]) {
-		rep.writeHeader(h, values, int(rep.entity), invalidated)
+		rep.writeHeader(h, values, true, invalidated)
 		h["Etag"] = []string{etags[0]}
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -49,18 +49,18 @@ func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation,
 	}
 	if p.Status == http.StatusOK {
 		switch {
-		case !more && len(etags) == 1 && etags[0] == rep.etag:
-			rep.writeHeader(h, values, int(rep.entity), revoked)
+		case !more && len(etags) == 1 && etags[0] == rep.etag():
+			rep.writeHeader(h, values, true, revoked)
 			w.WriteHeader(http.StatusNotModified)
 			return
 		case more || etags != nil:
-			rep.writeHeader(h, values, 0, revoked)
-			modified, _ := header.ParseDate(p.Validators.lastModified)
-			http.ServeContent(&contentWriter{w, rep != p.plain}, wellAsked(r), "", modified, bytes.NewReader(rep.body))
+			rep.writeHeader(h, values, false, revoked)
+			modified, _ := header.ParseDate(p.plain.value("Last-Modified"))
+			http.ServeContent(&contentWriter{w, rep != &p.plain}, wellAsked(r), "", modified, bytes.NewReader(rep.body))
 			return
 		}
 	}
-	rep.writeHeader(h, values, 0, revoked)
+	rep.writeHeader(h, values, false, revoked)
 	w.WriteHeader(p.Status)
 	if r.Method != http.MethodHead && len(rep.body) > 0 {
 		w.Write(rep.body)

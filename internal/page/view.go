@@ -34,7 +34,7 @@ func (p *Page) View(effect store.Effect, now time.Time) View {
 		return View{State: Absent}
 	}
 	v := View{Age: max(0, now.Sub(p.Generated)), Invalidated: effect != store.None}
-	if p.NotStored != (policy.Refusal{}) {
+	if p.IsHitForPass {
 		v.State = Uncacheable
 		if v.Invalidated || v.Age >= HitForPassTTL || p.failures.Load() != nil {
 			v.State = Absent
@@ -72,7 +72,7 @@ func (p *Page) View(effect store.Effect, now time.Time) View {
 
 // IsFresh reports whether the page is fresh now, given what the invalidations did to it.
 func (p *Page) IsFresh(effect store.Effect) bool {
-	if p != nil && effect == store.None && p.Lifetime.Fresh() == policy.Forever && p.standby.Load() == nil && p.NotStored == (policy.Refusal{}) {
+	if p != nil && effect == store.None && p.Lifetime.Fresh() == policy.Forever && p.standby.Load() == nil && !p.IsHitForPass {
 		return true // whatever the time is
 	}
 	return p.View(effect, time.Now()).State == Fresh
@@ -97,7 +97,7 @@ func (p *Page) SetAside(table *invalidation.Table, mark *Page) bool {
 	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(table) == store.Gone {
 		return false
 	}
-	p.standby.Store(&standby{mark.NotStored, mark.Generated, invalidation.Subject{Since: mark.Subject.Since}})
+	p.standby.Store(&standby{mark.NotStored(), mark.Generated, invalidation.Subject{Since: mark.Subject.Since}})
 	return true
 }
 
@@ -106,7 +106,7 @@ func (p *Page) WhyUncacheable(v View) policy.Refusal {
 	if mark := p.standby.Load(); mark != nil && v.State == Uncacheable {
 		return mark.why
 	}
-	return p.NotStored
+	return p.NotStored()
 }
 
 // Failures returns how many attempts to renew the page have failed in a row, and why

@@ -80,22 +80,17 @@ func isHTTPS(forwardedProto []string) bool {
 }
 
 // Clone returns a key that shares no memory with a request. Pages share their host
-// and pattern, of which there are few: to compare them then takes no look at them.
+// and pattern, of which there are few: to compare them then takes no look at them. The
+// rest is one string.
 func (k *Key) Clone() Key {
-	return Key{
-		k.Scheme, unique.Make(k.Host).Value(), strings.Clone(k.Path), unique.Make(k.Pattern).Value(),
-		strings.Clone(k.Query), strings.Clone(k.Variant),
-	}
+	all := strings.Join([]string{k.Path, k.Query, k.Variant}, "")
+	path, query := len(k.Path), len(k.Path)+len(k.Query)
+	return Key{k.Scheme, unique.Make(k.Host).Value(), all[:path], unique.Make(k.Pattern).Value(), all[path:query], all[query:]}
 }
 
-// Size returns how much memory the key takes, and its path in the index if that
-// is another.
+// Size returns how much memory the key takes.
 func (k *Key) Size() int64 {
-	n := StringSize(k.Host) + StringSize(k.Path) + StringSize(k.Query) + StringSize(k.Variant)
-	if canonical := CanonicalPath(k.Path); canonical != k.Path {
-		n += StringSize(canonical)
-	}
-	return n
+	return StringSize(k.Host) + int64(len(k.Path)+len(k.Query)+len(k.Variant)+15)&^15
 }
 
 // StringSize returns about how much memory a string of its own takes.

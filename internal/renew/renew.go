@@ -21,7 +21,6 @@ import (
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/parallel"
-	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/routing"
 	"github.com/isr-go/isr/store"
 )
@@ -55,7 +54,7 @@ func (r *Renewer) Pages(t *routing.Target) []*page.Page {
 		return nil
 	}
 	return r.Cache.At(pagekey.CanonicalPath(t.Path), func(p *page.Page) bool {
-		return p.NotStored == (policy.Refusal{}) && t.Matches(&p.Key)
+		return !p.IsHitForPass && t.Matches(&p.Key)
 	})
 }
 
@@ -116,7 +115,7 @@ func (r *Renewer) Of(targets []routing.Target) []*Renewal {
 }
 
 func requestOf(p *page.Page) flight.Request {
-	return flight.Request{Key: p.Key, Route: p.Route, Pattern: p.Pattern}
+	return flight.Request{Key: p.Key, Route: p.Route, Pattern: p.Pattern()}
 }
 
 // maxVariants is how many variants of a path, beside the plain page, are generated:
