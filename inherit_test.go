@@ -532,3 +532,24 @@ func TestWarmWithoutAStore(t *testing.T) {
 		}
 	}
 }
+
+// Every page of the Store that is shown stale is renewed behind its visitor: the run that
+// has found it may have ended before they are shown it.
+func TestStaleOfTheStoreIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{})
+		old := in.deploy(&build{name: "old"}, isr.InheritNothing)
+		for i := range 1000 {
+			get(old, fmt.Sprint("/", i))
+		}
+		synctest.Wait()
+		site := in.deploy(&build{name: "new"}, isr.InheritStale)
+		for i := range 1000 {
+			get(site, fmt.Sprint("/", i))
+			time.Sleep(time.Second)
+			if got, want := visited(site, fmt.Sprint("/", i)), fmt.Sprintf("200 new /%d 0s", i); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+	})
+}

@@ -104,10 +104,11 @@ func (v *visit) wait(p *page.Page) bool {
 }
 
 // showStale answers with a page that the run has found in the Store, if it may be
-// shown while a new one is made.
+// shown while a new one is made: by that run, or by another if it has ended with it.
 func (v *visit) showStale() bool {
 	p, effect := v.site.cache.Get(&v.key, nil)
 	if view := p.View(effect, time.Now()); view.State == page.Stale {
+		v.site.runs.Join(v.request(), p, nil)
 		v.hit(p, view)
 		return true
 	}
