@@ -1,6 +1,7 @@
 package zstd_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,25 +28,30 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer decoder.Close()
+	large := bytes.Repeat([]byte{'0'}, 9<<20)
 	for level := range 5 {
 		// What the encoder starts outside of a bubble stays there.
 		if err := (zstd.Encoder{Level: level}).Encode(io.Discard, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		for _, length := range []int{1, 1000} {
-			want := strings.Repeat(text, length)
-			synctest.Test(t, func(t *testing.T) {
-				site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, want) }), isr.Options{
-					Encoders: []isr.Encoder{zstd.Encoder{Level: level}}, MaxPageBytes: 64 << 20, MaxBytes: 128 << 20,
-				})
-				visit(site)
-				synctest.Wait()
-				res := visit(site)
-				got, err := decoder.DecodeAll(res.Body.Bytes(), nil)
-				if err != nil || string(got) != want || res.Header().Get("Content-Encoding") != "zstd" {
-					t.Errorf("level %d: %d bytes, %v, %v", level, len(got), err, res.Header())
-				}
+		synctest.Test(t, func(t *testing.T) {
+			site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, text) }), isr.Options{
+				Encoders: []isr.Encoder{zstd.Encoder{Level: level}},
 			})
+			visit(site)
+			synctest.Wait()
+			res := visit(site)
+			got, err := decoder.DecodeAll(res.Body.Bytes(), nil)
+			if err != nil || string(got) != text || res.Header().Get("Content-Encoding") != "zstd" {
+				t.Errorf("level %d: %d bytes, %v, %v", level, len(got), err, res.Header())
+			}
+		})
+		var encoded bytes.Buffer
+		if err := (zstd.Encoder{Level: level}).Encode(&encoded, large); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decoder.DecodeAll(encoded.Bytes(), nil); err != nil || !bytes.Equal(got, large) {
+			t.Errorf("level %d: %d large bytes, %v", level, len(got), err)
 		}
 	}
 }
