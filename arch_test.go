@@ -20,7 +20,8 @@ import (
 // each names only those above it.
 // internal/isrtest is for tests alone, which TestOnlyTestsImportIsrtest checks.
 var rooms = []struct{ name, imports string }{
-	{"store", ""},
+	{"store/internal/filter", ""},
+	{"store", "store/internal/filter"},
 	{"internal/header", ""},
 	{"internal/webhook", ""},
 	{"internal/servers", ""},

@@ -175,8 +175,12 @@ type Store interface {
 	// many records there are. A nil error means that it holds from now on, in every
 	// process, and as durably as the engine can make it.
 	//
-	// A store may forget the oldest tags. It then counts what is older than the
-	// newest that it forgot as invalidated, too, which is safe.
+	// More than 2,000 tags may be invalidated one part after another, each with a Version
+	// of its own, of which it returns the last. Where it fails then, some of them may be.
+	//
+	// A store may forget the oldest tags. What may have one of them, by a filter, counts as
+	// invalidated, with the effect that it had or a stronger one; and so may what is older
+	// than the filter, whatever its tags, which is safe.
 	Invalidate(ctx context.Context, effect Effect, tags ...string) (Version, error)
 
 	// Changes returns what was invalidated after a version, which is zero or one that

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/isr-go/isr/store/internal/filter"
 )
 
 // Versions is a table of invalidations: for each tag the newest Version of each
@@ -14,15 +16,19 @@ import (
 // instance and for stores that keep the table themselves.
 //
 // It remembers a number of tags. When there are more, it forgets those that were
-// invalidated longest ago, and counts everything older as invalidated, which is
-// safe. Its methods are safe for concurrent use.
+// invalidated longest ago, but for filters that know 16 times as many: of what is older
+// than those, a page of a hundred may count as invalidated that is not. What is older than
+// the filters counts as invalidated, whatever its tags, which is safe. Its methods are safe
+// for concurrent use.
 type Versions struct {
 	limit int
 
 	mu    sync.RWMutex             // guards what follows; no lock is taken under it
 	tags  map[string]*list.Element // of *tagVersions
 	order *list.List               // those invalidated last at the back
-	floor marks                    // the newest of what was forgotten
+	floor marks                    // the newest of what was forgotten altogether
+	past  marks                    // the newest of what the filters know
+	rest  *filter.Filters          // nil: nothing was forgotten for lack of room
 	upto  Version
 	bytes int64
 }
@@ -79,7 +85,7 @@ func (t *Versions) Apply(at time.Time, changes ...Change) {
 		}
 	}
 	for len(t.tags) > t.limit && t.oldest() != t.upto {
-		t.forget()
+		t.filter(t.forget())
 	}
 }
 
@@ -101,16 +107,34 @@ func (t *Versions) place(e *list.Element) {
 func (t *Versions) oldest() Version { return t.order.Front().Value.(*tagVersions).newest }
 
 // forget drops the tag whose last invalidation is the oldest. It is called under t.mu.
-func (t *Versions) forget() {
+func (t *Versions) forget() *tagVersions {
 	e := t.order.Front()
 	v := e.Value.(*tagVersions)
 	t.order.Remove(e)
 	delete(t.tags, v.tag)
 	t.bytes -= tagOverhead + int64(len(v.tag))
+	return v
+}
+
+// filter leaves of a tag that was forgotten what the filters keep. It is called under t.mu.
+func (t *Versions) filter(v *tagVersions) {
+	if t.rest == nil {
+		t.rest = filter.New(t.limit)
+	}
 	for effect, m := range &v.marks {
-		if m.version > t.floor[effect].version {
-			t.floor[effect] = m
+		if m.version == 0 {
+			continue
 		}
+		for e, floor := range t.rest.Add(v.tag, effect, uint64(m.version)) {
+			t.floor.raise(e, mark{Version(floor), t.past[e].at})
+		}
+		t.past.raise(effect, m)
+	}
+}
+
+func (m *marks) raise(effect int, to mark) {
+	if to.version > m[effect].version {
+		m[effect] = to
 	}
 }
 
@@ -125,7 +149,9 @@ func (t *Versions) Compact(upto Version, n int) (more bool) {
 		if len(t.tags) == 0 || t.oldest() > upto {
 			return false
 		}
-		t.forget()
+		for effect, m := range t.forget().marks {
+			t.floor.raise(effect, m)
+		}
 	}
 	return true
 }
@@ -134,6 +160,9 @@ func (t *Versions) Compact(upto Version, n int) (more bool) {
 func (t *Versions) Bytes() int64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	if t.rest != nil {
+		return t.bytes + t.rest.Bytes()
+	}
 	return t.bytes
 }
 
@@ -149,15 +178,14 @@ func (t *Versions) Raise(at time.Time, floors [Gone + 1]Version) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for e := Stale; e <= Gone; e++ {
-		if v := floors[e]; v > t.floor[e].version {
-			t.floor[e] = mark{v, at}
-		}
+		t.floor.raise(int(e), mark{floors[e], at})
 		t.upto = max(t.upto, floors[e])
 	}
 }
 
 // Effect returns the strongest effect that invalidations after a version have on
-// what has one of the tags, and when the last of that strength was applied.
+// what has one of the tags, and when the last of that strength was applied: of those that
+// were forgotten, the last of all.
 func (t *Versions) Effect(after Version, tags []string) (strongest Effect, at time.Time) {
 	return t.effect(after, tags, true)
 }
@@ -190,6 +218,11 @@ func (t *Versions) effect(after Version, tags []string, forgotten bool) (stronge
 			look(&e.Value.(*tagVersions).marks)
 		}
 	}
+	if forgotten && t.rest != nil {
+		if e := t.rest.Effect(uint64(after), tags, int(strongest)); e > int(strongest) {
+			strongest, at = Effect(e), t.past[e].at
+		}
+	}
 	return strongest, at
 }
 
@@ -198,13 +231,12 @@ func (t *Versions) Changes(after Version) Changes {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	c := Changes{Upto: t.upto, Reset: after > t.upto}
-	for _, m := range t.floor {
-		c.Reset = c.Reset || m.version > after
+	for effect := range t.floor {
+		c.Floors[effect] = max(t.floor[effect].version, t.past[effect].version)
+		c.Reset = c.Reset || c.Floors[effect] > after
 	}
-	if c.Reset {
-		for effect, m := range t.floor {
-			c.Floors[effect] = m.version
-		}
+	if !c.Reset {
+		c.Floors = [Gone + 1]Version{}
 	}
 	for e := t.order.Back(); e != nil; e = e.Prev() {
 		v := e.Value.(*tagVersions)

@@ -117,9 +117,9 @@ func TestVersionsApplyLate(t *testing.T) {
 	}
 }
 
-// Tags that the table has no room for raise the floor: what is older counts as
-// invalidated as they were.
-func TestVersionsFloor(t *testing.T) {
+// Tags that the table has no room for count as invalidated as they were, for what is older
+// than the newest of them. Other tags do not.
+func TestVersionsForgotten(t *testing.T) {
 	v := store.NewVersions(3)
 	for n, effect := range []store.Effect{store.Stale, store.Gone, store.Expired, store.Stale, store.Stale, store.Stale} {
 		v.Apply(second(n+1), store.Change{Tag: fmt.Sprint(n + 1), Version: store.Version(n + 1), Effect: effect})
@@ -127,14 +127,22 @@ func TestVersionsFloor(t *testing.T) {
 	if n := remembered(v); n != 3 {
 		t.Fatalf("%d tags, want 3", n)
 	}
-	judge(t, v, 0, nil, store.Gone, second(2))
-	judge(t, v, 1, []string{"never heard of"}, store.Gone, second(2))
-	judge(t, v, 2, []string{"never heard of"}, store.Expired, second(3))
-	judge(t, v, 3, []string{"never heard of"}, store.None, time.Time{})
+	judge(t, v, 0, nil, store.None, time.Time{})
+	judge(t, v, 0, []string{"never heard of"}, store.None, time.Time{})
+	judge(t, v, 0, []string{"never heard of", "2", "1"}, store.Gone, second(2))
+	judge(t, v, 1, []string{"2", "3"}, store.Gone, second(2))
+	judge(t, v, 2, []string{"2", "3"}, store.Expired, second(3))
+	judge(t, v, 3, []string{"2", "3"}, store.None, time.Time{})
 	judge(t, v, 3, []string{"4"}, store.Stale, second(4))
+	// The next process does not see the filters, and counts all that is older.
 	for after, reset := range []bool{true, true, true, false, false, false, false} {
-		if c := v.Changes(store.Version(after)); c.Reset != reset || c.Upto != 6 {
-			t.Errorf("Changes after %d: %+v, want Reset %v", after, c, reset)
+		c := v.Changes(store.Version(after))
+		var floors [store.Gone + 1]store.Version
+		if reset {
+			floors = [...]store.Version{0, 1, 3, 2}
+		}
+		if c.Reset != reset || c.Upto != 6 || c.Floors != floors {
+			t.Errorf("Changes after %d: %+v, want Reset %v, floors %v", after, c, reset, floors)
 		}
 	}
 
@@ -143,12 +151,48 @@ func TestVersionsFloor(t *testing.T) {
 	v.Apply(second(8), store.Change{Tag: "8", Version: 8, Effect: store.Gone})
 	judge(t, v, 5, []string{"5"}, store.None, time.Time{}) // trimmed, but not counted to 6
 	judge(t, v, 4, []string{"8"}, store.Gone, second(8))
-	judge(t, v, 4, []string{"x"}, store.Stale, second(5))
+	judge(t, v, 4, []string{"x"}, store.None, time.Time{})
+	judge(t, v, 4, []string{"5"}, store.Stale, second(5))
 	judge(t, v, 5, []string{"4"}, store.Gone, second(7))
 	// And what comes too late for the table counts all the same.
 	v.Apply(second(9), store.Change{Tag: "late", Version: 5, Effect: store.Expired})
-	judge(t, v, 4, []string{"x"}, store.Expired, second(9))
-	judge(t, v, 5, []string{"x"}, store.None, time.Time{})
+	judge(t, v, 4, []string{"late"}, store.Expired, second(9))
+	judge(t, v, 5, []string{"late"}, store.None, time.Time{})
+}
+
+// What is older than all that the table can tell counts as invalidated, whatever its tags;
+// and the table takes a bounded number of bytes.
+func TestVersionsFloor(t *testing.T) {
+	const limit, all = 10, 1000
+	v := store.NewVersions(limit)
+	var bytes int64
+	for n := range all {
+		effect := store.Gone
+		if n%2 == 1 {
+			effect = store.Stale
+		}
+		v.Apply(second(n+1), store.Change{Tag: fmt.Sprint(n + 1), Version: store.Version(n + 1), Effect: effect})
+		if n == 200 {
+			bytes = v.Bytes()
+		}
+	}
+	if got := v.Bytes(); got > bytes+100 {
+		t.Errorf("%d bytes, and %d long before", got, bytes)
+	}
+	for after, want := range map[store.Version]store.Effect{0: store.Gone, 828: store.Gone, 829: store.Stale, 830: store.None} {
+		if got, _ := v.Effect(after, []string{"never heard of"}); got != want {
+			t.Errorf("after %d: %v, want %v", after, got, want)
+		}
+	}
+	for n := range all {
+		want := store.Gone
+		if n%2 == 1 {
+			want = store.Stale
+		}
+		if got, _ := v.Effect(store.Version(n), []string{fmt.Sprint(n + 1)}); got < want {
+			t.Errorf("of %d: %v, want %v", n+1, got, want)
+		}
+	}
 }
 
 // A table counts as stale what is older than its history.

@@ -27,6 +27,10 @@ const (
 // their deadline. The others queue until their own deadline.
 const maxCalls = 256
 
+// maxTags is how many tags are invalidated at a time: an engine that does one thing at a
+// time should not be kept from look-ups by a list of a million.
+const maxTags = 2000
+
 // maxFailures is after how many failures in a row the store counts as down.
 const maxFailures = 3
 
@@ -116,11 +120,19 @@ func (g *Guard) End(ctx context.Context, key string, t store.Ticket) error {
 	return err
 }
 
-// Invalidate is that of the store. It has two seconds.
-func (g *Guard) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
-	return call(ctx, g, "invalidate", &g.invalidations, invalidateTime, func(ctx context.Context) (store.Version, error) {
-		return g.store.Invalidate(ctx, effect, tags...)
-	}, nil)
+// Invalidate is that of the store, in calls of at most 2,000 tags. Each has two seconds.
+// Where one fails, those before it hold.
+func (g *Guard) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (v store.Version, err error) {
+	for {
+		some := tags[:min(len(tags), maxTags)]
+		tags = tags[len(some):]
+		v, err = call(ctx, g, "invalidate", &g.invalidations, invalidateTime, func(ctx context.Context) (store.Version, error) {
+			return g.store.Invalidate(ctx, effect, some...)
+		}, nil)
+		if err != nil || len(tags) == 0 {
+			return v, err
+		}
+	}
 }
 
 // call calls the store on a goroutine of its own, and returns at the deadline at the

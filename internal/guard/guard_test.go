@@ -23,6 +23,7 @@ type stub struct {
 	put     func(ctx context.Context) error
 	end     func(ctx context.Context, t store.Ticket) error
 	purge   func(ctx context.Context) (store.Version, error)
+	tags    func(n int) // how many a purge has; nil: nobody asks
 	changes func(ctx context.Context, after store.Version) (store.Changes, error)
 }
 
@@ -38,7 +39,10 @@ func (s *stub) Put(ctx context.Context, _ string, _ store.Ticket, _ *store.Recor
 	return s.put(ctx)
 }
 func (s *stub) End(ctx context.Context, _ string, t store.Ticket) error { return s.end(ctx, t) }
-func (s *stub) Invalidate(ctx context.Context, _ store.Effect, _ ...string) (store.Version, error) {
+func (s *stub) Invalidate(ctx context.Context, _ store.Effect, tags ...string) (store.Version, error) {
+	if s.tags != nil {
+		s.tags(len(tags))
+	}
 	return s.purge(ctx)
 }
 func (s *stub) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
@@ -113,6 +117,37 @@ func TestCancelledCallIsNoFailure(t *testing.T) {
 	if g.Down() {
 		t.Error("the store counts as down")
 	}
+}
+
+// A long list goes to the store in parts, each with a deadline of its own; the version is
+// the last one's, and a part that fails ends it.
+func TestLongListsInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var parts []int
+		fails := 0 // the part that does
+		st := stub{
+			purge: func(context.Context) (store.Version, error) {
+				time.Sleep(1900 * time.Millisecond)
+				if len(parts) == fails {
+					return 0, errors.New("broken")
+				}
+				return store.Version(len(parts)), nil
+			},
+			tags: func(n int) { parts = append(parts, n) },
+		}
+		g := guard.New(&st, func(error) {})
+		for tags, want := range map[int][]int{0: {0}, 1: {1}, 2000: {2000}, 2001: {2000, 1}, 7000: {2000, 2000, 2000, 1000}} {
+			parts = nil
+			v, err := g.Invalidate(t.Context(), store.Gone, make([]string, tags)...)
+			if err != nil || !slices.Equal(parts, want) || v != store.Version(len(want)) {
+				t.Errorf("%d tags: %v, version %d, %v, want %v", tags, parts, v, err, want)
+			}
+		}
+		parts, fails = nil, 2
+		if _, err := g.Invalidate(t.Context(), store.Gone, make([]string, 7000)...); err == nil || len(parts) != 2 {
+			t.Errorf("%v after %d parts, want an error after 2", err, len(parts))
+		}
+	})
 }
 
 // Each call ends at its deadline, whatever the store does.

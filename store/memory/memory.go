@@ -14,7 +14,8 @@ import (
 	"github.com/isr-go/isr/store"
 )
 
-// maxTags is how many invalidated tags are remembered one by one.
+// maxTags is how many invalidated tags are remembered one by one. Of those that were
+// invalidated longest ago filters remain: see [store.Versions].
 const maxTags = 1 << 16
 
 // A Store is an engine and its client in one: all who are to share records share
@@ -46,13 +47,15 @@ type lease struct {
 }
 
 // New returns an empty store.
-func New() *Store {
+func New() *Store { return newStore(maxTags) }
+
+func newStore(limit int) *Store {
 	now := time.Now()
 	s := &Store{
 		// Versions go on from those of the last process, whose tickets and cursors
 		// somebody may still hold: a clock is all that outlives it.
 		start:    store.Version(now.UnixMicro()),
-		versions: store.NewVersions(maxTags),
+		versions: store.NewVersions(limit),
 		records:  make(map[string]stored),
 		leases:   make(map[string]lease),
 		changed:  make(chan struct{}),

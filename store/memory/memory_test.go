@@ -11,10 +11,12 @@ import (
 	"github.com/isr-go/isr/store/storetest"
 )
 
+const limit = 500
+
 func TestStore(t *testing.T) {
 	storetest.RunInBubbles(t, func(t *testing.T) storetest.Config {
-		s := memory.New()
-		return storetest.Config{Stores: [2]store.Store{s, s}}
+		s := memory.NewLimited(limit)
+		return storetest.Config{Stores: [2]store.Store{s, s}, Limit: limit}
 	})
 }
 

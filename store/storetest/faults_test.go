@@ -396,6 +396,16 @@ var broken = []struct {
 			return c.Stores
 		}
 	}},
+	{"forgets the oldest tags", []string{"Trimmed"}, limited(func(rec *store.Record, forgotten []store.Change) store.Effect { return store.None })},
+	{"what is forgotten is but stale", []string{"Trimmed"}, limited(func(rec *store.Record, forgotten []store.Change) store.Effect {
+		return min(rule(rec, forgotten, same), store.Stale)
+	})},
+	{"all that is older than what is forgotten", []string{"Trimmed"}, limited(func(rec *store.Record, forgotten []store.Change) store.Effect {
+		if len(forgotten) > 0 && forgotten[len(forgotten)-1].Version > rec.Version {
+			return store.Gone
+		}
+		return store.None
+	})},
 	{"torn reads", []string{"Concurrent"}, func(f *faulty, _ *storetest.Config) {
 		var last sync.Map
 		f.put = func(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {

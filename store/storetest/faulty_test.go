@@ -82,6 +82,18 @@ func judged(effect func(rec *store.Record, all []store.Change) store.Effect) fun
 	}
 }
 
+// limited is an engine that remembers 300 changes, and judges by a rule of its own what it
+// has forgotten.
+func limited(effect func(rec *store.Record, forgotten []store.Change) store.Effect) func(*faulty, *storetest.Config) {
+	return func(f *faulty, c *storetest.Config) {
+		c.Limit = 300
+		judged(func(rec *store.Record, all []store.Change) store.Effect {
+			n := max(0, len(all)-300)
+			return max(rule(rec, all[n:], same), effect(rec, all[:n]))
+		})(f, c)
+	}
+}
+
 // weaker makes one effect the one below it.
 func weaker(effect store.Effect) func(*faulty, *storetest.Config) {
 	return func(f *faulty, _ *storetest.Config) {

@@ -40,6 +40,11 @@ type Config struct {
 	// Zero: no limit to test.
 	MaxBytes int
 
+	// Limit is about how many invalidated tags the engine remembers one by one before it
+	// forgets the oldest, and at once: 300 to 1000, where that can be set for a test. Zero:
+	// it forgets none, or more than a test could wait for.
+	Limit int
+
 	// TTL is the shortest that the engine honours, for records and for leases. Zero:
 	// 10 ms.
 	TTL time.Duration
@@ -109,6 +114,7 @@ var properties = []struct {
 	{"Order", order},
 	{"NoTags", noTags},
 	{"UnknownEffects", unknownEffects},
+	{"Trimmed", trimmed},
 
 	{"Look", look},
 	{"Once", once},

@@ -1,0 +1,4 @@
+package memory
+
+// NewLimited is New with another number of tags that are remembered one by one.
+func NewLimited(tags int) *Store { return newStore(tags) }
