@@ -16,10 +16,13 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/internal/filter"
 )
 
 const (
 	maxTags = 1 << 16 // that are remembered one by one when the log is rewritten
+	burst   = 4       // times as many, where they are recent: so that those who follow closely see each of them
+	recent  = 10 * time.Second
 	slack   = 1 << 20 // bytes by which the log may grow before it is rewritten, beside its own size
 	maxLog  = 1 << 30 // bytes of a log: what is longer is garbage, and would not go into memory
 )
@@ -34,6 +37,8 @@ var errReplaced = errors.New("the directory was replaced")
 type history struct {
 	dir, path string
 	slack     int64
+	limit     int           // maxTags, but for tests
+	recent    time.Duration // the constant, but for tests
 
 	view atomic.Pointer[view] // what was read; never nil
 
@@ -52,11 +57,12 @@ type view struct {
 	head   header
 	top    store.Version
 	behind bool            // it is older than what this process has seen, and must go
+	rest   *filter.Filters // of what was forgotten; nil: there are none
 	table  *store.Versions // of any number of tags: forgetting is done when the log is rewritten, for all alike
 }
 
 func newHistory(dir string) *history {
-	h := &history{dir: dir, path: filepath.Join(dir, "purges"), slack: slack}
+	h := &history{dir: dir, path: filepath.Join(dir, "purges"), slack: slack, limit: maxTags, recent: recent}
 	h.view.Store(&view{})
 	return h
 }
@@ -124,9 +130,16 @@ func (h *history) read() (*view, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		next.info, next.end, next.top = info, int64(headerSize), next.head.top
-		next.table = store.NewVersions(math.MaxInt)
 		b = b[headerSize:]
+		if next.head.rest > uint64(len(b)) {
+			return &view{top: h.high}, nil
+		}
+		next.info, next.end, next.top = info, int64(headerSize)+int64(next.head.rest), next.head.top
+		next.table = store.NewVersions(math.MaxInt)
+		if next.head.rest > 0 {
+			next.rest = next.head.parseFilters(b[:next.head.rest])
+			b = b[next.head.rest:]
+		}
 		if pinned {
 			next.pin, keep = f, true
 		}
@@ -179,8 +192,11 @@ func (v *view) effect(after store.Version, tags []string) store.Effect {
 	effect, _ := v.table.Effect(after, tags)
 	for e := store.Gone; e > effect; e-- {
 		if v.head.floors[e] > after {
-			return e
+			effect = e
 		}
+	}
+	if v.rest != nil {
+		effect = store.Effect(v.rest.Effect(uint64(after), tags, int(effect)))
 	}
 	return effect
 }
@@ -190,8 +206,10 @@ func (v *view) changes(after store.Version) store.Changes {
 	c := v.table.Changes(after)
 	c.Upto = max(c.Upto, v.top) // an entry may have no tags
 	c.History = strconv.FormatUint(v.head.id, 16)
-	c.Floors = v.head.floors
-	c.Reset = after < v.head.born || after > c.Upto || after < slices.Max(v.head.floors[:])
+	for effect, floor := range v.head.floors {
+		c.Floors[effect] = max(floor, v.head.past[effect])
+	}
+	c.Reset = after < v.head.born || after > c.Upto || after < slices.Max(c.Floors[:])
 	if !c.Reset {
 		c.Floors = [store.Gone + 1]store.Version{}
 	}
@@ -216,7 +234,7 @@ func (h *history) writable(held func() error) (*view, error) {
 	h.mu.Lock()
 	born := max(store.Version(clock()), h.high+1)
 	h.mu.Unlock()
-	if err := h.write(header{id: rand.Uint64() | 1, born: born, top: born}, nil, held); err != nil {
+	if err := h.write(header{id: rand.Uint64() | 1, born: born, top: born}, nil, nil, held); err != nil {
 		return nil, err
 	}
 	v, err = h.follow()
@@ -327,37 +345,58 @@ func (h *history) sync(f *os.File) error {
 }
 
 // rewrite replaces the log by a shorter one that says the same: the newest of each
-// tag and effect, and of no more than maxTags tags.
+// tag and effect, of no more than a number of tags, and what the filters keep of the others.
 func (h *history) rewrite(v *view, held func() error) error {
-	list, floors := trim(v.table.Changes(0).List, maxTags)
-	head := v.head
+	now := store.Version(clock())
+	kept, forgotten := trim(v.table.Changes(0).List, h.limit, now-min(now, store.Version(h.recent.Microseconds())))
+	head, rest := v.head, v.rest
 	head.top = v.top
-	for e, floor := range floors {
-		head.floors[e] = max(head.floors[e], floor)
+	if len(forgotten) > 0 {
+		if rest != nil {
+			rest = rest.Clone() // others read it
+		} else {
+			rest = filter.New(h.limit)
+		}
+		for _, c := range forgotten {
+			for effect, floor := range rest.Add(c.Tag, int(c.Effect), uint64(c.Version)) {
+				head.floors[effect] = max(head.floors[effect], store.Version(floor))
+			}
+			head.past[c.Effect] = max(head.past[c.Effect], c.Version)
+		}
 	}
-	return h.write(head, list, held)
+	return h.write(head, rest, kept, held)
 }
 
-// trim returns the changes of the tags that were changed last, in the same order,
-// and by effect the newest version of what it left out.
-func trim(list []store.Change, tags int) (kept []store.Change, floors [store.Gone + 1]store.Version) {
+// trim tells the changes of the tags that were changed last from the others, in the same
+// order. Of those that came after a version it keeps more.
+func trim(list []store.Change, tags int, recent store.Version) (kept, forgotten []store.Change) {
 	known := make(map[string]bool)
-	for i, c := range slices.Backward(list) {
+	for _, c := range slices.Backward(list) {
+		limit := tags
+		if c.Version > recent {
+			limit *= burst
+		}
 		// To forget one of the newest would be to forget everything.
-		if known[c.Tag] || len(known) < tags || c.Version == list[len(list)-1].Version {
+		if known[c.Tag] || len(known) < limit || c.Version == list[len(list)-1].Version {
 			known[c.Tag] = true
-			kept = append(kept, list[i])
+			kept = append(kept, c)
 		} else {
-			floors[c.Effect] = max(floors[c.Effect], c.Version)
+			forgotten = append(forgotten, c)
 		}
 	}
 	slices.Reverse(kept)
-	return kept, floors
+	slices.Reverse(forgotten)
+	return kept, forgotten
 }
 
 // write puts a new log in the place of the old one, durably.
-func (h *history) write(head header, list []store.Change, held func() error) error {
-	b := appendChanges(head.seed(), make([]byte, headerSize), list)
+func (h *history) write(head header, rest *filter.Filters, list []store.Change, held func() error) error {
+	b := make([]byte, headerSize)
+	if head.rest = 0; rest != nil {
+		b = appendFilters(head.seed(), b, rest)
+		head.rest = uint64(len(b) - headerSize)
+	}
+	b = appendChanges(head.seed(), b, list)
 	head.size = uint64(len(b))
 	head.append(b[:0])
 	temp, err := writeTemp(h.dir, "log-", b, true)

@@ -10,9 +10,11 @@ import (
 	"strconv"
 
 	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/internal/filter"
 )
 
-// The log is a header, and behind it an entry for each invalidation, oldest first.
+// The log is a header, behind it the filters of what was forgotten when it was rewritten, and
+// an entry for each invalidation, oldest first.
 // All numbers are little-endian. Every checksum starts from the log's random id, so
 // that nothing which somebody has had put into a tag passes for an entry, and no
 // block of an older file either.
@@ -33,11 +35,13 @@ type header struct {
 	id     uint64                        // of the history, at random: another one is after a wipe
 	born   store.Version                 // of the history: nothing is known of what was before
 	top    store.Version                 // the newest when the log was rewritten
-	floors [store.Gone + 1]store.Version // by effect, the newest of what was forgotten in rewriting
+	floors [store.Gone + 1]store.Version // by effect, the newest of what was forgotten altogether in rewriting
+	past   [store.Gone + 1]store.Version // by effect, the newest of what the filters know
 	size   uint64                        // of the log when it was rewritten
+	rest   uint64                        // of it, the size of the filters, with their checksum; zero: there are none
 }
 
-const headerSize = len(format) + 8*(3+int(store.Gone)+1) + crc32.Size
+const headerSize = len(format) + 8*(3+2*int(store.Gone)+2) + crc32.Size
 
 // append appends the header as parseHeader reads it.
 func (h *header) append(b []byte) []byte {
@@ -46,10 +50,11 @@ func (h *header) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.id)
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.born))
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.top))
-	for _, v := range h.floors[store.Stale:] {
+	for _, v := range slices.Concat(h.floors[store.Stale:], h.past[store.Stale:]) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
 	b = binary.LittleEndian.AppendUint64(b, h.size)
+	b = binary.LittleEndian.AppendUint64(b, h.rest)
 	return binary.LittleEndian.AppendUint32(b, checksum(h.seed(), b[start:]))
 }
 
@@ -71,14 +76,35 @@ func parseHeader(b []byte) (header, error) {
 	}
 	number := func(i int) uint64 { return binary.LittleEndian.Uint64(b[len(format)+8*i:]) }
 	h.id, h.born, h.top = number(0), store.Version(number(1)), store.Version(number(2))
-	for i := range h.floors[store.Stale:] {
-		h.floors[int(store.Stale)+i] = store.Version(number(3 + i))
+	for i := range int(store.Gone) {
+		h.floors[1+i], h.past[1+i] = store.Version(number(3+i)), store.Version(number(3+int(store.Gone)+i))
 	}
-	h.size = number(3 + int(store.Gone))
+	h.size, h.rest = number(3+2*int(store.Gone)), number(4+2*int(store.Gone))
 	if checksum(h.seed(), b[:headerSize-crc32.Size]) != binary.LittleEndian.Uint32(b[headerSize-crc32.Size:]) || h.id == 0 {
 		return header{}, errDamaged
 	}
 	return h, nil
+}
+
+// appendFilters appends filters as parseFilters reads them.
+func appendFilters(seed uint32, b []byte, f *filter.Filters) []byte {
+	start := len(b)
+	b, _ = f.AppendBinary(b)
+	return binary.LittleEndian.AppendUint32(b, checksum(seed, b[start:]))
+}
+
+// parseFilters reads the filters that follow the header. Of what is damaged all that it knew
+// counts as forgotten altogether.
+func (h *header) parseFilters(b []byte) *filter.Filters {
+	f := new(filter.Filters)
+	n := len(b) - crc32.Size
+	if n < 0 || checksum(h.seed(), b[:n]) != binary.LittleEndian.Uint32(b[n:]) || f.UnmarshalBinary(b[:n]) != nil {
+		for effect, v := range h.past {
+			h.floors[effect] = max(h.floors[effect], v)
+		}
+		return nil
+	}
+	return f
 }
 
 // An entry is one invalidation.

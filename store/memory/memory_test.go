@@ -82,3 +82,6 @@ func BenchmarkStore(b *testing.B) {
 		}
 	})
 }
+
+// An import of many articles spares nearly all pages that it does not concern.
+func TestImport(t *testing.T) { storetest.Import(t, memory.New(), 300_000) }

@@ -3,8 +3,13 @@ package redis_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/rueidis"
 
 	"github.com/isr-go/isr/store"
 	"github.com/isr-go/isr/store/redis"
@@ -76,4 +81,57 @@ func Benchmark(b *testing.B) {
 			})
 		})
 	}
+}
+
+// How long the server is kept from all others, at most, by one Invalidate of a million tags:
+// what its SLOWLOG has. The table is full, so that as many are forgotten.
+func BenchmarkInvalidateMillion(b *testing.B) {
+	needServer(b)
+	server := newServer(b)
+	admin := server.client()
+	s := redis.New(admin, redis.Options{})
+	s.SetRecent(0)
+	do(b, admin, "CONFIG", "SET", "slowlog-log-slower-than", "2000", "slowlog-max-len", "100000")
+	tags := make([]string, 200_000)
+	for b.Loop() {
+		for n := range tags {
+			tags[n] = fmt.Sprint(rand.Uint64())
+		}
+		do(b, admin, "SLOWLOG", "RESET")
+		before := cpu(b, admin)
+		mustInvalidate(b, s, store.Gone, tags...)
+		b.ReportMetric((cpu(b, admin)-before)*1000/float64(len(tags)/2000), "ms-cpu/call")
+		entries, err := do(b, admin, "SLOWLOG", "GET", "-1").ToArray()
+		if err != nil {
+			b.Fatal(err)
+		}
+		longest := int64(0)
+		for _, entry := range entries {
+			fields, err := entry.ToArray()
+			if err != nil {
+				b.Fatal(err)
+			}
+			took, err := fields[2].AsInt64()
+			if err != nil {
+				b.Fatal(err)
+			}
+			longest = max(longest, took)
+		}
+		b.ReportMetric(float64(longest)/1000, "ms-longest")
+	}
+}
+
+// cpu returns how many seconds of processor time the server has used.
+func cpu(b *testing.B, admin rueidis.Client) (seconds float64) {
+	info, err := do(b, admin, "INFO", "cpu").ToString()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(info) {
+		if name, n, _ := strings.Cut(strings.TrimSpace(line), ":"); name == "used_cpu_user" || name == "used_cpu_sys" {
+			s, _ := strconv.ParseFloat(n, 64)
+			seconds += s
+		}
+	}
+	return seconds
 }

@@ -16,8 +16,11 @@ func (s *Store) FenceKey(key string) string { return s.keys(key).fence }
 // Table returns the name of the table of versions, and of the channel.
 func (s *Store) Table() string { return s.table }
 
-// SetLimit sets how many invalidations the table holds.
-func (s *Store) SetLimit(n int) { s.limit = n }
+// SetLimit sets how many invalidations the table holds, however recent they are.
+func (s *Store) SetLimit(n int) { s.limit, s.recent = n, 0 }
+
+// SetRecent sets for how long the table forgets nothing that need not be.
+func (s *Store) SetRecent(d time.Duration) { s.recent = d }
 
 // SetHeartbeat sets how long Changes waits.
 func (s *Store) SetHeartbeat(d time.Duration) { s.heartbeat = d }

@@ -32,8 +32,18 @@ const (
 	// should not be kept from the others by a page.
 	maxData = 1 << 20
 
-	// maxTags is how many invalidations the table holds, of a tag with one effect each.
+	// maxTags is how many invalidations the table holds, of a tag with one effect each; and
+	// burst, how many times that it may hold for a while, so that those who follow closely
+	// see each of them: what is more recent than recent is forgotten only beyond that.
 	maxTags = 1 << 16
+	burst   = 4
+	recent  = 10 * time.Second
+
+	// epochTags is how many of those that were forgotten are in one filter.
+	epochTags = 1 << 16
+
+	// maxAtOnce is how many tags a script invalidates at a time.
+	maxAtOnce = 2000
 
 	// maxChanges is about how many of them Changes returns at once.
 	maxChanges = 4096
@@ -91,6 +101,7 @@ type Store struct {
 
 	replicas  int
 	limit     int           // maxTags, but for tests
+	recent    time.Duration // the constant, but for tests
 	heartbeat time.Duration // the constant, but for tests
 
 	warm atomic.Bool // whether the server has the script of Look, as far as is known
@@ -153,6 +164,7 @@ func newStore(caller string, connect func() (rueidis.Client, error), opts Option
 
 		lookTimeout: cmp.Or(opts.LookTimeout, defaultLookTimeout),
 		limit:       maxTags,
+		recent:      recent,
 		heartbeat:   heartbeat,
 	}
 	s.hints.subscribe = s.subscribe

@@ -83,20 +83,34 @@ func TestPrefix(t *testing.T) {
 	}
 }
 
-// Trimmed invalidations count with the effect that they had; the newest invalidation is
-// never trimmed.
+// Of trimmed invalidations a filter remains for each epoch; of those that are too old, the
+// newest version by effect. The newest invalidation is never trimmed, and each call trims a
+// bounded number.
 func TestTrim(t *testing.T) {
 	server := newServer(t)
 	admin := server.client()
 	s := redis.New(admin, redis.Options{})
 	s.SetLimit(100)
 	put := func(key string, tags ...string) { mustPut(t, s, key, tags...) }
+	members := func(want int64) {
+		t.Helper()
+		n, _ := do(t, admin, "ZCOUNT", s.Table(), "1000000000", "+inf").AsInt64()
+		for _, own := range []string{"0top", "0born", "0floor1", "0floor2", "0floor3", "0past1", "0past2", "0past3"} {
+			if _, err := do(t, admin, "ZSCORE", s.Table(), own).AsFloat64(); err == nil {
+				n--
+			}
+		}
+		if n != want {
+			t.Errorf("the table has %d tags, want %d", n, want)
+		}
+	}
 
 	put("before all", "nothing")
+	put("was gone", "gone")
 	from := mustInvalidate(t, s, store.Gone, "gone")
-	put("after gone", "nothing")
+	put("was expired", "gone", "expired")
 	mustInvalidate(t, s, store.Expired, "expired")
-	put("after expired", "nothing")
+	put("after expired", "gone", "expired")
 	for n := range 60 {
 		mustInvalidate(t, s, store.Stale, fmt.Sprint("tag ", n, " a"), fmt.Sprint("tag ", n, " b"))
 		if n == 50 {
@@ -105,17 +119,16 @@ func TestTrim(t *testing.T) {
 	}
 	put("last", "tag 59 b")
 	// Of 122 the gone, the expired and 20 stale ones are trimmed.
-	is(t, s, "before all", store.Gone)
-	is(t, s, "after gone", store.Expired)
-	is(t, s, "after expired", store.Stale)
+	is(t, s, "before all", store.None)
+	is(t, s, "was gone", store.Gone)
+	is(t, s, "was expired", store.Expired)
+	is(t, s, "after expired", store.None)
 	is(t, s, "late", store.Stale)
 	is(t, s, "last", store.None)
-	if n, _ := do(t, admin, "ZCARD", s.Table()).AsInt64(); n != 105 {
-		t.Errorf("the table has %d members, want 105", n)
-	}
+	members(100)
 	c, err := s.Changes(t.Context(), from)
-	if err != nil || !c.Reset || len(c.List) != 100 {
-		t.Errorf("Changes of a forgotten past: Reset %v, %d changes, %v", c.Reset, len(c.List), err)
+	if err != nil || !c.Reset || len(c.List) != 100 || c.Floors[store.Gone] != from || c.Floors[store.Stale] <= c.Floors[store.Expired] {
+		t.Errorf("Changes of a forgotten past: Reset %v, %d changes, %v, %v", c.Reset, len(c.List), c.Floors, err)
 	}
 	c, err = s.Changes(t.Context(), c.List[50].Version)
 	if err != nil || c.Reset || len(c.List) == 0 {
@@ -123,26 +136,69 @@ func TestTrim(t *testing.T) {
 	}
 
 	put("page", "x")
-	mustInvalidate(t, s, store.Stale, "z")
 	var many []string
-	for n := range 3000 {
+	for n := range 9000 {
 		many = append(many, fmt.Sprint("many ", n))
 	}
-	v := mustInvalidate(t, s, store.Stale, many...)
+	put("imported", many[8999])
+	v := mustInvalidate(t, s, store.Gone, many...)
 	put("new", "x")
-	is(t, s, "page", store.Stale) // older than what was trimmed
+	is(t, s, "page", store.None)
+	is(t, s, "imported", store.Gone)
 	is(t, s, "new", store.None)
+	members(1000) // the last of the parts
 	c, err = s.Changes(t.Context(), v-1)
-	if err != nil || len(c.List) != len(many) || c.Upto != v {
-		t.Errorf("%d changes up to %d, %v, want %d up to %d", len(c.List), c.Upto, err, len(many), v)
+	if err != nil || len(c.List) != 1000 || c.Upto != v {
+		t.Errorf("%d changes up to %d, %v, want 1000 up to %d", len(c.List), c.Upto, err, v)
 	}
 	// The next one makes room again.
 	mustInvalidate(t, s, store.Gone, "y")
-	if n, _ := do(t, admin, "ZCARD", s.Table()).AsInt64(); n != 105 {
-		t.Errorf("the table has %d members, want 105", n)
-	}
+	members(100)
 	is(t, s, "new", store.None)
-	is(t, s, "page", store.Stale)
+	is(t, s, "page", store.None)
+	is(t, s, "imported", store.Gone)
+
+	// What is older than the filters counts, whatever its tags.
+	for n := range 20 * 100 {
+		mustInvalidate(t, s, store.Expired, fmt.Sprint("later ", n))
+	}
+	is(t, s, "before all", store.Gone)
+	is(t, s, "page", store.Gone)
+	put("new", "x")
+	is(t, s, "new", store.None)
+	if n, _ := do(t, admin, "ZCOUNT", s.Table(), "-inf", "(1000000000").AsInt64(); n < 100 || n > 16*513+10 {
+		t.Errorf("the filters have %d members", n)
+	}
+}
+
+// A filter that was lost without the table counts as if it knew each tag, for what is older
+// than all that was forgotten.
+func TestDamagedFilters(t *testing.T) {
+	admin := newServer(t).client()
+	s := redis.New(admin, redis.Options{})
+	s.SetLimit(10)
+	fill := func(round string) {
+		for n := range 15 {
+			mustInvalidate(t, s, store.Expired, fmt.Sprint(round, n))
+		}
+	}
+	mustPut(t, s, "before", "x")
+	fill("first")
+	mustPut(t, s, "between", "x")
+	is(t, s, "before", store.None)
+	do(t, admin, "ZREMRANGEBYSCORE", s.Table(), "-inf", "(0")
+	is(t, s, "before", store.Gone)
+	is(t, s, "between", store.None)
+	for n := range 30 { // until the epoch that was lost is too old
+		fill(fmt.Sprint("later", n))
+	}
+	is(t, s, "before", store.Expired)
+	mustPut(t, s, "after", "x")
+	mustPut(t, s, "tagged", "last2")
+	fill("last")
+	fill("more")
+	is(t, s, "tagged", store.Expired)
+	is(t, s, "after", store.None)
 }
 
 // A page may have more tags than a script passes on at once, and each of them counts.

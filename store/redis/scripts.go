@@ -1,6 +1,10 @@
 package redis
 
-import "github.com/redis/rueidis"
+import (
+	"strconv"
+
+	"github.com/redis/rueidis"
+)
 
 // The table of versions is one sorted set: the score of a member is a version, and
 // the member an effect, as a digit, and a tag. What else there is to know of the
@@ -9,7 +13,17 @@ import "github.com/redis/rueidis"
 //
 //	0top            the newest version
 //	0born           the version at which the table was made: nothing is known of what was before
-//	0floor1 to 3    the newest version of what was forgotten, by effect
+//	0floor1 to 3    the newest version of what was forgotten altogether, by effect
+//	0past1 to 3     the newest version of what the filters know, by effect
+//	0epoch          the number of the last epoch; the first is 1
+//	0count          how many tags its filter has
+//
+// What the table forgets goes into filters, one for each epoch: see package filter. They are
+// members, too, so that they are lost with the table and not without it, and have scores
+// below zero, by which they are found.
+//
+//	0h              the head of an epoch: the newest versions in its filter, by effect, in twenty digits each
+//	0b              a block of 4,096 bits. Where there is none, no bit is set
 //
 // Versions are microseconds, at least: as numbers of Lua, and as scores, which are
 // doubles, they are exact until the year 2255.
@@ -38,33 +52,104 @@ if top == 0 or top < seen then
 end
 `
 
+// filters are functions for what was forgotten: of so many epochs, with so many blocks each,
+// of which a tag has one. In it four bits are set for each effect.
+//
+// Newest returns the newest versions in the filter of an epoch, by effect, or nothing where
+// it is lost. Place returns the number of a tag's block, and a hash of it; bits, the numbers
+// of its four bits there with an effect. Block returns a block, or nothing where no bit is set.
+const filters = `
+local epochs, blocks = 16, 512
+local function address(epoch, block) return exact(-(epoch * (blocks + 1) + block)) end
+local function member(epoch, block)
+	local at = address(epoch, block)
+	return redis.call('ZRANGEBYSCORE', versions, at, at)[1]
+end
+local function newest(epoch)
+	local head = member(epoch, blocks)
+	return head and {tonumber(string.sub(head, 3, 22)), tonumber(string.sub(head, 23, 42)), tonumber(string.sub(head, 43, 62))}
+end
+local function place(tag)
+	local sum = redis.sha1hex(tag)
+	return tonumber(string.sub(sum, 1, 3), 16) % blocks, sum
+end
+local function bits(sum, effect)
+	local n = tonumber(string.sub(sum, 12 * effect - 8, 12 * effect + 3), 16)
+	local a, b, c = n % 4096, n % 16777216, n % 68719476736
+	return {a, (b - a) / 4096, (c - b) / 16777216, (n - c) / 68719476736}
+end
+local function block(epoch, n)
+	local member = member(epoch, n)
+	return member and string.sub(member, -512)
+end
+`
+
 // effect is a function: the effect on what has a version and tags, which are those of a
 // list from an index on; or 4 where the table does not reach back to the version.
-const effect = `
+const effect = filters + `
+local function forgotten(strongest, version, tags, from)
+	local last = score('0epoch')
+	for epoch = last, math.max(last - epochs + 1, 1), -1 do
+		local newest = newest(epoch)
+		if not newest then
+			return 3
+		end
+		local weakest = 3
+		while weakest > strongest and newest[weakest] <= version do
+			weakest = weakest - 1
+		end
+		for i = from, weakest > strongest and #tags or 0 do
+			local n, sum = place(tags[i])
+			local block = block(epoch, n)
+			for effect = 3, block and strongest + 1 or 4, -1 do
+				local found = newest[effect] > version
+				for _, at in ipairs(found and bits(sum, effect) or {}) do
+					found = found and bit.band(string.byte(block, 1 + (at - at % 8) / 8), 2 ^ (at % 8)) ~= 0
+				end
+				if found then
+					strongest = effect
+					break
+				end
+			end
+		end
+	end
+	return strongest
+end
+
 local function effect(version, tags, from)
-	if version < score('0born') or version > top then
+	local known = redis.call('ZMSCORE', versions, '0born', '0floor1', '0floor2', '0floor3', '0past1', '0past2', '0past3')
+	for i = 1, 7 do
+		known[i] = tonumber(known[i] or 0)
+	end
+	if version < known[1] or version > top then
 		return 4
 	end
+	if version == top then
+		return 0
+	end
+	local strongest = 0
 	for effect = 3, 1, -1 do
-		if version == top then
-			break
-		end
-		if score('0floor' .. effect) > version then
-			return effect
-		end
-		for first = from, #tags, 1000 do -- unpack has its limits
+		local found = known[1 + effect] > version
+		for first = from, found and 0 or #tags, 1000 do -- unpack has its limits
 			local members = {}
 			for i = first, math.min(first + 999, #tags) do
 				members[#members + 1] = effect .. tags[i]
 			end
 			for _, v in ipairs(redis.call('ZMSCORE', versions, unpack(members))) do
-				if v and tonumber(v) > version then
-					return effect
-				end
+				found = found or v and tonumber(v) > version
 			end
 		end
+		if found then
+			strongest = effect
+			break
+		end
 	end
-	return 0
+	for effect = 3, strongest + 1, -1 do
+		if known[4 + effect] > version then
+			return forgotten(strongest, version, tags, from)
+		end
+	end
+	return strongest
 end
 `
 
@@ -77,45 +162,134 @@ return {top, effect(tonumber(ARGV[2]), ARGV, 3)}
 // lost is the effect where it is not known.
 const lost = 4
 
-// invalidate returns a new version, which has an effect (ARGV[3]) on tags (from
-// ARGV[5] on), forgets the oldest where there are more than a number (ARGV[2]), and
-// tells a channel (ARGV[4]).
-var invalidate = rueidis.NewLuaScript(table + `
+// maxForgotten is how many tags are forgotten at a time: an invalidation should not keep the
+// server for long.
+const maxForgotten = 2000
+
+// invalidate returns a new version, which has an effect (ARGV[6]) on tags (from ARGV[8] on),
+// and tells a channel (ARGV[7]). Where there are more tags than a number (ARGV[2]), it
+// forgets some of the oldest: nothing that is more recent than a time in microseconds
+// (ARGV[4]), unless there are more than another number (ARGV[3]). The filter of an epoch
+// takes as many as ARGV[5] says, and some more.
+var invalidate = rueidis.NewLuaScript(table + filters + `
 top = math.max(now, top + 1)
 local version = exact(top)
-for first = 5, #ARGV, 1000 do
+for first = 8, #ARGV, 1000 do
 	local members = {}
 	for i = first, math.min(first + 999, #ARGV) do
 		members[#members + 1] = version
-		members[#members + 1] = ARGV[3] .. ARGV[i]
+		members[#members + 1] = ARGV[6] .. ARGV[i]
 	end
 	redis.call('ZADD', versions, unpack(members))
 end
 redis.call('ZADD', versions, version, '0top')
 
--- Five members are not tags, and four of them can be among the oldest. What is of
--- the newest version stays, or everything would count as invalidated.
-local excess = redis.call('ZCARD', versions) - 5 - ARGV[2]
-if excess > 0 then
-	local oldest = redis.call('ZRANGE', versions, 0, excess + 3, 'WITHSCORES')
-	local forgotten, floors = {}, {}
-	for i = 1, #oldest, 2 do
-		local effect = string.sub(oldest[i], 1, 1)
-		if effect ~= '0' and #forgotten < excess and tonumber(oldest[i + 1]) < top then
-			forgotten[#forgotten + 1] = oldest[i]
-			floors['0floor' .. effect] = oldest[i + 1]
+-- raise makes a member as new as a version, at least.
+local function raise(member, v)
+	if v > score(member) then
+		redis.call('ZADD', versions, exact(v), member)
+	end
+end
+
+-- replace puts a member with a score into the place of the one that has it.
+local function replace(at, member)
+	redis.call('ZREMRANGEBYSCORE', versions, at, at)
+	redis.call('ZADD', versions, at, member)
+end
+
+-- current returns the epoch for what is forgotten now, and the newest versions in it. Of a
+-- filter that is lost all counts.
+local function current()
+	local epoch = score('0epoch')
+	local known = epoch == 0 or newest(epoch)
+	if epoch > 0 and known and score('0count') < tonumber(ARGV[5]) then
+		return epoch, known
+	end
+	epoch = epoch + 1
+	local oldest = epoch - epochs
+	local dropped = oldest > 0 and newest(oldest)
+	for effect = 1, 3 do
+		if not known or oldest > 0 then
+			raise('0floor' .. effect, known and dropped and dropped[effect] or score('0past' .. effect))
 		end
 	end
-	for first = 1, #forgotten, 1000 do
-		redis.call('ZREM', versions, unpack(forgotten, first, math.min(first + 999, #forgotten)))
+	if oldest > 0 then
+		redis.call('ZREMRANGEBYSCORE', versions, address(oldest, blocks), address(oldest, 0))
 	end
-	for floor, v in pairs(floors) do
-		redis.call('ZADD', versions, v, floor)
+	redis.call('ZADD', versions, epoch, '0epoch', 0, '0count')
+	return epoch, {0, 0, 0}
+end
+
+-- with returns a block with the bytes at some indices replaced.
+local function with(block, bytes)
+	local indices = {}
+	for index in pairs(bytes) do
+		indices[#indices + 1] = index
+	end
+	table.sort(indices)
+	local parts, last = {}, 0
+	for _, index in ipairs(indices) do
+		parts[#parts + 1] = string.sub(block, last + 1, index - 1)
+		parts[#parts + 1] = string.char(bytes[index])
+		last = index
+	end
+	parts[#parts + 1] = string.sub(block, last + 1)
+	return table.concat(parts)
+end
+
+-- forget leaves of members, which are in order, what the filters keep.
+local function forget(members)
+	local epoch, newest = current()
+	local before, changed, last = {}, {}, {}
+	for _, member in ipairs(members) do
+		local effect = tonumber(string.sub(member, 1, 1))
+		last[effect] = member
+		local n, sum = place(string.sub(member, 2))
+		local block, bytes = before[n] or block(epoch, n) or string.rep('\0', 512), changed[n] or {}
+		before[n], changed[n] = block, bytes
+		for _, at in ipairs(bits(sum, effect)) do
+			local index = 1 + (at - at % 8) / 8
+			bytes[index] = bit.bor(bytes[index] or string.byte(block, index), 2 ^ (at % 8))
+		end
+	end
+	for n, bytes in pairs(changed) do
+		local at = address(epoch, n)
+		replace(at, '0b' .. at .. ' ' .. with(before[n], bytes))
+	end
+	for effect, member in pairs(last) do
+		newest[effect] = math.max(newest[effect], score(member))
+		raise('0past' .. effect, newest[effect])
+	end
+	local head = string.format('0h%020.0f%020.0f%020.0f %.0f', newest[1], newest[2], newest[3], epoch)
+	replace(address(epoch, blocks), head)
+	redis.call('ZADD', versions, exact(score('0count') + #members), '0count')
+	for first = 1, #members, 1000 do
+		redis.call('ZREM', versions, unpack(members, first, math.min(first + 999, #members)))
+	end
+end
+
+-- What is of the newest version stays, or everything would count as invalidated. Members
+-- with versions that are no tags do not count.
+local size = redis.call('ZCOUNT', versions, '1000000000', '+inf')
+for _, v in ipairs(redis.call('ZMSCORE', versions, '0top', '0born', '0floor1', '0floor2', '0floor3', '0past1', '0past2', '0past3')) do
+	size = v and size - 1 or size
+end
+if size > tonumber(ARGV[2]) then
+	local excess = math.min(size - ARGV[2], ` + strconv.Itoa(maxForgotten) + `)
+	local recent = size > tonumber(ARGV[3]) and top or math.min(top, now - ARGV[4])
+	local members = {}
+	for _, member in ipairs(redis.call('ZRANGEBYSCORE', versions, '1000000000', '(' .. exact(recent), 'LIMIT', 0, excess + 8)) do
+		if #members < excess and string.byte(member) ~= 48 then
+			members[#members + 1] = member
+		end
+	end
+	if #members > 0 then
+		forget(members)
 	end
 end
 
 -- Only a hint: who may not publish invalidates all the same.
-redis.pcall('PUBLISH', ARGV[4], version)
+redis.pcall('PUBLISH', ARGV[7], version)
 return {top}
 `)
 
@@ -131,12 +305,16 @@ for section, field in pairs({server = 'run_id', replication = 'master_replid'}) 
 	local info = redis.pcall('INFO', section)
 	history = history .. ' ' .. (type(info) == 'string' and string.match(info, field .. ':(%x+)') or '')
 end
-local floors = {exact(score('0floor1')), exact(score('0floor2')), exact(score('0floor3'))}
-local after, reset = tonumber(ARGV[2]), 0
-for _, member in ipairs({'0born', '0floor1', '0floor2', '0floor3'}) do
-	if after < score(member) then
+local after, reset, floors = tonumber(ARGV[2]), 0, {}
+if after < score('0born') then
+	reset = 1
+end
+for effect = 1, 3 do
+	local floor = math.max(score('0floor' .. effect), score('0past' .. effect))
+	if after < floor then
 		reset = 1
 	end
+	floors[effect] = exact(floor)
 end
 if after >= top then
 	return {top, top, after > top and 1 or reset, {}, history, unpack(floors)}

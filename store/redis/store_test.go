@@ -14,23 +14,30 @@ import (
 
 const maxBytes = 1 << 20
 
+// limit is how many invalidations the tables of the suite hold.
+const limit = 500
+
+// limited returns two Stores that do not remember more.
+func limited(a, b rueidis.Client, opts redis.Options) [2]store.Store {
+	s, o := redis.New(a, opts), redis.New(b, opts)
+	s.SetLimit(limit)
+	o.SetLimit(limit)
+	return [2]store.Store{s, o}
+}
+
 // A single server, that keeps what it has acknowledged.
 func TestServer(t *testing.T) {
 	needServer(t)
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Config {
 		server := newServer(t, "--appendonly", "yes", "--appendfsync", "always")
-		open := func() [2]store.Store {
-			return [2]store.Store{
-				redis.New(server.client(), redis.Options{}),
-				redis.New(server.client(), redis.Options{}),
-			}
-		}
+		open := func() [2]store.Store { return limited(server.client(), server.client(), redis.Options{}) }
 		stores := open()
 		admin := server.client()
 		return storetest.Config{
 			Stores:   stores,
 			MaxBytes: maxBytes,
+			Limit:    limit,
 			Wipe:     func() { do(t, admin, "FLUSHALL") },
 			Pause:    server.pause,
 			Reopen: func() [2]store.Store {
@@ -59,10 +66,11 @@ func TestCluster(t *testing.T) {
 		}
 		admin := open()
 		opts := redis.Options{Prefix: t.Name() + ":"}
-		stores := [2]store.Store{redis.New(open(), opts), redis.New(open(), opts)}
+		stores := limited(open(), open(), opts)
 		return storetest.Config{
 			Stores:   stores,
 			MaxBytes: maxBytes,
+			Limit:    limit,
 			Wipe: func() {
 				for _, node := range admin.Nodes() {
 					do(t, node, "FLUSHALL")
@@ -80,7 +88,7 @@ func TestCluster(t *testing.T) {
 				}
 			},
 			Reopen: func() [2]store.Store {
-				return [2]store.Store{redis.New(open(), opts), redis.New(open(), opts)}
+				return limited(open(), open(), opts)
 			},
 			Corrupt: func(key string) {
 				name := stores[0].(*redis.Store).RecordKey(key)
@@ -113,4 +121,12 @@ func TestEmbedded(t *testing.T) {
 			},
 		}
 	})
+}
+
+// An import of many articles spares nearly all pages that it does not concern: with a full
+// table, and the purges no longer recent.
+func TestImport(t *testing.T) {
+	s := redis.New(newServer(t).client(), redis.Options{})
+	s.SetRecent(0)
+	storetest.Import(t, s, 300_000)
 }

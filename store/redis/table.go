@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -46,33 +47,43 @@ func (s *Store) judge(ctx context.Context, client rueidis.Client, v store.Versio
 }
 
 // Invalidate implements [store.Store]. It is as durable as the server is configured
-// to be.
-func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
+// to be. The server gets 2,000 tags at a time, so that others can ask it meanwhile.
+func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (v store.Version, err error) {
 	if effect <= store.None || effect > store.Gone {
 		return 0, fmt.Errorf("store/redis: cannot invalidate to %v", effect)
 	}
-	args := append([]string{strconv.Itoa(s.limit), strconv.Itoa(int(effect)), s.table}, tags...)
+	args := []string{strconv.Itoa(s.limit), strconv.Itoa(burst * s.limit), strconv.FormatInt(s.recent.Microseconds(), 10),
+		strconv.Itoa(min(s.limit, epochTags)), strconv.Itoa(int(effect)), s.table}
+	for {
+		n := min(len(tags), maxAtOnce)
+		v, err = s.invalidate(ctx, slices.Concat(args, tags[:n]))
+		if tags = tags[n:]; err != nil || len(tags) == 0 {
+			return v, err
+		}
+	}
+}
+
+func (s *Store) invalidate(ctx context.Context, args []string) (store.Version, error) {
 	return call(ctx, s, "invalidate", func(ctx context.Context, client rueidis.Client) (v store.Version, err error) {
+		run := func(client rueidis.Client) (store.Version, error) {
+			list, err := s.exec(ctx, client, invalidate, nil, args...)
+			if err != nil {
+				return 0, err
+			}
+			top, err := list[0].AsInt64()
+			return store.Version(top), err
+		}
 		if s.replicas == 0 {
-			return s.invalidate(ctx, client, args)
+			return run(client)
 		}
 		err = client.Dedicated(func(conn rueidis.DedicatedClient) (err error) {
-			if v, err = s.invalidate(ctx, oneConnection{client, conn}, args); err != nil {
+			if v, err = run(oneConnection{client, conn}); err != nil {
 				return err
 			}
 			return s.replicated(ctx, conn)
 		})
 		return v, err
 	})
-}
-
-func (s *Store) invalidate(ctx context.Context, client rueidis.Client, args []string) (store.Version, error) {
-	list, err := s.exec(ctx, client, invalidate, nil, args...)
-	if err != nil {
-		return 0, err
-	}
-	top, err := list[0].AsInt64()
-	return store.Version(top), err
 }
 
 // replicated waits until replicas have what was written. A server says that of the

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"testing"
 
 	"github.com/isr-go/isr/store"
 )
@@ -98,4 +99,53 @@ func trimmed(t *test) {
 	// Nobody remembers without end. What is too old may count as invalidated; what was, does.
 	fill(40 * t.Limit)
 	holds()
+}
+
+// Import has a number of tags purged, as an import of that many articles does, and fails the
+// test if a page that has one of them is shown, or if more than 5 % of those suffer that
+// have none, with 12 tags each. It is for stores as they are, whatever they remember.
+func Import(t *testing.T, s store.Store, purges int) {
+	const pages = 1000
+	ctx := t.Context()
+	put := func(key string, tags ...string) {
+		t.Helper()
+		ticket, err := Begin(ctx, s, key, long)
+		if err == nil {
+			err = s.Put(ctx, key, ticket, &store.Record{Tags: tags, Data: []byte("data")})
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+	}
+	for n := range pages {
+		var tags []string
+		for i := range 12 {
+			tags = append(tags, fmt.Sprintf("page %d, tag %d", n, i))
+		}
+		put(fmt.Sprint("other ", n), tags...)
+		put(fmt.Sprint("imported ", n), append(tags, fmt.Sprint("article ", n*(purges/pages)))...)
+	}
+	for n := 0; n < purges; {
+		var tags []string
+		for range min(2000, purges-n) {
+			tags = append(tags, fmt.Sprint("article ", n))
+			n++
+		}
+		if _, err := s.Invalidate(ctx, store.Gone, tags...); err != nil {
+			t.Fatalf("after %d purges: %v", n, err)
+		}
+	}
+	suffer := 0
+	for n := range pages {
+		if _, effect, err := Get(ctx, s, fmt.Sprint("other ", n)); err != nil || effect != store.None {
+			suffer++
+		}
+		if _, effect, err := Get(ctx, s, fmt.Sprint("imported ", n)); !errors.Is(err, store.ErrNotFound) {
+			t.Fatalf("article %d was purged, and is shown: %v, %v", n*(purges/pages), effect, err)
+		}
+	}
+	t.Logf("of %d pages that %d purges do not concern, %d suffer from them", pages, purges, suffer)
+	if suffer > pages/20 {
+		t.Errorf("of %d pages that %d purges do not concern, %d suffer from them: more than 5 %%", pages, purges, suffer)
+	}
 }
