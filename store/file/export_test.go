@@ -9,6 +9,9 @@ import (
 // SetSlack has the log rewritten as soon as it has grown by n bytes.
 func (s *Store) SetSlack(n int64) { s.history.slack = n }
 
+// SetLimit has the log keep so many tags when it is rewritten, however recent they are.
+func (s *Store) SetLimit(tags int) { s.history.limit, s.history.recent = tags, 0 }
+
 // HoldLock holds the lock of all processes, as one that was stopped does.
 func HoldLock(t *testing.T, dir string) (release func()) {
 	f, err := os.OpenFile(filepath.Join(dir, "state"), os.O_RDWR, 0)

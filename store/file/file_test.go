@@ -18,15 +18,21 @@ import (
 
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Config {
-		const maxBytes = 8 << 20
+		const maxBytes, limit = 8 << 20, 500
 		dir := t.TempDir()
-		reopen := func() [2]store.Store {
-			opts := file.Options{MaxBytes: maxBytes}
-			return [2]store.Store{open(t, dir, opts), open(t, dir, opts)}
+		reopen := func() (stores [2]store.Store) {
+			for i := range stores {
+				s := open(t, dir, file.Options{MaxBytes: maxBytes})
+				s.SetLimit(limit)
+				s.SetSlack(4096)
+				stores[i] = s
+			}
+			return stores
 		}
 		return storetest.Config{
 			Stores:   reopen(),
 			MaxBytes: maxBytes - 256,
+			Limit:    limit,
 			Wipe:     func() { wipe(t, dir) },
 			Reopen:   reopen,
 			Corrupt: func(key string) {
@@ -38,6 +44,14 @@ func TestStore(t *testing.T) {
 			},
 		}
 	})
+}
+
+// An import of many articles spares nearly all pages that it does not concern: when they are
+// no longer recent.
+func TestImport(t *testing.T) {
+	s := open(t, t.TempDir(), file.Options{})
+	s.SetLimit(1 << 16)
+	storetest.Import(t, s, 300_000)
 }
 
 // open opens a store, which has settled before the test removes its directory.

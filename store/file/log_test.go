@@ -22,7 +22,7 @@ import (
 var allowUnexported = cmp.AllowUnexported(header{}, entry{})
 
 func TestHeader(t *testing.T) {
-	h := header{id: 1, born: 2, top: 3, floors: [...]store.Version{0, 4, 5, 6}, size: 7}
+	h := header{id: 1, born: 2, top: 3, floors: [...]store.Version{0, 4, 5, 6}, past: [...]store.Version{0, 7, 8, 9}, size: 10, rest: 11}
 	b := h.append(nil)
 	if len(b) != headerSize {
 		t.Fatalf("%d bytes, want %d", len(b), headerSize)
@@ -130,8 +130,7 @@ func FuzzLog(f *testing.F) {
 	})
 }
 
-// The oldest invalidations are trimmed, and the floors are as new as the newest of
-// those.
+// The oldest invalidations are trimmed, unless they are recent and not too many.
 func TestTrim(t *testing.T) {
 	change := func(tag string, v store.Version, e store.Effect) store.Change {
 		return store.Change{Tag: tag, Version: v, Effect: e}
@@ -140,24 +139,94 @@ func TestTrim(t *testing.T) {
 		change("a", 1, store.Gone), change("b", 2, store.Gone), change("c", 3, store.Stale), change("b", 4, store.Stale),
 		change("a", 5, store.Expired), change("d", 6, store.Stale), change("e", 6, store.Stale), change("f", 6, store.Stale),
 	}
-	tests := map[int]struct {
-		kept   []store.Change
-		floors [4]store.Version
+	for _, test := range []struct {
+		tags            int
+		recent          store.Version
+		kept, forgotten []store.Change
 	}{
-		9: {list, [4]store.Version{}},
-		5: {slices.Concat(list[:2], list[3:]), [4]store.Version{0, 3, 0, 0}},
-		4: {slices.Concat(list[:1], list[4:]), [4]store.Version{0, 4, 0, 2}},
-		3: {list[5:], [4]store.Version{0, 4, 5, 2}},
-		0: {list[5:], [4]store.Version{0, 4, 5, 2}}, // all of the newest, or all records would be old
-	}
-	for n, want := range tests {
-		kept, floors := trim(list, n)
-		if diff := cmp.Diff(want.kept, kept); diff != "" || floors != want.floors {
-			t.Errorf("%d tags: floors %v, want %v (-want +got):\n%s", n, floors, want.floors, diff)
+		{9, 9, list, nil},
+		{5, 9, slices.Concat(list[:2], list[3:]), list[2:3]},
+		{4, 9, slices.Concat(list[:1], list[4:]), list[1:4]},
+		{3, 9, list[5:], list[:5]},
+		{0, 9, list[5:], list[:5]}, // all of the newest, or all records would be old
+		{3, 4, slices.Concat(list[:1], list[4:]), list[1:4]},
+		{1, 2, slices.Concat(list[:1], list[4:]), list[1:4]},
+		{2, 0, list, nil},
+	} {
+		kept, forgotten := trim(list, test.tags, test.recent)
+		if diff := cmp.Diff([][]store.Change{test.kept, test.forgotten}, [][]store.Change{kept, forgotten}); diff != "" {
+			t.Errorf("%d tags, recent from %d on (-want +got):\n%s", test.tags, test.recent, diff)
 		}
 	}
-	if kept, _ := trim(nil, 1); kept != nil {
-		t.Errorf("of nothing: %v", kept)
+	if kept, forgotten := trim(nil, 1, 0); kept != nil || forgotten != nil {
+		t.Errorf("of nothing: %v, %v", kept, forgotten)
+	}
+}
+
+// Filters that are damaged count as if they knew each tag; where a part of them is missing,
+// the log is lost.
+func TestDamagedFilters(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetLimit(10)
+	begun, err := storetest.Begin(t.Context(), s, "key", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 25 {
+		if _, err := s.Invalidate(t.Context(), store.Effect(1+n%2), string(rune('a'+n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := s.history.follow()
+	if err == nil {
+		err = s.history.rewrite(v, alone)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(s.history.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(b []byte) *view {
+		t.Helper()
+		h := newHistory(t.TempDir())
+		if err := os.WriteFile(h.path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v, err := h.follow()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	v = read(whole)
+	if got := []store.Effect{
+		v.effect(begun.Version, []string{"other"}), v.effect(begun.Version, []string{"a"}),
+		v.effect(begun.Version, []string{"b"}), v.effect(begun.Version, []string{"y"}),
+	}; !slices.Equal(got, []store.Effect{store.None, store.Stale, store.Expired, store.Stale}) {
+		t.Fatalf("effects are %v", got)
+	}
+	for _, at := range []int{0, 9, 100, int(v.head.rest) - 1} {
+		damaged := bytes.Clone(whole)
+		damaged[headerSize+at] ^= 4
+		got := read(damaged)
+		if effect := got.effect(begun.Version, []string{"other"}); effect != store.Expired {
+			t.Errorf("byte %d is damaged: %v, want %v", at, effect, store.Expired)
+		}
+		if effect := got.effect(got.top, []string{"a"}); effect != store.None {
+			t.Errorf("byte %d is damaged: %v on what is new", at, effect)
+		}
+		if diff := cmp.Diff(v.changes(begun.Version), got.changes(begun.Version)); diff != "" {
+			t.Errorf("byte %d is damaged: other changes (-want +got):\n%s", at, diff)
+		}
+	}
+	if got := read(whole[:headerSize+int(v.head.rest)-1]); got.info != nil {
+		t.Error("a part of the filters is missing, and the log is read")
 	}
 }
 
@@ -380,7 +449,7 @@ func TestClockSetBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	ahead := store.Version(clock()) + 1<<40
-	if err := s.history.write(header{id: 1, born: ahead, top: ahead}, nil, alone); err != nil {
+	if err := s.history.write(header{id: 1, born: ahead, top: ahead}, nil, nil, alone); err != nil {
 		t.Fatal(err)
 	}
 	last, err := s.Invalidate(t.Context(), store.Gone, "tag")
