@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isr-go/isr/internal/isrtest"
 	"github.com/isr-go/isr/test/bench/internal/trial"
 )
 
@@ -134,5 +135,46 @@ func TestColdISR(t *testing.T) {
 	}
 	if got := b.res.Cells["cold worst"]["isr"]; len(got.Rounds) != 1 || got.Rounds[0] < 50 || got.More != "" {
 		t.Errorf("worst wait %+v", got)
+	}
+}
+
+// The floors that pages are kept in generate each of them once, and what they take is
+// measured; those that keep nothing have no such line.
+func TestFloorsForMemory(t *testing.T) {
+	var targets []*target
+	for _, p := range floors {
+		targets = append(targets, testTarget(t, p))
+	}
+	b := testBench(t, targets...)
+	b.memory()
+	if len(b.res.Notes) > 0 {
+		t.Errorf("%q", b.res.Notes)
+	}
+	for _, p := range floors {
+		cell, measured := b.res.Cells["overhead"][p.Name]
+		if measured != p.Keeps {
+			t.Errorf("%s: measured: %v, want %v", p.Name, measured, p.Keeps)
+		}
+		// A table of pages that has grown is larger than they need, and twice that is far too much.
+		if v := median(cell.Rounds); measured && (v <= 0 || v > trial.PageBytes) {
+			t.Errorf("%s: %v bytes beside the payload", p.Name, v)
+		}
+		if !p.Keeps {
+			continue
+		}
+		origin := new(trial.Origin)
+		cache, err := p.New(origin, usual)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			w := isrtest.Do(cache.Handler, "GET", "/page/7")
+			if !trial.Rendered(w.Body.Bytes(), "/page/7", 0, trial.PageBytes) || w.Header().Get("Etag") == "" {
+				t.Errorf("%s: %d bytes, %v", p.Name, w.Body.Len(), w.Header())
+			}
+		}
+		if n := origin.Renders("page"); n != 1 {
+			t.Errorf("%s: %d renders, want 1", p.Name, n)
+		}
 	}
 }

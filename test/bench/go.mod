@@ -14,6 +14,7 @@ require (
 	github.com/isr-go/isr v0.0.0
 	github.com/jellydator/ttlcache/v2 v2.11.1
 	github.com/kevburnsjr/microcache v1.2.0
+	github.com/maypok86/otter/v2 v2.4.0
 	github.com/victorspringer/http-cache v0.0.0-20240523143319-7d9f48f8ab91
 )
 

@@ -238,7 +238,7 @@ func ownDir() (string, error) {
 
 // Which targets a part is for.
 func (b *bench) inGo(t *target) bool    { return !t.server }
-func (b *bench) onWire(*target) bool    { return true }
+func (b *bench) onWire(t *target) bool  { return !t.Keeps }
 func (b *bench) caching(t *target) bool { return !t.Floor }
 
 func (b *bench) say(format string, args ...any) {

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"iter"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/isr-go/isr"
@@ -46,37 +44,6 @@ var isrPeer = trial.Peer{
 				return site.Shutdown(ctx)
 			},
 		}, nil
-	},
-}
-
-// The floors: no cache, only what net/http makes of a page that is there.
-var floors = []trial.Peer{
-	{
-		Name: "bare handler", Floor: true, Setup: "three headers and a prepared body",
-		New: func(http.Handler, trial.Config) (*trial.Cache, error) {
-			body := bytes.Repeat([]byte("<p>A page. "), trial.PageBytes/11+1)[:trial.PageBytes]
-			length := strconv.Itoa(len(body))
-			return &trial.Cache{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				h := w.Header()
-				h.Set("Content-Type", "text/html; charset=utf-8")
-				h.Set("Content-Length", length)
-				h.Set("Cache-Control", "public, max-age=60")
-				w.Write(body)
-			})}, nil
-		},
-	},
-	{
-		Name: "http.ServeContent", Floor: true, Setup: "of a prepared body, with an ETag",
-		New: func(http.Handler, trial.Config) (*trial.Cache, error) {
-			body := bytes.Repeat([]byte("<p>A page. "), trial.PageBytes/11+1)[:trial.PageBytes]
-			return &trial.Cache{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				h := w.Header()
-				h.Set("Content-Type", "text/html; charset=utf-8")
-				h.Set("Cache-Control", "public, max-age=60")
-				h.Set("ETag", `"1"`)
-				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
-			})}, nil
-		},
 	},
 }
 

@@ -27,7 +27,7 @@ func (b *bench) nextTarget(install bool) *target {
 	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip = "node not found: install Node.js 20 or newer, and run with -next"
+		t.Skip = "node not found: install Node.js 20.9 or newer, and run with -next"
 		return t
 	}
 	if b.quick {

@@ -78,7 +78,7 @@ func (b *bench) memory() {
 		n = 1000
 	}
 	for t := range b.turns(b.inGo) {
-		if t.Floor {
+		if t.Floor && !t.Keeps {
 			continue
 		}
 		b.say("memory: %s", t.Name)

@@ -1,2 +1,2 @@
 // As `next start` comes, less what a server does not serve.
-module.exports = { poweredByHeader: false, eslint: { ignoreDuringBuilds: true } };
+module.exports = { poweredByHeader: false };

@@ -21,6 +21,7 @@ type Peer struct {
 	Setup      string // that configuration in a line
 	OwnServer  bool   // whether it cannot be served by net/http
 	Floor      bool   // no cache at all: what the others are compared with
+	Keeps      bool   // of a floor: whether it keeps pages, so that they take memory
 	Background bool   // whether it runs the handler when no visitor waits for it
 	Bounded    bool   // whether its memory has a bound
 
