@@ -92,7 +92,7 @@ func BenchmarkInvalidateMillion(b *testing.B) {
 	s := redis.New(admin, redis.Options{})
 	s.SetRecent(0)
 	do(b, admin, "CONFIG", "SET", "slowlog-log-slower-than", "2000", "slowlog-max-len", "100000")
-	tags := make([]string, 200_000)
+	tags := make([]string, 1_000_000)
 	for b.Loop() {
 		for n := range tags {
 			tags[n] = fmt.Sprint(rand.Uint64())
