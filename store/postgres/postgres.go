@@ -42,8 +42,15 @@ const (
 	// maxData is the most that Put takes.
 	maxData = 1 << 20
 
-	// maxTags is how many invalidations the table holds, of a tag with one effect each.
-	maxTags = 1 << 20
+	// maxTags is how many invalidations the table holds, of a tag with one effect each, and
+	// those beside that are more recent than recent; epochTags, how many of those that were
+	// forgotten are in one filter.
+	maxTags   = 1 << 20
+	recent    = time.Minute
+	epochTags = 1 << 16
+
+	// maxAtOnce is how many tags are invalidated at a time, under the lock of the history.
+	maxAtOnce = 2000
 
 	// maxChanges is about how many of them Changes returns at once.
 	maxChanges = 4096
@@ -77,7 +84,8 @@ type Store struct {
 	pool        *pgxpool.Pool
 	migrated    bool
 	lookTimeout time.Duration
-	limit       int64 // maxTags, but for tests
+	limit       int64         // maxTags, but for tests
+	recent      time.Duration // the constant, but for tests
 
 	// Have one for each call that is under way, those among them whose callers have left.
 	pages, rest chan struct{}
@@ -116,6 +124,7 @@ func New(pool *pgxpool.Pool, opts Options) *Store {
 		migrated:    opts.Migrated,
 		lookTimeout: cmp.Or(opts.LookTimeout, defaultLookTimeout),
 		limit:       maxTags,
+		recent:      recent,
 		pages:       make(chan struct{}, max(1, pool.Config().MaxConns-3)),
 		rest:        make(chan struct{}, max(1, min(2, pool.Config().MaxConns-1))),
 	}
@@ -226,11 +235,22 @@ func (s *Store) End(ctx context.Context, key string, t store.Ticket) error {
 	return err
 }
 
-// Invalidate implements [store.Store]. It is as durable as a commit is on this server.
-func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (store.Version, error) {
+// Invalidate implements [store.Store]. It is as durable as a commit is on this server. More
+// than 2,000 tags take several commits.
+func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...string) (v store.Version, err error) {
 	if effect <= store.None || effect > store.Gone {
 		return 0, fmt.Errorf("store/postgres: cannot invalidate to %v", effect)
 	}
+	for {
+		n := min(len(tags), maxAtOnce)
+		v, err = s.invalidate(ctx, effect, tags[:n])
+		if tags = tags[n:]; err != nil || len(tags) == 0 {
+			return v, err
+		}
+	}
+}
+
+func (s *Store) invalidate(ctx context.Context, effect store.Effect, tags []string) (store.Version, error) {
 	names := make([][]byte, len(tags))
 	for i, tag := range tags {
 		names[i] = []byte(tag)
@@ -238,7 +258,8 @@ func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 	sums := hashes(tags)
 	return call(ctx, s, s.rest, "invalidate", func(ctx context.Context) (store.Version, error) {
 		var v int64
-		err := s.pool.QueryRow(ctx, "SELECT isr_invalidate($1, $2, $3, $4, $5)", s.seen.Load(), int(effect), sums, names, s.limit).Scan(&v)
+		err := s.pool.QueryRow(ctx, "SELECT isr_invalidate($1, $2, $3, $4, $5, $6, $7)", s.seen.Load(), int(effect), sums, names,
+			s.limit, min(s.limit, epochTags), s.recent.Microseconds()).Scan(&v)
 		if err == nil {
 			s.saw(v)
 		}
@@ -382,7 +403,7 @@ func (s *Store) migrate(ctx context.Context) error {
 			return err
 		}
 		var made bool // by another, who had the lock before; to do it again would lock the tables that are used by now
-		err := tx.QueryRow(ctx, "SELECT to_regprocedure('isr_changes(bigint, bigint, int)') IS NOT NULL").Scan(&made)
+		err := tx.QueryRow(ctx, "SELECT to_regprocedure('isr_invalidate(bigint, int, bytea[], bytea[], bigint, bigint, bigint)') IS NOT NULL").Scan(&made)
 		if err == nil && !made {
 			_, err = tx.Exec(ctx, schema)
 		}

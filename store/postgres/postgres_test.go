@@ -175,7 +175,7 @@ func (s *server) pool() *pgxpool.Pool {
 	return pool
 }
 
-func (s *server) open(t *testing.T) store.Store {
+func (s *server) open(t *testing.T) *postgres.Store {
 	pool := s.pool()
 	t.Cleanup(pool.Close)
 	return postgres.New(pool, postgres.Options{})
@@ -195,17 +195,75 @@ func TestStore(t *testing.T) {
 		}
 		exec("DROP SCHEMA public CASCADE")
 		exec("CREATE SCHEMA public")
+		const limit = 500
+		open := func() (stores [2]store.Store) {
+			for i := range stores {
+				s := s.open(t)
+				s.SetLimit(limit)
+				stores[i] = s
+			}
+			return stores
+		}
 		return storetest.Config{
-			Stores:   [2]store.Store{s.open(t), s.open(t)},
+			Stores:   open(),
 			MaxBytes: 1 << 20,
+			Limit:    limit,
 			Wipe:     func() { exec("TRUNCATE isr_history, isr_versions, isr_pages, isr_leases") },
 			Pause:    s.pause,
-			Reopen:   func() [2]store.Store { return [2]store.Store{s.open(t), s.open(t)} },
+			Reopen:   open,
 			Corrupt: func(key string) {
 				exec("UPDATE isr_pages SET record = set_byte(record, 10, get_byte(record, 10) # 1) WHERE key = sha256($1)", []byte(key))
 			},
 		}
 	})
+}
+
+// An import of many articles spares nearly all pages that it does not concern, also where the
+// table has room for 65,536 tags alone.
+func TestImport(t *testing.T) {
+	s := newServer(t).open(t)
+	s.SetLimit(1 << 16)
+	storetest.Import(t, s, 300_000)
+}
+
+// A filter that is lost counts as if it knew each tag, and nothing that is newer is older.
+func TestDamagedFilters(t *testing.T) {
+	server := newServer(t)
+	s, admin := server.open(t), server.pool()
+	defer admin.Close()
+	s.SetLimit(10)
+	put := func(key string, tags ...string) {
+		t.Helper()
+		ticket, err := storetest.Begin(t.Context(), s, key, 1e9)
+		if err == nil {
+			err = s.Put(t.Context(), key, ticket, &store.Record{Tags: tags})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	is := func(key string, want store.Effect) {
+		t.Helper()
+		if _, got, err := storetest.Get(t.Context(), s, key); err != nil || got != want {
+			t.Errorf("%s: %v, %v, want %v", key, got, err, want)
+		}
+	}
+	fill := func(round string) {
+		for n := range 15 {
+			if _, err := s.Invalidate(t.Context(), store.Expired, fmt.Sprint(round, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put("before", "x")
+	fill("first")
+	put("between", "x")
+	is("before", store.None)
+	if _, err := admin.Exec(t.Context(), "DELETE FROM isr_filters"); err != nil {
+		t.Fatal(err)
+	}
+	is("before", store.Expired)
+	is("between", store.None)
 }
 
 // A crash loses the pages, which can be made again, and no purge.

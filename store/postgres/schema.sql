@@ -5,7 +5,8 @@ CREATE TABLE IF NOT EXISTS isr_history (
 	name   uuid    NOT NULL,           -- another one after a wipe
 	born   bigint  NOT NULL,           -- nothing is known of what was before
 	top    bigint  NOT NULL,           -- the newest version
-	floors bigint[3] NOT NULL,         -- the newest of what was forgotten, by effect
+	floors bigint[3] NOT NULL,         -- the newest of what was forgotten altogether, by effect
+	past   bigint[3] NOT NULL,         -- the newest of what the filters know, by effect
 	tags   bigint  NOT NULL            -- how many rows isr_versions has
 );
 
@@ -18,6 +19,21 @@ CREATE TABLE IF NOT EXISTS isr_versions (
 	PRIMARY KEY (hash, effect)
 );
 CREATE INDEX IF NOT EXISTS isr_versions_version ON isr_versions (version);
+
+-- What isr_versions has forgotten is in Bloom filters, one for each epoch, as in package
+-- filter. A filter has 256 blocks, of which a tag has one for each effect, by its hash, and
+-- four bits in it.
+CREATE TABLE IF NOT EXISTS isr_epochs (
+	epoch  bigint    PRIMARY KEY,
+	tags   bigint    NOT NULL,         -- how many its filter has
+	newest bigint[3] NOT NULL          -- versions, by effect
+);
+CREATE TABLE IF NOT EXISTS isr_filters (
+	epoch  bigint    NOT NULL,
+	block  int       NOT NULL,
+	bits   bit(8192) NOT NULL,
+	PRIMARY KEY (epoch, block)
+);
 
 CREATE UNLOGGED TABLE IF NOT EXISTS isr_pages (
 	key     bytea       PRIMARY KEY,
@@ -61,15 +77,24 @@ BEGIN
 	END IF;
 	v := greatest(isr_now(), seen, coalesce(h.top, 0)) + 1;
 	DELETE FROM isr_versions;
+	DELETE FROM isr_epochs;
+	DELETE FROM isr_filters;
 	DELETE FROM isr_history;
-	INSERT INTO isr_history VALUES (true, gen_random_uuid(), v, v, '{0,0,0}', 0) RETURNING * INTO h;
+	INSERT INTO isr_history VALUES (true, gen_random_uuid(), v, v, '{0,0,0}', '{0,0,0}', 0) RETURNING * INTO h;
 	RETURN h;
 END $$;
+
+-- isr_block and isr_bit return the block of a tag with an effect, and four bits in it.
+CREATE OR REPLACE FUNCTION isr_block(hash bytea, e int) RETURNS int LANGUAGE sql IMMUTABLE AS
+	$$ SELECT get_byte(hash, 9 * e - 9) $$;
+CREATE OR REPLACE FUNCTION isr_bit(hash bytea, e int, i int) RETURNS int LANGUAGE sql IMMUTABLE AS
+	$$ SELECT ((get_byte(hash, 9 * e - 8 + 2 * i) << 8) | get_byte(hash, 9 * e - 7 + 2 * i)) & 8191 $$;
 
 -- isr_effect returns the effect on what has a version and tags: 4 where it is not known.
 CREATE OR REPLACE FUNCTION isr_effect(h isr_history, v bigint, hashes bytea[]) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	strongest int;
+	x isr_epochs;
 BEGIN
 	IF v < h.born OR v > h.top THEN
 		RETURN 4;
@@ -80,6 +105,21 @@ BEGIN
 			strongest := greatest(strongest, e);
 		END IF;
 	END LOOP;
+	IF v < greatest(h.past[1], h.past[2], h.past[3]) THEN
+		FOR x IN SELECT * FROM isr_epochs LOOP
+			FOR e IN REVERSE 3..strongest + 1 LOOP
+				CONTINUE WHEN x.newest[e] <= v;
+				PERFORM FROM unnest(hashes) AS t(hash) WHERE coalesce((
+					SELECT get_bit(f.bits, isr_bit(t.hash, e, 0)) & get_bit(f.bits, isr_bit(t.hash, e, 1)) &
+						get_bit(f.bits, isr_bit(t.hash, e, 2)) & get_bit(f.bits, isr_bit(t.hash, e, 3))
+					FROM isr_filters f WHERE f.epoch = x.epoch AND f.block = isr_block(t.hash, e)), 1) = 1; -- one that is lost knows each tag
+				IF FOUND THEN
+					strongest := e;
+					EXIT;
+				END IF;
+			END LOOP;
+		END LOOP;
+	END IF;
 	RETURN strongest;
 END $$;
 
@@ -154,13 +194,20 @@ CREATE OR REPLACE FUNCTION isr_end(k bytea, held text) RETURNS void LANGUAGE sql
 	$$ UPDATE isr_leases SET until = clock_timestamp() WHERE key = k AND token = held AND until > clock_timestamp() $$;
 
 -- isr_invalidate returns a new version, which has an effect on tags. Where there are more
--- than a number, it forgets some of the oldest, but nothing of the last minute.
-CREATE OR REPLACE FUNCTION isr_invalidate(seen bigint, e int, hashes bytea[], names bytea[], most bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+-- than a number, it forgets some of the oldest, but nothing that is more recent than a time in
+-- microseconds. It does so for several invalidations at a time, since each changes most blocks
+-- of a filter. A filter takes as many as are given by part, and some more.
+CREATE OR REPLACE FUNCTION isr_invalidate(seen bigint, e int, hashes bytea[], names bytea[], most bigint, part bigint, recent bigint)
+	RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	h isr_history;
 	v bigint;
 	added bigint;
+	x isr_epochs;
+	dropped isr_epochs;
 	forgotten record;
+	known bit(8192);
+	sum bytea;
 BEGIN
 	PERFORM isr_current(seen);
 	SELECT * INTO STRICT h FROM isr_history FOR UPDATE;
@@ -172,20 +219,43 @@ BEGIN
 		RETURNING xmax = 0 AS new
 	) SELECT count(*) FILTER (WHERE new) INTO added FROM changed;
 	h.tags := h.tags + added;
-	IF h.tags > most THEN
+	IF h.tags > most + most / 256 THEN
+		SELECT * INTO x FROM isr_epochs ORDER BY epoch DESC LIMIT 1;
+		IF NOT FOUND OR x.tags >= part THEN
+			x := (coalesce(x.epoch, 0) + 1, 0, '{0,0,0}');
+			INSERT INTO isr_epochs VALUES (x.epoch, x.tags, x.newest);
+			INSERT INTO isr_filters SELECT x.epoch, block, repeat('0', 8192)::bit(8192) FROM generate_series(0, 255) AS block;
+			FOR dropped IN DELETE FROM isr_epochs WHERE epoch <= x.epoch - 16 RETURNING * LOOP
+				FOR i IN 1..3 LOOP
+					h.floors[i] := greatest(h.floors[i], dropped.newest[i]);
+				END LOOP;
+				DELETE FROM isr_filters WHERE epoch = dropped.epoch;
+			END LOOP;
+		END IF;
 		FOR forgotten IN
 			WITH oldest AS (
 				DELETE FROM isr_versions WHERE (hash, effect) IN (
-					SELECT o.hash, o.effect FROM isr_versions o WHERE o.version < least(v, isr_now() - 60000000)
+					SELECT o.hash, o.effect FROM isr_versions o WHERE o.version < least(v, isr_now() - recent)
 					ORDER BY o.version LIMIT least(h.tags - most, 4000))
-				RETURNING effect, version
-			) SELECT effect, max(version) AS newest, count(*) AS n FROM oldest GROUP BY effect
+				RETURNING hash, effect, version
+			) SELECT effect, isr_block(hash, effect::int) AS block, max(version) AS newest, count(*) AS n, array_agg(hash) AS hashes
+			FROM oldest GROUP BY 1, 2
 		LOOP
-			h.floors[forgotten.effect] := greatest(h.floors[forgotten.effect], forgotten.newest);
+			SELECT bits INTO known FROM isr_filters WHERE epoch = x.epoch AND block = forgotten.block;
+			FOREACH sum IN ARRAY forgotten.hashes LOOP
+				FOR i IN 0..3 LOOP
+					known := set_bit(known, isr_bit(sum, forgotten.effect::int, i), 1);
+				END LOOP;
+			END LOOP;
+			UPDATE isr_filters SET bits = known WHERE epoch = x.epoch AND block = forgotten.block;
+			x.tags := x.tags + forgotten.n;
+			x.newest[forgotten.effect] := greatest(x.newest[forgotten.effect], forgotten.newest);
+			h.past[forgotten.effect] := greatest(h.past[forgotten.effect], forgotten.newest);
 			h.tags := h.tags - forgotten.n;
 		END LOOP;
+		UPDATE isr_epochs SET tags = x.tags, newest = x.newest WHERE epoch = x.epoch;
 	END IF;
-	UPDATE isr_history SET top = v, floors = h.floors, tags = h.tags;
+	UPDATE isr_history SET top = v, floors = h.floors, past = h.past, tags = h.tags;
 	PERFORM pg_notify('isr_versions', '');
 	RETURN v;
 END $$;
@@ -205,8 +275,9 @@ BEGIN
 		WHERE l.version > after AND l.version <= coalesce((SELECT version FROM last), 9223372036854775807)
 	)
 	SELECT h.top, coalesce((SELECT version FROM last), h.top),
-		after < h.born OR after > h.top OR after < greatest(h.floors[1], h.floors[2], h.floors[3]),
-		h.name || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8), h.floors,
+		after < h.born OR after > h.top OR after < greatest(h.floors[1], h.floors[2], h.floors[3], h.past[1], h.past[2], h.past[3]),
+		h.name || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8),
+		ARRAY[greatest(h.floors[1], h.past[1]), greatest(h.floors[2], h.past[2]), greatest(h.floors[3], h.past[3])],
 		(SELECT array_agg(effect ORDER BY version) FROM list),
 		(SELECT array_agg(version ORDER BY version) FROM list),
 		(SELECT array_agg(tag ORDER BY version) FROM list)
