@@ -141,9 +141,9 @@ func (h inside) RoundTrip(req *http.Request) (*http.Response, error) {
 	return rec.Result(), nil
 }
 
-// startInside starts a CMS, a Redis, and a fleet that needs no processes.
-func startInside(ctx context.Context, logging bool) (_ *fleet, stop func(), err error) {
-	f := &fleet{start: time.Now()}
+// startInside starts a CMS, a server, and a fleet that needs no processes.
+func startInside(ctx context.Context, e *engine, logging bool) (_ *fleet, stop func(), err error) {
+	f := &fleet{start: time.Now(), engine: e}
 	handlers := make(inside)
 	f.client = &http.Client{Transport: handlers}
 	var sites []*isr.Site
@@ -153,15 +153,16 @@ func startInside(ctx context.Context, logging bool) (_ *fleet, stop func(), err 
 		}
 		f.stop()
 	}
-	if f.cms, err = startCMS(f.start); err == nil {
-		f.redis, err = startRedis(ctx, "")
-	}
-	if err != nil {
+	if err := f.share(ctx, true); err != nil {
 		stop()
 		return nil, nil, err
 	}
 	for i := range f.slots {
-		site, h := newInstance(config{Number: i, Build: "v1", Redis: f.redis.addr, CMS: f.cms.url, Log: logging})
+		site, h, err := newInstance(config{Number: i, Build: "v1", Store: e.name, Addr: f.addr, CMS: f.cms.url, Log: logging})
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
 		f.slots[i] = slot{addr: fmt.Sprint("instance-", i), life: 1, alive: true}
 		handlers[f.slots[i].addr] = h
 		sites = append(sites, site)
@@ -169,10 +170,11 @@ func startInside(ctx context.Context, logging bool) (_ *fleet, stop func(), err 
 	return f, stop, nil
 }
 
-// playData has at least dataSteps visits and edits, for at least as long as asked; Redis
-// is stopped when a third of that is over, and replaced by an empty one after two thirds.
-func playData(ctx context.Context, sc scenario, length time.Duration, logging bool) (*result, error) {
-	f, stop, err := startInside(ctx, logging)
+// playData has at least dataSteps visits and edits, for at least as long as asked; the
+// server is stopped when a third of that is over, and replaced by an empty one after two
+// thirds.
+func playData(ctx context.Context, sc scenario, e *engine, length time.Duration, logging bool) (*result, error) {
+	f, stop, err := startInside(ctx, e, logging)
 	if err != nil {
 		return nil, err
 	}
@@ -217,18 +219,8 @@ func playData(ctx context.Context, sc scenario, length time.Duration, logging bo
 		if !wait(ctx, stopped) {
 			return
 		}
-		if err = l.redis.signal("STOP"); err != nil {
-			return
-		}
-		sleep(ctx, time.Second)
-		if err = l.redis.signal("CONT"); err != nil || !wait(ctx, wiped) {
-			return
-		}
-		l.redis.kill()
-		sleep(ctx, time.Second/2)
-		var s *redisServer
-		if s, err = startRedis(ctx, l.redis.addr); err == nil {
-			l.redis = s
+		if err = pause(ctx, f, time.Second); err == nil && wait(ctx, wiped) {
+			err = swap(ctx, f, time.Second/2)
 		}
 	})
 	visitors.Wait()
@@ -406,7 +398,7 @@ func judgeData(sc scenario, l *dataLoad) *result {
 	var edits [rowCount][]*seen
 	for _, p := range l.purges {
 		r.refusals += len(p.refused)
-		edits[p.page] = append(edits[p.page], &seen{purge: p})
+		edits[p.page] = append(edits[p.page], &seen{purge: p, known: l.knowable(p.acked)})
 	}
 	for _, v := range l.views {
 		for k, version := range v.rows {
@@ -424,8 +416,8 @@ func judgeData(sc scenario, l *dataLoad) *result {
 							v.number, p.how, k, p.asked, by.at, version, p.revision, v.page, v.begin, v.status))
 					}
 				}
-				if p.acked != 0 && v.begin > p.acked && v.begin-p.acked > p.lag {
-					p.lag = v.begin - p.acked
+				if p.acked != 0 && v.begin-p.known > p.lag {
+					p.lag = v.begin - p.known
 					p.last = view{target: v.target, page: v.page, revision: version, begin: v.begin}
 				}
 			}

@@ -18,15 +18,20 @@ const fleetSize = 5
 type fleet struct {
 	start   time.Time
 	cms     *cms
-	redis   *redisServer // nil: not there
+	engine  *engine
+	server  server // it need not run
+	addr    string // of the server
 	client  *http.Client
 	logging bool
-	addr    string // where Redis is, or is not
-	rollout        // of the instances that are launched
+	rollout // of the instances that are launched
 
-	mu    sync.Mutex
-	slots [fleetSize]slot // guarded by mu
+	mu    sync.Mutex // guards all below
+	slots [fleetSize]slot
+	away  []span // when the server was stopped or dead
 }
+
+// A span is a time from a beginning until an end.
+type span struct{ from, until time.Duration }
 
 // A rollout is what a new build does with what the last one has left.
 type rollout struct {
@@ -50,9 +55,9 @@ type target struct {
 	addr         string
 }
 
-// newFleet starts Redis, if it is to be there, and the instances.
-func newFleet(ctx context.Context, ro rollout, withRedis, logging bool) (_ *fleet, err error) {
-	f := &fleet{start: time.Now(), logging: logging, rollout: ro}
+// newFleet starts the server, if it is to be there, and the instances.
+func newFleet(ctx context.Context, e *engine, ro rollout, withServer, logging bool) (_ *fleet, err error) {
+	f := &fleet{start: time.Now(), engine: e, logging: logging, rollout: ro}
 	defer func() {
 		if err != nil {
 			f.stop()
@@ -60,15 +65,7 @@ func newFleet(ctx context.Context, ro rollout, withRedis, logging bool) (_ *flee
 	}()
 	// More idle connections than there are requests at a time: all are kept alive.
 	f.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: 30 * time.Second}
-	if f.cms, err = startCMS(f.start); err != nil {
-		return nil, err
-	}
-	if withRedis {
-		if f.redis, err = startRedis(ctx, ""); err != nil {
-			return nil, err
-		}
-		f.addr = f.redis.addr
-	} else if f.addr, err = isrtest.FreeAddr(); err != nil {
+	if err = f.share(ctx, withServer); err != nil {
 		return nil, err
 	}
 	for i := range fleetSize {
@@ -79,6 +76,21 @@ func newFleet(ctx context.Context, ro rollout, withRedis, logging bool) (_ *flee
 	return f, nil
 }
 
+// share starts what the instances share: a CMS, and a server, if it is to be there.
+func (f *fleet) share(ctx context.Context, withServer bool) (err error) {
+	if f.cms, err = startCMS(f.start); err != nil {
+		return err
+	}
+	if f.addr, err = isrtest.FreeAddr(); err != nil {
+		return err
+	}
+	f.server = f.engine.server(f.addr)
+	if withServer {
+		return f.server.run(ctx)
+	}
+	return nil
+}
+
 // stop ends everything.
 func (f *fleet) stop() {
 	for i := range f.slots {
@@ -86,8 +98,8 @@ func (f *fleet) stop() {
 			p.kill()
 		}
 	}
-	if f.redis != nil {
-		f.redis.kill()
+	if f.server != nil {
+		f.server.close()
 	}
 	if f.cms != nil {
 		f.cms.server.Close()
@@ -100,7 +112,7 @@ func (f *fleet) now() time.Duration { return time.Since(f.start) }
 
 // launch starts an instance in a slot where there is none any more.
 func (f *fleet) launch(i int, build string) error {
-	p, addr, err := startInstance(config{Number: i, Build: build, Redis: f.addr, CMS: f.cms.url, Log: f.logging, Inherit: f.inherit, Warm: f.warm})
+	p, addr, err := startInstance(config{Number: i, Build: build, Store: f.engine.name, Addr: f.addr, CMS: f.cms.url, Log: f.logging, Inherit: f.inherit, Warm: f.warm})
 	if err != nil {
 		return err
 	}
@@ -149,6 +161,30 @@ func (f *fleet) replace(ctx context.Context, i int, build string) error {
 		return ctx.Err()
 	}
 	return f.launch(i, build)
+}
+
+// without does something by which the server is away for a while.
+func (f *fleet) without(do func() error) error {
+	from := f.now()
+	err := do()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away = append(f.away, span{from, f.now()})
+	return err
+}
+
+// knowable returns since when all instances can know of a purge: since it was
+// acknowledged, or, where that was in the second before the server went away, since that
+// is back. They look once a second.
+func (f *fleet) knowable(acked time.Duration) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, away := range f.away {
+		if acked > away.from-time.Second && acked < away.until {
+			return away.until
+		}
+	}
+	return acked
 }
 
 // pick returns one of the instances, and take a certain one, if it gets requests.

@@ -15,10 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/isr-go/isr"
-	"github.com/isr-go/isr/store/redis"
+	"github.com/isr-go/isr/store"
 )
 
 // instanceEnv is the environment variable that makes an instance of the program.
@@ -46,7 +44,8 @@ const (
 type config struct {
 	Number int
 	Build  string // Options.Version
-	Redis  string // host:port
+	Store  string // name of the engine
+	Addr   string // host:port of its server
 	CMS    string // URL
 	Log    bool
 
@@ -76,7 +75,10 @@ func instanceMain() bool {
 // serve prints the address that it serves, and shuts down when stdin ends: because
 // it was closed, or because there is nobody any more who could.
 func serve(cfg config, stdin io.Reader, stdout io.Writer) error {
-	site, mux := newInstance(cfg)
+	site, mux, err := newInstance(cfg)
+	if err != nil {
+		return err
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -115,11 +117,18 @@ func serve(cfg config, stdin io.Reader, stdout io.Writer) error {
 	return <-ended
 }
 
-// newInstance returns a site, and a handler that answers for it and its webhook.
-func newInstance(cfg config) (*isr.Site, http.Handler) {
-	st := redis.Lazy(func() (rueidis.Client, error) {
-		return rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{cfg.Redis}, ForceSingleClient: true})
-	}, redis.Options{Prefix: "fleet:"})
+// newInstance returns a site, and a handler that answers for it and its webhook. It asks the
+// Store once before, as a check of readiness would: a new connection to PostgreSQL may take
+// longer than visitors wait.
+func newInstance(cfg config) (*isr.Site, http.Handler, error) {
+	e, err := engineOf(cfg.Store)
+	if err != nil {
+		return nil, nil, err
+	}
+	st := e.open(cfg.Addr)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	st.Look(ctx, "", store.Ticket{}, 0) // it may fail
 	opts := isr.Options{
 		Default: isr.Route{TTL: pageTTL},
 		Routes:  map[string]isr.Route{"/data/{page}": {}}, // only an edit makes them old
@@ -135,7 +144,7 @@ func newInstance(cfg config) (*isr.Site, http.Handler) {
 	mux := http.NewServeMux()
 	mux.Handle("/api/revalidate", isr.RevalidateHandler(site, secret))
 	mux.Handle("/", site)
-	return site, mux
+	return site, mux, nil
 }
 
 // newPages returns the handler that knows nothing of a cache. It asks the CMS

@@ -1,11 +1,12 @@
-// Fleet is five instances of a site on one Redis, visitors on all of them, and
-// editors who purge all the time, while something breaks: it measures what isr
-// promises of a fleet.
+// Fleet is five instances of a site on one Redis or PostgreSQL, visitors on all of
+// them, and editors who purge all the time, while something breaks: it measures what
+// isr promises of a fleet.
 //
 //	go run ./test/fleet
 //
-// It needs redis-server in $PATH, and takes about four minutes. Everything runs
-// on this machine, on free ports of the loopback interface, and is gone at the end.
+// It needs redis-server in $PATH and a PostgreSQL server, and takes about nine minutes.
+// Everything runs on this machine, on free ports of the loopback interface, and is gone
+// at the end.
 package main
 
 import (
@@ -39,8 +40,9 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("fleet", flag.ExitOnError)
 	only := flags.String("scenario", "", "`names` of the scenarios to play, with commas between them (default: all of them)")
+	on := flags.String("store", "redis,postgres", "`names` of the stores to play them on, with commas between them")
 	length := flags.Duration("for", 17*time.Second, "how `long` each of them is")
-	out := flags.String("out", "", "`folder` for purges.svg, made where it is missing (default: test/fleet, where there is one)")
+	out := flags.String("out", "", "`folder` of purges.svg and, where all is played, of README.md; made where it is missing (default: test/fleet, where there is one)")
 	verbose := flags.Bool("v", false, "tell about the slowest purges, and what went wrong")
 	logging := flags.Bool("log", false, "log what the instances do, to standard error")
 	flags.Parse(args)
@@ -61,7 +63,19 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			chosen = append(chosen, scenarios[i])
 		}
 	}
-	draft, err := draftIn(*out) // now: nobody wants to hear of a full disk four minutes later
+	var stores []*engine
+	for name := range strings.SplitSeq(*on, ",") {
+		e, err := engineOf(name)
+		if err == nil {
+			err = e.need()
+		}
+		if err != nil {
+			return err
+		}
+		stores = append(stores, e)
+	}
+	defer removeTemplate()
+	draft, err := draftIn(*out) // now: nobody wants to hear of a full disk nine minutes later
 	if err != nil {
 		return fmt.Errorf("there is no place for the picture: %w", err)
 	}
@@ -70,20 +84,30 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	var results []*result
 	var failed []string
 	for _, sc := range chosen {
-		fmt.Fprintf(stdout, "%s: %s …\n", sc.name, sc.about)
-		r, err := play(ctx, sc, *length, *logging)
-		if err != nil {
-			return fmt.Errorf("%s: %w", sc.name, err)
-		}
-		results = append(results, r)
-		for _, f := range append(r.wrong(), r.slow()...) {
-			failed = append(failed, sc.name+": "+f)
-		}
-		if *verbose {
-			r.explain(stdout)
+		for _, e := range stores {
+			if !sc.isFor(e) {
+				continue
+			}
+			fmt.Fprintf(stdout, "%s, %s: %s …\n", sc.name, e.name, sc.about)
+			r, err := play(ctx, sc, e, *length, *logging)
+			if err != nil {
+				return err
+			}
+			results = append(results, r)
+			for _, f := range append(r.wrong(), r.slow()...) {
+				failed = append(failed, fmt.Sprintf("%s, %s: %s", sc.name, e.name, f))
+			}
+			if *verbose {
+				r.explain(stdout)
+			}
 		}
 	}
-	fmt.Fprintf(stdout, "\n%s\n", table(results))
+	fmt.Fprintf(stdout, "\n%s\n", tables(results))
+	if len(chosen) == len(scenarios) && len(stores) == len(engines) {
+		if err := intoReadme(filepath.Join(*out, "README.md"), tables(results)); err != nil {
+			return err
+		}
+	}
 	path := filepath.Join(*out, "purges.svg")
 	if err := errors.Join(os.WriteFile(draft, picture(results), 0o644), os.Chmod(draft, 0o644)); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 // The picture, in pixels. Its axis is logarithmic: what counts is how many times
 // longer one is than the other.
 const (
-	left, right, top = 110, 20, 46 // margins
+	left, right, top = 150, 20, 46 // margins
 	plotWidth        = 620
 	rowHeight        = 46
 	zeroWidth        = 110 // for those that nobody has seen the old page of
@@ -67,7 +67,7 @@ text { fill: currentColor }
 	fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">not at all</text>`+"\n", along(0), bottom+16)
 	for i, r := range rows {
 		y := float64(top + rowHeight*i)
-		fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n", left-10, y+rowHeight/2+4, r.name)
+		fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n", left-10, y+rowHeight/2+4, r.name+", "+r.store)
 		for n, s := range r.seen {
 			_, spread := math.Modf(float64(n) * math.Phi) // so that they do not hide each other
 			x := along(s.lag)

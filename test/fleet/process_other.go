@@ -2,8 +2,17 @@
 
 package main
 
-import "syscall"
+import (
+	"os/exec"
+	"syscall"
+)
 
 // attributes are none: where this process is killed, instances see their standard
-// input end, but redis-server stays.
+// input end, but servers stay.
 func attributes() *syscall.SysProcAttr { return nil }
+
+// asPostgres lets a program run in a folder. As root the server refuses to run.
+func asPostgres(cmd *exec.Cmd, dir string) error {
+	cmd.Dir = dir
+	return nil
+}

@@ -1,16 +1,64 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
 
-// table returns the results as Markdown that can be read as it is.
-func table(results []*result) string {
+// What is between these lines of README.md is written by the command.
+const beginMark, endMark = "<!-- measured -->\n", "<!-- end -->\n"
+
+// intoReadme puts the tables into a file, where there is one.
+func intoReadme(file, tables string) error {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	before, rest, begins := strings.Cut(string(text), beginMark)
+	_, after, ends := strings.Cut(rest, endMark)
+	if !begins || !ends {
+		return fmt.Errorf("%s has no place for the tables", file)
+	}
+	return os.WriteFile(file, []byte(before+beginMark+"\n"+tables+"\n"+endMark+after), 0o644)
+}
+
+// tables returns the results as Markdown that can be read as it is. Those with a crowd of
+// visitors have a table of their own.
+func tables(results []*result) string {
+	var few, many []*result
+	for _, r := range results {
+		if r.visitors == crowd {
+			many = append(many, r)
+		} else {
+			few = append(few, r)
+		}
+	}
+	var b strings.Builder
+	if few != nil {
+		b.WriteString(table(few, "waits"))
+	}
+	if few != nil && many != nil {
+		b.WriteString("\nNew builds, under some 2,000 requests a second:\n\n")
+	}
+	if many != nil {
+		b.WriteString(table(many, "retried", "500s"))
+	}
+	return b.String()
+}
+
+// table returns a table of the results, without some of the columns.
+func table(results []*result, without ...string) string {
 	rows := [][]string{{
-		"scenario", "requests", "errors", "retried", "waits", "renders", "per need", "purges", "500s",
+		"scenario", "store", "requests", "errors", "retried", "waits", "renders", "per need", "purges", "500s",
 		"old p50", "p99", "worst", "slowest", "over render",
 	}}
 	for _, r := range results {
@@ -25,10 +73,17 @@ func table(results []*result) string {
 			perNeed = fmt.Sprintf("%.2f", r.rendersPerNeed())
 		}
 		rows = append(rows, []string{
-			r.name, fmt.Sprint(r.requests), fmt.Sprint(len(r.errors)), fmt.Sprint(r.retried),
+			r.name, r.store, fmt.Sprint(r.requests), fmt.Sprint(len(r.errors)), fmt.Sprint(r.retried),
 			fmt.Sprint(r.waits), fmt.Sprint(r.renders), perNeed, fmt.Sprintf("%d of %d", len(r.seen), r.purges), fmt.Sprint(r.refusals),
 			lag(0.5), lag(0.99), lag(1), brief(r.slowest), brief(r.slowest - renderTime),
 		})
+	}
+	for i := len(rows[0]) - 1; i >= 0; i-- {
+		if slices.Contains(without, rows[0][i]) {
+			for n := range rows {
+				rows[n] = slices.Delete(rows[n], i, i+1)
+			}
+		}
 	}
 	width := make([]int, len(rows[0]))
 	for _, row := range rows {
@@ -36,22 +91,29 @@ func table(results []*result) string {
 			width[i] = max(width[i], utf8.RuneCountInString(cell))
 		}
 	}
+	const words = 2 // columns that have no numbers
 	var b strings.Builder
 	for n, row := range rows {
 		for i, cell := range row {
 			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
-			if i == 0 {
+			switch {
+			case i == 0:
 				fmt.Fprintf(&b, "| %s%s |", cell, pad)
-			} else {
+			case i < words:
+				fmt.Fprintf(&b, " %s%s |", cell, pad)
+			default:
 				fmt.Fprintf(&b, " %s%s |", pad, cell)
 			}
 		}
 		b.WriteByte('\n')
 		if n == 0 {
 			for i, w := range width {
-				if i == 0 {
+				switch {
+				case i == 0:
 					fmt.Fprintf(&b, "| %s |", strings.Repeat("-", w))
-				} else {
+				case i < words:
+					fmt.Fprintf(&b, " %s |", strings.Repeat("-", w))
+				default:
 					fmt.Fprintf(&b, " %s: |", strings.Repeat("-", w-1))
 				}
 			}

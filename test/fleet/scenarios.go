@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/isr-go/isr"
@@ -12,7 +13,8 @@ import (
 // visitors see no error, and no page of another build.
 type scenario struct {
 	name, about string
-	noRedis     bool                                                            // when it begins
+	only        string                                                          // engine that it is for; empty: all
+	noServer    bool                                                            // when it begins
 	neverAcked  bool                                                            // no purge can be acknowledged
 	data        bool                                                            // pages are made of rows, as in data.go
 	calm        bool                                                            // nobody edits
@@ -44,23 +46,27 @@ var scenarios = []scenario{
 	},
 	{
 		name: "forbidden", about: "an ACL forbids to subscribe",
-		fault: forbid, maxWorst: pushless,
+		only: "redis", fault: forbid, maxWorst: pushless,
 	},
 	{
-		name: "hung", about: "Redis is stopped for a third of the time, and then goes on",
+		name: "hung", about: "the server is stopped for a third of the time, and then goes on",
 		fault: hang, maxWorst: pushless, maxWait: 500 * time.Millisecond,
 	},
 	{
-		name: "wiped", about: "Redis is killed, and a sixth of the time later an empty one is there",
+		name: "killed", about: "the server is killed, and started a sixth of the time later; it has its purges still, and no pages",
+		only: "postgres", fault: killServer, maxWorst: pushless,
+	},
+	{
+		name: "wiped", about: "the server is killed, and a sixth of the time later an empty one is there",
 		fault: wipe, maxWorst: pushless,
 	},
 	{
-		name: "absent", about: "there is no Redis at all",
-		noRedis: true, neverAcked: true,
+		name: "absent", about: "there is no server at all",
+		noServer: true, neverAcked: true,
 	},
 	{
-		name: "late", about: "Redis is started when a third of the time is over",
-		noRedis: true, fault: startLate, maxWorst: pushless,
+		name: "late", about: "the server is started when a third of the time is over",
+		noServer: true, fault: startLate, maxWorst: pushless,
 	},
 	{
 		name: "leader", about: "again and again an instance is killed while it renders, and another one started",
@@ -87,17 +93,30 @@ var scenarios = []scenario{
 		fault: deploy, visitors: crowd, rollout: rollout{inherit: isr.InheritOnError}, maxWorst: pushless,
 	},
 	{
-		name: "data", about: "pages are made of shared values; the CMS fails at times, Redis is stopped, and later replaced by an empty one",
-		data: true, maxWorst: pushless, maxWait: 2500 * time.Millisecond, // a lease from before Redis is stopped holds others up for two seconds
+		name: "data", about: "pages are made of shared values; the CMS fails at times, the server is stopped, and later replaced by an empty one",
+		data: true, maxWorst: pushless, maxWait: 2500 * time.Millisecond, // a lease from before it is stopped holds others up for two seconds
 	},
 }
 
+// isFor reports whether a scenario is one for an engine.
+func (sc scenario) isFor(e *engine) bool { return sc.only == "" || sc.only == e.name }
+
 // play is one scenario from its beginning to its end.
-func play(ctx context.Context, sc scenario, length time.Duration, logging bool) (*result, error) {
+func play(ctx context.Context, sc scenario, e *engine, length time.Duration, logging bool) (r *result, err error) {
 	if sc.data {
-		return playData(ctx, sc, length, logging)
+		r, err = playData(ctx, sc, e, length, logging)
+	} else {
+		r, err = playPages(ctx, sc, e, length, logging)
 	}
-	f, err := newFleet(ctx, sc.rollout, !sc.noRedis, logging)
+	if err != nil {
+		return nil, fmt.Errorf("%s, %s: %w", sc.name, e.name, err)
+	}
+	r.store = e.name
+	return r, nil
+}
+
+func playPages(ctx context.Context, sc scenario, e *engine, length time.Duration, logging bool) (*result, error) {
+	f, err := newFleet(ctx, e, sc.rollout, !sc.noServer, logging)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +137,7 @@ func play(ctx context.Context, sc scenario, length time.Duration, logging bool) 
 
 func cut(ctx context.Context, f *fleet, _ time.Duration) error {
 	for sleep(ctx, 10*time.Millisecond) {
-		if err := f.redis.do("CLIENT KILL TYPE pubsub"); err != nil {
+		if err := f.server.cut(); err != nil {
 			return err
 		}
 	}
@@ -126,38 +145,69 @@ func cut(ctx context.Context, f *fleet, _ time.Duration) error {
 }
 
 func forbid(ctx context.Context, f *fleet, _ time.Duration) error {
-	return f.redis.do("ACL SETUSER default -subscribe -psubscribe -ssubscribe", "CLIENT KILL TYPE pubsub")
+	return f.server.(*redisServer).do("ACL SETUSER default -subscribe -psubscribe -ssubscribe", "CLIENT KILL TYPE pubsub")
 }
 
 func hang(ctx context.Context, f *fleet, length time.Duration) error {
 	if !sleep(ctx, length/4) {
 		return nil
 	}
-	if err := f.redis.signal("STOP"); err != nil {
-		return err
-	}
-	sleep(ctx, length/3)
-	return f.redis.signal("CONT")
+	return pause(ctx, f, length/3)
+}
+
+// pause stops the server for a while.
+func pause(ctx context.Context, f *fleet, length time.Duration) error {
+	return f.without(func() error {
+		if err := f.server.signal("STOP"); err != nil {
+			return err
+		}
+		sleep(ctx, length)
+		return f.server.signal("CONT")
+	})
 }
 
 func wipe(ctx context.Context, f *fleet, length time.Duration) error {
 	if !sleep(ctx, length/4) {
 		return nil
 	}
-	f.redis.kill()
-	sleep(ctx, length/6)
-	s, err := startRedis(ctx, f.redis.addr)
-	if err == nil {
-		f.redis = s
-	}
-	return err
+	return swap(ctx, f, length/6)
 }
 
-func startLate(ctx context.Context, f *fleet, length time.Duration) (err error) {
-	if sleep(ctx, length/3) {
-		f.redis, err = startRedis(ctx, f.addr)
+// swap kills the server, and puts an empty one in its place a while later.
+func swap(ctx context.Context, f *fleet, pause time.Duration) error {
+	return f.without(func() error {
+		f.server.kill()
+		sleep(ctx, pause)
+		if err := f.server.empty(); err != nil {
+			return err
+		}
+		return runLate(ctx, f.server)
+	})
+}
+
+// runLate starts a server without the deadline of the scenario.
+func runLate(ctx context.Context, s server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return s.run(ctx)
+}
+
+func killServer(ctx context.Context, f *fleet, length time.Duration) error {
+	if !sleep(ctx, length/4) {
+		return nil
 	}
-	return err
+	return f.without(func() error {
+		f.server.kill()
+		sleep(ctx, length/6)
+		return runLate(ctx, f.server)
+	})
+}
+
+func startLate(ctx context.Context, f *fleet, length time.Duration) error {
+	if !sleep(ctx, length/3) {
+		return nil
+	}
+	return runLate(ctx, f.server)
 }
 
 func killLeaders(ctx context.Context, f *fleet, length time.Duration) error {
