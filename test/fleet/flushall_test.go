@@ -12,6 +12,7 @@ import (
 
 	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/internal/isrtest"
+	"github.com/isr-go/isr/store/redis"
 )
 
 // A page is purged, the server loses everything, and the handler fails from then on, so that
@@ -19,6 +20,7 @@ import (
 // instance that has purged it, by one that was cut off meanwhile and has it in memory, two
 // seconds after it is back, nor by one that starts then. Another page is, by those who have it.
 func TestFlushallBringsNoPurgedPageBack(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"redis-server", "valkey-server"} {
 		t.Run(program, func(t *testing.T) {
 			t.Parallel()
@@ -27,7 +29,7 @@ func TestFlushallBringsNoPurgedPageBack(t *testing.T) {
 			var broken atomic.Bool
 			start := func(option rueidis.ClientOption) *isr.Site {
 				option.InitAddress = []string{server.addr}
-				return siteOf(t, option, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				return siteOf(t, redis.New(dial(t, option), redis.Options{}), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if broken.Load() {
 						http.Error(w, "broken", http.StatusInternalServerError)
 						return
