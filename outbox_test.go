@@ -362,3 +362,55 @@ func TestPostsToUnknownPaths(t *testing.T) {
 		}
 	})
 }
+
+// While look-ups fail, and are on hold, purges are taken at once, and those that are owed are
+// delivered. While purges fail, pages are looked up and stored.
+func TestLookUpsAndPurgesFailApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
+		in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
+		var c countingHandler
+		site := in.start(&c)
+		body(site, "/owed")
+		body(site, "/taken")
+		synctest.Wait()
+
+		st.set(only(down, "invalidate"))
+		for range 5 {
+			if err := site.Purge(t.Context(), "/owed"); err == nil {
+				t.Error("a purge that the Store has not taken is acknowledged")
+			}
+		}
+		looks, puts := st.count("look"), st.count("put")
+		body(site, "/another")
+		synctest.Wait()
+		if st.count("look") == looks || st.count("put") == puts {
+			t.Error("while purges fail, no page is looked up, or none is stored")
+		}
+
+		st.set(only(down, "look", "put", "end"))
+		time.Sleep(5 * time.Second) // until there was contact
+		for n := range 10 {
+			body(site, fmt.Sprint("/", n))
+		}
+		looks = st.count("look")
+		body(site, "/more")
+		if st.count("look") != looks {
+			t.Error("look-ups are not on hold")
+		}
+		begin := time.Now()
+		if err := site.Purge(t.Context(), "/taken"); err != nil || time.Since(begin) > 0 {
+			t.Errorf("while look-ups fail, a purge: %v after %v", err, time.Since(begin))
+		}
+		time.Sleep(2 * time.Minute) // the longest pause after the purges that have failed
+		st.set(nil)
+		before := c.calls.Load()
+		late := in.start(&c)
+		for _, path := range []string{"/owed", "/taken"} {
+			body(late, path)
+		}
+		if made := c.calls.Load() - before; made != 2 {
+			t.Errorf("%d of 2 pages that were purged are gone from the Store", made)
+		}
+	})
+}

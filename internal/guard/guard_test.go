@@ -319,22 +319,71 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-// What a store makes of invalidations says nothing of the rest, and the other way
-// round.
+// What a store makes of invalidations says nothing of the rest, and the other way round:
+// neither is refused, nor has to wait, because the other fails, or hangs in all its slots.
 func TestBreakersAreApart(t *testing.T) {
 	broken := errors.New("broken")
-	st := stub{
-		get:   func(context.Context) (*store.Record, store.Effect, error) { return &store.Record{}, 0, nil },
-		purge: func(context.Context) (store.Version, error) { return 0, broken },
-	}
-	g := guard.New(&st, func(error) {})
-	for i := range 5 {
-		if _, err := g.Invalidate(t.Context(), store.Gone, ""); errors.Is(err, store.ErrUnavailable) != (i >= 3) {
-			t.Errorf("Invalidate: %v", err)
-		}
-	}
-	if _, err := get(t.Context(), g); err != nil || g.Down() {
-		t.Errorf("Get: %v", err)
+	for name, fails := range map[string]func(forever chan struct{}) error{
+		"fails": func(chan struct{}) error { return broken },
+		"hangs": func(forever chan struct{}) error { <-forever; return broken },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				forever := make(chan struct{})
+				var looks, purges atomic.Bool // whether they fail
+				answer := func(bad *atomic.Bool) error {
+					if bad.Load() {
+						return fails(forever)
+					}
+					return nil
+				}
+				st := stub{
+					get: func(context.Context) (*store.Record, store.Effect, error) {
+						err := answer(&looks)
+						return &store.Record{}, 0, err
+					},
+					put:   func(context.Context) error { return answer(&looks) },
+					purge: func(context.Context) (store.Version, error) { return 1, answer(&purges) },
+				}
+				atOnce := func(what string, f func() error) {
+					t.Helper()
+					begin := time.Now()
+					if err := f(); err != nil || time.Since(begin) > 0 {
+						t.Errorf("%s: %v after %v", what, err, time.Since(begin))
+					}
+				}
+				many := func(f func(*guard.Guard) error) *guard.Guard {
+					g := guard.New(&st, func(error) {})
+					var all sync.WaitGroup
+					for range 600 {
+						all.Go(func() { f(g) })
+					}
+					all.Wait()
+					if err := f(g); !errors.Is(err, store.ErrUnavailable) {
+						t.Errorf("the store does not count as down: %v", err)
+					}
+					return g
+				}
+				look := func(g *guard.Guard) error { _, err := get(t.Context(), g); return err }
+				put := func(g *guard.Guard) error { return g.Put(t.Context(), "", store.Ticket{}, nil) }
+				purge := func(g *guard.Guard) error { _, err := g.Invalidate(t.Context(), store.Gone, ""); return err }
+
+				looks.Store(true)
+				for _, f := range []func(*guard.Guard) error{look, put} {
+					g := many(f)
+					atOnce("Invalidate", func() error { return purge(g) })
+				}
+				looks.Store(false)
+				purges.Store(true)
+				g := many(purge)
+				atOnce("Look", func() error { return look(g) })
+				atOnce("Put", func() error { return put(g) })
+				if g.Down() {
+					t.Error("the store counts as down for look-ups")
+				}
+				close(forever)
+			})
+		})
 	}
 }
 
