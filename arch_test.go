@@ -21,6 +21,7 @@ import (
 // internal/isrtest is for tests alone, which TestOnlyTestsImportIsrtest checks.
 var rooms = []struct{ name, imports string }{
 	{"store/internal/filter", ""},
+	{"store/internal/hints", ""},
 	{"store", "store/internal/filter"},
 	{"internal/header", ""},
 	{"internal/webhook", ""},

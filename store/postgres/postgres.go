@@ -36,6 +36,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/internal/hints"
 )
 
 const (
@@ -90,7 +91,7 @@ type Store struct {
 	// Have one for each call that is under way, those among them whose callers have left.
 	pages, rest chan struct{}
 
-	hints     hints
+	hints     *hints.Hints
 	migrating sync.Mutex    // held while the tables are made; held alone
 	seen      atomic.Uint64 // the newest version that any answer had
 }
@@ -128,7 +129,7 @@ func New(pool *pgxpool.Pool, opts Options) *Store {
 		pages:       make(chan struct{}, max(1, pool.Config().MaxConns-3)),
 		rest:        make(chan struct{}, max(1, min(2, pool.Config().MaxConns-1))),
 	}
-	s.hints.listen = s.listen
+	s.hints = hints.New(s.listen)
 	return s
 }
 
@@ -270,13 +271,14 @@ func (s *Store) invalidate(ctx context.Context, effect store.Effect, tags []stri
 // Changes implements [store.Store]. Where the server does not notify, what happens in its
 // second is seen by the next call, which looks at once.
 func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
-	s.hints.enter()
-	defer s.hints.leave()
+	s.hints.Enter()
+	defer s.hints.Leave()
 	timeout := time.NewTimer(heartbeat)
 	defer timeout.Stop()
 	for {
-		hint := s.hints.next() // before looking, so that none is missed
+		hint := s.hints.Next() // before looking, so that none is missed
 		c, err := call(ctx, s, s.rest, "changes", func(ctx context.Context) (store.Changes, error) { return s.changes(ctx, after) })
+		s.hints.Looked(err)
 		if err != nil || c.Reset || len(c.List) > 0 {
 			return c, err
 		}
@@ -287,6 +289,30 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 		case <-ctx.Done():
 			return store.Changes{}, fmt.Errorf("store/postgres: changes: %w", ctx.Err())
 		}
+	}
+}
+
+// listen is what hints need.
+func (s *Store) listen(ctx context.Context, hint func()) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return
+	}
+	c := conn.Hijack() // it listens still, so that it must not go back
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c.Close(ctx)
+	}()
+	if _, err := c.Exec(ctx, "LISTEN isr_versions"); err != nil {
+		return
+	}
+	hint() // what came before
+	for {
+		if _, err := c.WaitForNotification(ctx); err != nil {
+			return
+		}
+		hint()
 	}
 }
 

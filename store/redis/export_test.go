@@ -26,11 +26,7 @@ func (s *Store) SetRecent(d time.Duration) { s.recent = d }
 func (s *Store) SetHeartbeat(d time.Duration) { s.heartbeat = d }
 
 // Subscribed says whether there is a subscription, or an attempt at one.
-func (s *Store) Subscribed() bool {
-	s.hints.mu.Lock()
-	defer s.hints.mu.Unlock()
-	return s.hints.stop != nil
-}
+func (s *Store) Subscribed() bool { return s.hints.Active() }
 
 // FillPages takes all slots of calls for pages.
 func (s *Store) FillPages() {

@@ -25,6 +25,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/internal/hints"
 )
 
 const (
@@ -92,7 +93,7 @@ type Store struct {
 	// Have one for each call that is under way. Pages are many, and may wait for each other
 	// and for nobody else.
 	pages, rest chan struct{}
-	hints       hints
+	hints       *hints.Hints
 
 	prefix string
 	table  string // the key of the table of versions, and the channel for hints
@@ -167,8 +168,7 @@ func newStore(caller string, connect func() (rueidis.Client, error), opts Option
 		recent:      recent,
 		heartbeat:   heartbeat,
 	}
-	s.hints.subscribe = s.subscribe
-	s.hints.back = make(chan struct{}, 1)
+	s.hints = hints.New(s.subscribe)
 	return s
 }
 

@@ -110,19 +110,19 @@ func (c oneConnection) Do(ctx context.Context, cmd rueidis.Completed) rueidis.Re
 // Changes implements [store.Store]. Where the server does not push, what happens
 // in its second is seen by the next call, which looks at once.
 func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes, error) {
-	s.hints.enter()
-	defer s.hints.leave()
+	s.hints.Enter()
+	defer s.hints.Leave()
 	timeout := time.NewTimer(s.heartbeat)
 	defer timeout.Stop()
 	for {
-		hint := s.hints.next() // before looking, so that none is missed
+		hint := s.hints.Next() // before looking, so that none is missed
 		if s.warm.CompareAndSwap(false, true) {
 			// A server that is new takes the script, so that the first visitors need not wait
 			// for that.
 			go s.Look(context.WithoutCancel(ctx), "", store.Ticket{}, 0)
 		}
 		c, err := s.changes(ctx, after)
-		s.hints.looked(err)
+		s.hints.Looked(err)
 		s.warm.CompareAndSwap(true, err == nil)
 		if err != nil || c.Reset || len(c.List) > 0 {
 			return c, err
@@ -135,6 +135,23 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 			return store.Changes{}, fmt.Errorf("store/redis: changes: %w", ctx.Err())
 		}
 	}
+}
+
+// subscribe is what hints need. The connection is one of its own: on a shared one
+// the answers to all others would wait, and end, with the subscription.
+func (s *Store) subscribe(ctx context.Context, hint func()) {
+	client, err := call(ctx, s, "subscribe", func(_ context.Context, client rueidis.Client) (rueidis.Client, error) {
+		return client, nil
+	})
+	if err != nil {
+		return
+	}
+	dedicated, release := client.Dedicate()
+	defer release()
+	ctx = rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { hint() })
+	dedicated.Receive(ctx, dedicated.B().Subscribe().Channel(s.table).Build(), func(rueidis.PubSubMessage) { hint() })
+	// Not back to the pool, where nobody would close it.
+	dedicated.Close()
 }
 
 // changes looks once.

@@ -1,11 +1,12 @@
-package redis
+// Package hints is one subscription to what an engine pushes, for all calls of Changes of a
+// Store: it is there while there are any, and is tried again when it is lost. A hint says no
+// more than that it is time to look. What was missed is seen with the next look.
+package hints
 
 import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/redis/rueidis"
 )
 
 const (
@@ -13,28 +14,32 @@ const (
 	// than one who follows them needs between two calls.
 	linger = 2 * time.Second
 
-	// maxPause is the longest time between two attempts to subscribe.
+	// minPause and maxPause are the times between two attempts to subscribe.
+	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
 )
 
-// hints are one subscription for all calls of Changes: there while there are any.
-// A hint says no more than that it is time to look.
-type hints struct {
-	// subscribe calls hint for each message, and when it has subscribed, until ctx
-	// is done or there is no subscription any more.
+// Hints are a subscription. New makes one. It is safe for concurrent use.
+type Hints struct {
 	subscribe func(ctx context.Context, hint func())
+	back      chan struct{} // told when the engine answers, after it has not
 
-	mu      sync.Mutex    // guards all below
+	mu      sync.Mutex    // guards what follows; held alone
 	waiting int           // calls of Changes
 	stop    func()        // ends the subscription; nil: there is none
 	linger  *time.Timer   // does that, after a while; nil: nobody has left yet
 	hint    chan struct{} // closed by the next hint; nil: nobody waits for it
 	silent  bool          // whether the last look has failed
-	back    chan struct{} // told when one has not, after that
 }
 
-// enter makes sure that there is a subscription until leave is called.
-func (h *hints) enter() {
+// New returns Hints without a subscription. Subscribe calls hint for each message, and when
+// it has subscribed, until ctx is done or there is no subscription any more.
+func New(subscribe func(ctx context.Context, hint func())) *Hints {
+	return &Hints{subscribe: subscribe, back: make(chan struct{}, 1)}
+}
+
+// Enter makes sure that there is a subscription, or an attempt at one, until Leave is called.
+func (h *Hints) Enter() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.waiting++
@@ -48,8 +53,8 @@ func (h *hints) enter() {
 	}
 }
 
-// leave ends what enter began, if nobody enters soon.
-func (h *hints) leave() {
+// Leave ends what Enter began, if nobody enters soon.
+func (h *Hints) Leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.waiting--; h.waiting > 0 {
@@ -65,8 +70,15 @@ func (h *hints) leave() {
 	})
 }
 
-// next returns a channel that the next hint closes.
-func (h *hints) next() <-chan struct{} {
+// Active reports whether there is a subscription, or an attempt at one.
+func (h *Hints) Active() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.stop != nil
+}
+
+// Next returns a channel that the next hint closes. It is for who looks afterwards.
+func (h *Hints) Next() <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.hint == nil {
@@ -76,7 +88,7 @@ func (h *hints) next() <-chan struct{} {
 }
 
 // wake closes it.
-func (h *hints) wake() {
+func (h *Hints) wake() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.hint != nil {
@@ -85,9 +97,9 @@ func (h *hints) wake() {
 	}
 }
 
-// looked notes whether the server answers. Where it does again, there is no reason
-// to wait any longer before the next attempt to subscribe.
-func (h *hints) looked(err error) {
+// Looked notes whether the engine answers. Where it does again, there is no reason to wait
+// any longer before the next attempt to subscribe.
+func (h *Hints) Looked(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil && h.silent {
@@ -101,7 +113,7 @@ func (h *hints) looked(err error) {
 
 // follow subscribes until ctx is done, again and again. A subscription that was had
 // is had again at once, the first time.
-func (h *hints) follow(ctx context.Context) {
+func (h *Hints) follow(ctx context.Context) {
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -111,27 +123,10 @@ func (h *hints) follow(ctx context.Context) {
 		}
 		select {
 		case <-time.After(pause):
-			pause = min(2*pause+50*time.Millisecond, maxPause)
+			pause = min(2*pause+minPause, maxPause)
 		case <-h.back:
-			pause = 50 * time.Millisecond
+			pause = minPause
 		case <-ctx.Done():
 		}
 	}
-}
-
-// subscribe is what hints need. The connection is one of its own: on a shared one
-// the answers to all others would wait, and end, with the subscription.
-func (s *Store) subscribe(ctx context.Context, hint func()) {
-	client, err := call(ctx, s, "subscribe", func(_ context.Context, client rueidis.Client) (rueidis.Client, error) {
-		return client, nil
-	})
-	if err != nil {
-		return
-	}
-	dedicated, release := client.Dedicate()
-	defer release()
-	ctx = rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { hint() })
-	dedicated.Receive(ctx, dedicated.B().Subscribe().Channel(s.table).Build(), func(rueidis.PubSubMessage) { hint() })
-	// Not back to the pool, where nobody would close it.
-	dedicated.Close()
 }
