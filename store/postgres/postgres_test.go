@@ -25,7 +25,7 @@ import (
 
 // A server is a PostgreSQL of its own for a test.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	addr string
 	dir  string
 	cmd  *exec.Cmd
@@ -33,7 +33,7 @@ type server struct {
 }
 
 // program returns where a program of the server is, or skips the test. In CI it is there.
-func program(t *testing.T, name string) string {
+func program(t testing.TB, name string) string {
 	t.Helper()
 	paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
 	if path, err := exec.LookPath(name); err == nil {
@@ -52,7 +52,7 @@ func program(t *testing.T, name string) string {
 
 // attributes let a program run as the user postgres, where this one is root, which the
 // server refuses.
-func attributes(t *testing.T, dir string) *syscall.SysProcAttr {
+func attributes(t testing.TB, dir string) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
 		return attr
@@ -70,7 +70,7 @@ func attributes(t *testing.T, dir string) *syscall.SysProcAttr {
 	return attr
 }
 
-func newServer(t *testing.T) *server {
+func newServer(t testing.TB) *server {
 	t.Helper()
 	initdb := program(t, "initdb")
 	parent, err := os.MkdirTemp("", "isr-postgres-")
@@ -175,7 +175,7 @@ func (s *server) pool() *pgxpool.Pool {
 	return pool
 }
 
-func (s *server) open(t *testing.T) *postgres.Store {
+func (s *server) open(t testing.TB) *postgres.Store {
 	pool := s.pool()
 	t.Cleanup(pool.Close)
 	return postgres.New(pool, postgres.Options{})
