@@ -24,6 +24,28 @@ func HoldLock(t *testing.T, dir string) (release func()) {
 	return func() { f.Close() }
 }
 
+// HoldSweep makes all others believe that a process sweeps, which takes a minute.
+func (s *Store) HoldSweep(t *testing.T) {
+	l, err := s.lock(t.Context(), os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.unlock()
+	if _, token := newToken(0, true); !l.lease(&sweeperKey, token, sweepLease) {
+		t.Fatal("somebody sweeps")
+	}
+}
+
+// Swept reports whether this Store has begun to sweep.
+func (s *Store) Swept() bool {
+	s.sweeper.mu.Lock()
+	defer s.sweeper.mu.Unlock()
+	return !s.sweeper.last.IsZero()
+}
+
+// SetSync has a function called in the place of the log's fsync.
+func (s *Store) SetSync(f func(*os.File) error) { s.history.fsync = f }
+
 // Settle waits until nothing goes on: no call that its caller has left, and no sweep.
 func (s *Store) Settle() {
 	for _, room := range []chan struct{}{s.reads, s.writes} {

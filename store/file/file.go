@@ -285,8 +285,12 @@ func (s *Store) Put(ctx context.Context, key string, t store.Ticket, rec *store.
 	}
 	_, err = call(ctx, s.writes, "put", func() (struct{}, error) {
 		err := s.put(ctx, hash, t, b)
-		if errors.Is(err, errFull) {
-			if done := s.sweep(true); done != nil {
+		for range 8 { // others take the room, too
+			if !errors.Is(err, errFull) || ctx.Err() != nil {
+				break
+			}
+			done := s.sweep(true)
+			if !s.squeeze(ctx, counted(int64(len(b)))) && done != nil { // or the sum is wrong
 				select {
 				case <-done:
 				case <-ctx.Done():

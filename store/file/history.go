@@ -37,8 +37,9 @@ var errReplaced = errors.New("the directory was replaced")
 type history struct {
 	dir, path string
 	slack     int64
-	limit     int           // maxTags, but for tests
-	recent    time.Duration // the constant, but for tests
+	limit     int                  // maxTags, but for tests
+	recent    time.Duration        // the constant, but for tests
+	fsync     func(*os.File) error // (*os.File).Sync, but for tests
 
 	view atomic.Pointer[view] // what was read; never nil
 
@@ -62,7 +63,7 @@ type view struct {
 }
 
 func newHistory(dir string) *history {
-	h := &history{dir: dir, path: filepath.Join(dir, "purges"), slack: slack, limit: maxTags, recent: recent}
+	h := &history{dir: dir, path: filepath.Join(dir, "purges"), slack: slack, limit: maxTags, recent: recent, fsync: (*os.File).Sync}
 	h.view.Store(&view{})
 	return h
 }
@@ -321,7 +322,7 @@ func (h *history) confirm(held func() error) error {
 // sync makes what was appended to f durable. Several may be at it at a time, and
 // share what the disk does.
 func (h *history) sync(f *os.File) error {
-	if err := f.Sync(); err != nil {
+	if err := h.fsync(f); err != nil {
 		return err
 	}
 	info, err := f.Stat()

@@ -17,13 +17,14 @@ import (
 )
 
 // The file "state" is the lock of all processes, and keeps what may be lost without
-// harm: the last fence, the sum of the pages' bytes, and the leases, in a hash table
+// harm: the last fence, the sum of the pages' bytes, that of those that were ever removed, and the leases, in a hash table
 // of fixed size. A leader that finds no room in it has no lease. Where the file itself
 // is lost while a process has the lock, see confirm.
 const (
-	fenceAt  = 0
-	bytesAt  = 8
-	leasesAt = 4096
+	fenceAt   = 0
+	bytesAt   = 8
+	removedAt = 16
+	leasesAt  = 4096
 
 	buckets    = 1024
 	slots      = 8          // of a bucket
@@ -45,10 +46,11 @@ func (k *keyHash) path() string {
 
 // A locked is the state under the lock.
 type locked struct {
-	f     *os.File
-	turn  chan struct{}
-	fence uint64
-	bytes int64
+	f       *os.File
+	turn    chan struct{}
+	fence   uint64
+	bytes   int64
+	removed uint64 // how many bytes were ever removed, by anybody
 }
 
 // lock waits for the lock of all processes, with os.O_CREATE in the flag also where
@@ -73,10 +75,11 @@ func (s *Store) lock(ctx context.Context, flag int) (*locked, error) {
 		return nil, err
 	}
 	l := &locked{f: f, turn: s.turn}
-	var b [16]byte
+	var b [24]byte
 	if n, _ := f.ReadAt(b[:], 0); n == len(b) {
 		l.fence = binary.LittleEndian.Uint64(b[fenceAt:])
 		l.bytes = max(0, int64(binary.LittleEndian.Uint64(b[bytesAt:])))
+		l.removed = binary.LittleEndian.Uint64(b[removedAt:])
 	}
 	return l, nil
 }
@@ -147,6 +150,14 @@ func (l *locked) next() uint64 {
 func (l *locked) setBytes(n int64) {
 	l.bytes = max(0, n)
 	l.f.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(l.bytes)), bytesAt)
+}
+
+// remove takes what a page has had from the sum.
+func (l *locked) remove(n int64) {
+	n = min(n, l.bytes)
+	l.setBytes(l.bytes - n)
+	l.removed += uint64(n)
+	l.f.WriteAt(binary.LittleEndian.AppendUint64(nil, l.removed), removedAt)
 }
 
 // bucket returns the slots that a key's lease may be in, and where they are.

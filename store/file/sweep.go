@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,7 +60,7 @@ func (s *Store) sweepAlone() error {
 		return err
 	}
 	_, token := newToken(0, true)
-	before, alone := l.bytes, l.lease(&sweeperKey, token, sweepLease)
+	before, removed, alone := l.bytes, l.removed, l.lease(&sweeperKey, token, sweepLease)
 	l.unlock()
 	if !alone {
 		return nil
@@ -74,7 +75,7 @@ func (s *Store) sweepAlone() error {
 	l.release(&sweeperKey, token)
 	if err == nil {
 		// What was put meanwhile is counted, and some of it twice: until the next sweep.
-		l.setBytes(kept + max(0, l.bytes-before))
+		l.setBytes(kept + max(0, l.bytes-before+int64(l.removed-removed)))
 	}
 	return err
 }
@@ -114,7 +115,7 @@ func (s *Store) removePages() (kept int64, err error) {
 			}
 			lost := p.history != 0 && p.history != v.head.id || p.ticket.Version < v.head.born
 			if lost || p.expired(now) {
-				if s.remove(path, p) {
+				if ok, _ := s.remove(path, p); ok {
 					continue
 				}
 			}
@@ -133,22 +134,69 @@ func (s *Store) removePages() (kept int64, err error) {
 		if kept <= s.lowWater() || i == len(list)-1 && kept <= s.maxBytes {
 			break
 		}
-		if s.remove(c.path, c.page) {
+		if ok, _ := s.remove(c.path, c.page); ok {
 			kept -= c.page.size
 		}
 	}
 	return kept, nil
 }
 
-// remove removes a page's file, unless it has been replaced since its head was read.
-func (s *Store) remove(path string, p page) bool {
+// remove removes a page's file, unless it has been replaced since its head was read, and
+// returns the sum of the bytes that are left.
+func (s *Store) remove(path string, p page) (removed bool, left int64) {
 	l, err := s.lock(context.Background(), 0)
 	if err != nil {
-		return false
+		return false, 0
 	}
 	defer l.unlock()
 	now, err := readHead(path)
-	return err == nil && now == p && os.Remove(path) == nil
+	if removed = err == nil && now == p && os.Remove(path) == nil; removed {
+		l.remove(p.size)
+	}
+	return removed, l.bytes
+}
+
+// sample is of how many pages squeeze chooses.
+const sample = 512
+
+// squeeze makes room for a number of bytes, where a sweep has not done so yet: of some
+// hundred pages it removes those that were not used for the longest time. It reports whether
+// there was room when it ended.
+func (s *Store) squeeze(ctx context.Context, n int64) bool {
+	root := filepath.Join(s.dir, "pages")
+	folders, err := os.ReadDir(root)
+	if err != nil {
+		return false
+	}
+	rand.Shuffle(len(folders), func(i, j int) { folders[i], folders[j] = folders[j], folders[i] })
+	var list []candidate
+	for i, folder := range folders {
+		files, _ := os.ReadDir(filepath.Join(root, folder.Name()))
+		for _, file := range files {
+			if info, err := file.Info(); err == nil {
+				list = append(list, candidate{path: filepath.Join(root, folder.Name(), file.Name()), used: info.ModTime()})
+			}
+		}
+		if len(list) < sample && i < len(folders)-1 {
+			continue
+		}
+		slices.SortFunc(list, func(a, b candidate) int { return a.used.Compare(b.used) })
+		for i, c := range list {
+			if ctx.Err() != nil {
+				return false
+			}
+			// One more page in 16 goes than has to, or the next one would do all of it again.
+			p, err := readHead(c.path)
+			if err != nil {
+				continue
+			}
+			if _, left := s.remove(c.path, p); i >= len(list)/16 && left+n <= s.maxBytes {
+				return true
+			}
+		}
+		list = list[:0]
+	}
+	return false
 }
 
 // A sweep begins behind the visitors' backs when this much is taken, and ends with
