@@ -29,7 +29,7 @@ const visitors = 8
 const pause = 10 * time.Millisecond
 
 // coldStart fills a Store once, and measures one restart.
-func (r *results) coldStart(ctx context.Context, name string, stdout io.Writer) error {
+func (r *results) coldStart(ctx context.Context, name string, stdout io.Writer) {
 	place, ok := r.places[name]
 	if !ok {
 		var stop func()
@@ -37,18 +37,16 @@ func (r *results) coldStart(ctx context.Context, name string, stdout io.Writer) 
 		if place, stop, err = startStore(ctx, name); err != nil {
 			r.skip("%s: %v", name, err)
 			r.places[name] = ""
-			return ctx.Err()
+			return
 		}
 		r.places[name] = place
 		r.stops = append(r.stops, stop)
-		if err := r.ask(ctx, order{Do: "fill", Pages: r.stored, Percent: 100, Store: name, Place: place}, row{name, r.stored}, stdout); err != nil {
-			return err
-		}
+		r.ask(ctx, order{Do: "fill", Pages: r.stored, Percent: 100, Store: name, Place: place}, row{name, r.stored}, stdout)
 	}
 	if place == "" {
-		return nil
+		return
 	}
-	return r.ask(ctx, order{Do: "cold", Pages: r.stored, Percent: 100, Store: name, Place: place}, row{name, r.stored}, stdout)
+	r.ask(ctx, order{Do: "cold", Pages: r.stored, Percent: 100, Store: name, Place: place}, row{name, r.stored}, stdout)
 }
 
 // stop ends what the Stores are on.

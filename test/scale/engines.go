@@ -21,7 +21,7 @@ import (
 
 const (
 	pageBytes   = 2048
-	maxOverhead = 2048 // what a page may take beside its bytes: an upper bound, for room
+	maxOverhead = 1280 // what a page may take beside its bytes: an upper bound, for room
 	ttl         = time.Hour
 )
 

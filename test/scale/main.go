@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	only := flags.String("engines", strings.Join(engineNames(), ","), "`names` of the containers; what is measured is given beside the map's")
 	stores := flags.String("stores", strings.Join(storeNames(), ","), "`names` of the Stores for the cold start; none where empty")
 	rounds := flags.Int("rounds", 3, "how `often` everything is measured; the tables have the medians")
-	length := flags.Duration("for", 2*time.Second, "how `long` each measurement of hits is, at least")
+	length := flags.Duration("for", time.Second, "how `long` each measurement of hits is, at least")
 	others := flags.Int("others", 300_000, "how `many` purges of other pages")
 	stored := flags.Int("stored", 20_000, "how `many` pages are in the Store at the cold start")
 	out := flags.String("out", "", "`folder` of README.md; without it, only a run with no other flag is written, to test/scale")
@@ -87,17 +87,21 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := r.measure(ctx, stdout); err != nil {
 		return err
 	}
+	var failed error
+	if r.wrong != nil {
+		failed = fmt.Errorf("not as it should be:\n\t%s", strings.Join(r.wrong, "\n\t"))
+	}
 	fmt.Fprintf(stdout, "\n%s", r.markdown())
 	if *out == "" {
 		if flags.NFlag() > 0 {
 			fmt.Fprintln(stdout, "\nOnly a run without flags is written to README.md; -out writes this one.")
-			return nil
+			return failed
 		}
 		if *out, err = ownDir(); err != nil {
 			return err
 		}
 	}
-	return r.write(*out)
+	return errors.Join(failed, r.write(*out))
 }
 
 // choose returns the names of a list that are among all.
@@ -135,8 +139,9 @@ func (r *results) measure(ctx context.Context, stdout io.Writer) error {
 			for _, engine := range shuffled(r.engines) {
 				say("%s pages, round %d: %s", thousands(float64(n)), round+1, engine)
 				o := order{Do: "pages", Engine: engine, Pages: n, For: r.length, Others: r.others, Percent: percent}
-				if err := r.ask(ctx, o, row{engine, n}, stdout); err != nil {
-					return err
+				r.ask(ctx, o, row{engine, n}, stdout)
+				if ctx.Err() != nil {
+					return ctx.Err()
 				}
 			}
 		}
@@ -144,26 +149,28 @@ func (r *results) measure(ctx context.Context, stdout io.Writer) error {
 	for round := range r.rounds {
 		for _, name := range shuffled(r.stores) {
 			say("cold start, round %d: %s", round+1, name)
-			if err := r.coldStart(ctx, name, stdout); err != nil {
-				return err
+			r.coldStart(ctx, name, stdout)
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 		}
 	}
 	r.date, r.took = began, time.Since(began)
-	return ctx.Err()
+	return nil
 }
 
-// ask starts a process with an order, and notes what it has measured.
-func (r *results) ask(ctx context.Context, o order, at row, stdout io.Writer) error {
+// ask starts a process with an order, and notes what it has measured, or what went wrong.
+func (r *results) ask(ctx context.Context, o order, at row, stdout io.Writer) {
 	a, err := askChild(ctx, o)
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.name(), err)
+		fmt.Fprintf(stdout, "%s: %v\n", o.name(), err)
+		r.wrong = appendNew(r.wrong, fmt.Sprintf("%s: %v", o.name(), err))
+		return
 	}
 	if r.verbose {
 		fmt.Fprintf(stdout, "%v %v\n", a.Values, a.None)
 	}
 	r.add(at, a)
-	return nil
 }
 
 // gcPercent returns the GOGC with which n pages fit into so many bytes, a hundred at best.

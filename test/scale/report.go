@@ -32,6 +32,7 @@ type results struct {
 	none    map[row]map[string]string    // why there is none
 	skipped []string
 	notes   []string
+	wrong   []string // what went wrong
 
 	places map[string]string // where the Stores are; empty: not there
 	stops  []func()
@@ -87,6 +88,7 @@ func (p plan) groups() []group {
 	return []group{
 		{"Memory and the garbage collector", "What a page takes beside its 2,048 bytes, and in how many objects for the collector; a full collection while nothing else " +
 			"is to be done; and the collector's share of the processors at the usual GOGC, while all of them serve hits all over the pages, each of a request that is read from its bytes as a server does.", false, []column{
+			{"fill", "generated and kept", "/s", false},
 			{"overhead", "beside the payload, a page", "bytes", false},
 			{"objects", "objects a page", "count1", true},
 			{"gc time", "a collection", "ms", false},
@@ -139,13 +141,14 @@ func (p plan) groups() []group {
 // markdown is the report.
 func (r *results) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "A run on %s, with %s, in %v; %d rounds.\n\n", r.date.UTC().Format(time.DateOnly), machine(), r.took.Round(time.Second), r.rounds)
+	fmt.Fprintf(&b, "A run on %s, with %s, in %v. Rounds: %d.\n\n", r.date.UTC().Format(time.DateOnly), machine(), r.took.Round(time.Second), r.rounds)
 	b.WriteString("Medians over rounds in which the containers took turns, each in a process of its own; in brackets, how many times the map's of as many pages.\n\n")
 	for _, g := range r.groups() {
 		r.table(&b, g)
 	}
 	list(&b, "What was skipped", r.skipped)
 	list(&b, "Notes", r.notes)
+	list(&b, "What went wrong in this run", r.wrong)
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 

@@ -26,8 +26,8 @@ func fixed() *results {
 func TestMarkdown(t *testing.T) {
 	got := fixed().markdown()
 	for _, want := range []string{
-		"A run on 2026-01-02, with go", "in 1m1s; 3 rounds.",
-		"| 10,000 | isr | 800 B (2×) |", "| 10,000 | map | 400 B |",
+		"A run on 2026-01-02, with go", "in 1m1s. Rounds: 3.",
+		"| 10,000 | isr |  | 800 B (2×) |", "| 10,000 | map |  | 400 B |",
 		"| 10,000 | isr | – has none |",
 		"| store/file |  | 10 ms |", "| store/redis |  | 25 ms (2.5×) |",
 		"300,000 purges of pages",

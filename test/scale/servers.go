@@ -171,9 +171,5 @@ func asPostgres() (*syscall.SysProcAttr, error) {
 	if err != nil {
 		return nil, err
 	}
-	if attr == nil {
-		attr = new(syscall.SysProcAttr)
-	}
-	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	return attr, nil
+	return asUser(attr, uint32(uid), uint32(gid)), nil
 }

@@ -43,9 +43,11 @@ func measurePages(o order) (*answer, error) {
 	if t.cache, err = engines[i].make(t.origin, o.Pages); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	if err := t.fill(); err != nil {
 		return nil, err
 	}
+	t.Values["fill"] = float64(o.Pages) / time.Since(began).Seconds()
 	after := live()
 	t.Values["overhead"] = (float64(after.HeapAlloc)-float64(before.HeapAlloc))/float64(o.Pages) - pageBytes
 	t.Values["objects"] = (float64(after.HeapObjects) - float64(before.HeapObjects)) / float64(o.Pages)
@@ -182,7 +184,7 @@ func (t *trial) hits() {
 // share measures which part of the processors the collector takes, at the usual GOGC, while
 // all of them serve hits. Each request is read anew, and leaves what it leaves in a server.
 func (t *trial) share() {
-	const collections, limit = 3, time.Minute
+	const collections, limit = 2, time.Minute
 	runtime.GC()
 	collectorBefore, allBefore := processor()
 	var before runtime.MemStats
