@@ -173,6 +173,7 @@ CREATE OR REPLACE FUNCTION isr_put(seen bigint, k bytea, v bigint, f bigint, has
 	OUT top bigint, OUT stored boolean) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	h isr_history;
+	moment timestamptz := clock_timestamp(); -- an index is not searched for what may change meanwhile
 BEGIN
 	h := isr_current(seen);
 	top := h.top;
@@ -185,9 +186,9 @@ BEGIN
 	END IF;
 	PERFORM isr_end(k, held);
 	DELETE FROM isr_pages WHERE key IN (
-		SELECT key FROM isr_pages WHERE expires < clock_timestamp() ORDER BY expires LIMIT 8 FOR UPDATE SKIP LOCKED);
+		SELECT key FROM isr_pages WHERE expires < moment ORDER BY expires LIMIT 8 FOR UPDATE SKIP LOCKED);
 	DELETE FROM isr_leases WHERE key IN (
-		SELECT key FROM isr_leases WHERE until < clock_timestamp() - interval '1 hour' ORDER BY until LIMIT 8 FOR UPDATE SKIP LOCKED);
+		SELECT key FROM isr_leases WHERE until < moment - interval '1 hour' ORDER BY until LIMIT 8 FOR UPDATE SKIP LOCKED);
 END $$;
 
 CREATE OR REPLACE FUNCTION isr_end(k bytea, held text) RETURNS void LANGUAGE sql VOLATILE AS
@@ -203,6 +204,7 @@ DECLARE
 	h isr_history;
 	v bigint;
 	added bigint;
+	old bigint; -- what is older may be forgotten
 	x isr_epochs;
 	dropped isr_epochs;
 	forgotten record;
@@ -219,6 +221,7 @@ BEGIN
 		RETURNING xmax = 0 AS new
 	) SELECT count(*) FILTER (WHERE new) INTO added FROM changed;
 	h.tags := h.tags + added;
+	old := least(v, isr_now() - recent);
 	IF h.tags > most + most / 256 THEN
 		SELECT * INTO x FROM isr_epochs ORDER BY epoch DESC LIMIT 1;
 		IF NOT FOUND OR x.tags >= part THEN
@@ -235,7 +238,7 @@ BEGIN
 		FOR forgotten IN
 			WITH oldest AS (
 				DELETE FROM isr_versions WHERE (hash, effect) IN (
-					SELECT o.hash, o.effect FROM isr_versions o WHERE o.version < least(v, isr_now() - recent)
+					SELECT o.hash, o.effect FROM isr_versions o WHERE o.version < old
 					ORDER BY o.version LIMIT least(h.tags - most, 4000))
 				RETURNING hash, effect, version
 			) SELECT effect, isr_block(hash, effect::int) AS block, max(version) AS newest, count(*) AS n, array_agg(hash) AS hashes
