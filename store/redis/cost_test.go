@@ -123,6 +123,24 @@ func BenchmarkCost(b *testing.B) {
 		})
 		b.ReportMetric(float64(cost.memory), "memory-B/tag")
 	})
+	// An instance that is busy, and follows what is invalidated.
+	b.Run("instance", func(b *testing.B) {
+		server := newServer(b)
+		s := redis.New(newClient(b, rueidis.ClientOption{InitAddress: []string{server.addr}, ClientName: "instance"}), redis.Options{})
+		var all sync.WaitGroup
+		all.Go(func() { s.Changes(b.Context(), mustInvalidate(b, s, store.Gone, "tag")) })
+		for i := range 64 {
+			all.Go(func() { storetest.Get(b.Context(), s, fmt.Sprint(i)) })
+		}
+		all.Wait()
+		list, err := do(b, server.client(), "CLIENT", "LIST").ToString()
+		if err != nil {
+			b.Fatal(err)
+		}
+		n := strings.Count(list, " name=instance ")
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(float64(n), "connections")
+	})
 	// The hint alone: what it costs more than without anybody who listens, for each of them.
 	b.Run("hint", func(b *testing.B) {
 		s, admin, server := open(b)
