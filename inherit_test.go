@@ -553,3 +553,26 @@ func TestStaleOfTheStoreIsRenewed(t *testing.T) {
 		}
 	})
 }
+
+// A page that is stale from the beginning is made once, with a Store too: who waits for it
+// gets what was made for them, and nothing is renewed behind that.
+func TestStaleFromTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := fleet(t, memory.New(), isr.Options{})
+		var made atomic.Int64
+		site := in.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			made.Add(1)
+			w.Header().Set("Cache-Control", "max-age=0, stale-while-revalidate=60")
+		}))
+		const n = 300
+		for i := range n {
+			if got, want := get(site, fmt.Sprint("/", i)).Header.Get("Cache-Status"), "isr; fwd=uri-miss; stored; detail=stale"; got != want {
+				t.Fatalf("Cache-Status %q, want %q", got, want)
+			}
+			synctest.Wait()
+		}
+		if got := made.Load(); got != n {
+			t.Errorf("%d pages are made %d times", n, got)
+		}
+	})
+}

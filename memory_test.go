@@ -86,6 +86,18 @@ func TestMemory(t *testing.T) {
 		{"escaped path", 1000, func(i int) string { return fmt.Sprintf("/%s/%d", strings.Repeat("%C3%A9", 70), i) }, page("text/plain", 100)},
 		{"several headers", 1000, nil, page("text/plain", 100, several...)},
 		{"several headers, 1 KB html", 1000, nil, html(1<<10, several...)},
+		{"40 sets of names", 1000, nil, func(w http.ResponseWriter, r *http.Request) {
+			n := len(r.URL.Path) + int(r.URL.Path[len(r.URL.Path)-1])*3
+			for i := range 12 {
+				w.Header().Set(fmt.Sprint("X-", n%40, "-Header-", i), "a value of some length")
+			}
+			io.WriteString(w, r.URL.Path)
+		}},
+		{"max-age counts down", 1000, nil, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age="+r.URL.Path[len("/page/"):]+"00")
+			io.WriteString(w, r.URL.Path)
+		}},
+		{"Vary on a long name", 1000, nil, html(100, "Vary", "X-"+strings.Repeat("long", 1000))},
 		{"tags", 1000, nil, page("text/plain", 100, "Cache-Tag", tags)},
 		{"empty", 1000, nil, func(http.ResponseWriter, *http.Request) {}},
 		{"hit-for-pass", 1000, nil, html(100, "Set-Cookie", "a=b")},

@@ -77,7 +77,7 @@ func (v *visit) wait(p *page.Page) bool {
 			return v.answer(f, how == flight.Joined)
 		case <-found:
 			found = nil
-			if v.showStale() {
+			if v.showStale(f) {
 				return true
 			}
 		case st := <-streams:
@@ -104,10 +104,11 @@ func (v *visit) wait(p *page.Page) bool {
 }
 
 // showStale answers with a page that the run has found in the Store, if it may be
-// shown while a new one is made: by that run, or by another if it has ended with it.
-func (v *visit) showStale() bool {
+// shown while a new one is made: by that run, or by another if it has ended with it. A
+// page that the run has made itself is its outcome.
+func (v *visit) showStale(f *flight.Flight) bool {
 	p, effect := v.site.cache.Get(&v.key, nil)
-	if view := p.View(effect, time.Now()); view.State == page.Stale {
+	if view := p.View(effect, time.Now()); view.State == page.Stale && p == f.Old() {
 		v.site.runs.Join(v.request(), p, nil)
 		v.hit(p, view)
 		return true

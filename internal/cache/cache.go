@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -362,7 +363,7 @@ func (c *Cache) Size() (pages int, bytes int64) {
 func (c *Cache) Admit(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.admitted[pagekey.CanonicalPath(path)] = struct{}{}
+	c.admitted[strings.Clone(pagekey.CanonicalPath(path))] = struct{}{}
 }
 
 // Admits reports whether a path is one that PrerenderedOnly routes have.

@@ -3,7 +3,9 @@ package cache_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -549,4 +551,29 @@ func TestHottest(t *testing.T) {
 	if n := len(c.Hottest(60, noon.Add(3*time.Hour), isOdd)); n != 0 {
 		t.Errorf("%d pages that nobody asks for any more", n)
 	}
+}
+
+// A path that was admitted keeps nothing else of the page's key, which a stranger may have
+// made long.
+func TestAdmittedPathsAreSmall(t *testing.T) {
+	c, _ := newCache(1 << 20)
+	before := heapInUse()
+	for i := range 200 {
+		k := at(fmt.Sprint("/known/", i))
+		k.Query = strings.Repeat("q", 20<<10)
+		k = k.Clone()
+		c.Admit(k.Path)
+	}
+	if grown := heapInUse() - before; grown > 1<<20 {
+		t.Errorf("200 short paths keep %d bytes", grown)
+	}
+	runtime.KeepAlive(c)
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

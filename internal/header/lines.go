@@ -4,47 +4,92 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"unique"
+	"unsafe"
 )
 
 // Lines are the header of many responses. Those of a route differ in a few values mostly:
 // these each response keeps for itself.
 type Lines struct {
-	Names  []string // equal ones stand together
-	Values []string // empty where each response has its own
-	Own    []int    // where that is, in ascending order, but for
-	ETag   int      // less than zero: there is none
 	Fields []Field
+	Values []string // of the fields, in their order; empty where each response has its own
+	Own    []int32  // indexes of such values, ascending, without that of the ETag
+	ETag   int32    // index of the ETag, or -1
+
+	shared bool // whether Fields are those of other Lines, too
 }
 
-// A Field is the Lines with a name.
+// A Field is the values of Lines that have one name.
 type Field struct {
 	Name     string
-	From, To int
+	From, To int32
 }
 
-// fieldsOf returns the Fields of lines with some names.
-func fieldsOf(names []string) (fields []Field) {
+// fieldsOf returns the fields of lines with some names, of which equal ones stand together.
+func fieldsOf(names []string) []Field {
+	n := 0
 	for i, name := range names {
 		if i == 0 || name != names[i-1] {
-			fields = append(fields, Field{Name: name, From: i})
+			n++
 		}
-		fields[len(fields)-1].To = i + 1
+	}
+	fields := make([]Field, 0, n)
+	for i, name := range names {
+		if i == 0 || name != names[i-1] {
+			fields = append(fields, Field{Name: unique.Make(name).Value(), From: int32(i)})
+		}
+		fields[len(fields)-1].To = int32(i + 1)
 	}
 	return fields
 }
 
-// equal reports whether a response with names and values has these Lines, and whether it
-// has these names.
-func (l *Lines) equal(names, values []string) (same, sameNames bool) {
-	if !slices.Equal(l.Names, names) {
-		return false, false
-	}
-	for i, v := range values {
-		if l.Values[i] != v && i != l.ETag && !slices.Contains(l.Own, i) {
-			return false, true
+// Names returns the name of each value.
+func (l *Lines) Names(yield func(i int, name string) bool) {
+	for _, f := range l.Fields {
+		for i := f.From; i < f.To; i++ {
+			if !yield(int(i), f.Name) {
+				return
+			}
 		}
 	}
-	return true, true
+}
+
+// Size returns about how much memory l takes that no other Lines have a part in.
+func (l *Lines) Size() int64 {
+	n := int64(unsafe.Sizeof(*l)) + int64(len(l.Values))*16 + int64(4*cap(l.Own)+7)&^7
+	if !l.shared {
+		n += int64(len(l.Fields)) * int64(unsafe.Sizeof(Field{}))
+	}
+	for _, v := range l.Values {
+		n += int64(len(v)+7) &^ 7
+	}
+	return n
+}
+
+// named reports whether l is of a response with these names.
+func (l *Lines) named(names []string) bool {
+	if len(l.Values) != len(names) {
+		return false
+	}
+	for i, name := range l.Names {
+		if names[i] != name {
+			return false
+		}
+	}
+	return true
+}
+
+// isOwn reports whether each response has its own value at an index.
+func (l *Lines) isOwn(i int) bool { return int32(i) == l.ETag || slices.Contains(l.Own, int32(i)) }
+
+// covers reports whether a response with the same names has these Lines.
+func (l *Lines) covers(values []string) bool {
+	for i, v := range values {
+		if l.Values[i] != v && !l.isOwn(i) {
+			return false
+		}
+	}
+	return true
 }
 
 // Share is a few Lines, of the responses that a route has had last. It is safe for
@@ -59,33 +104,35 @@ type Share struct {
 // first response that differs in another value has Lines of its own, and those after it
 // keep that value for themselves.
 func (s *Share) Of(names, values []string, constant int) (_ *Lines, shared bool) {
-	slot, before := 0, (*Lines)(nil)
+	var alike, before *Lines // of the same names, and the same constant values, too
+	slot, end := 0, len(names)-constant
 	for i := range s.recent {
 		l := s.recent[i].Load()
-		if l == nil {
+		if l == nil || !l.named(names) {
 			continue
 		}
-		same, sameNames := l.equal(names, values)
-		if same {
+		if l.covers(values) {
 			return l, true
 		}
-		if end := len(names) - constant; sameNames && slices.Equal(l.Values[end:], values[end:]) {
+		alike = l
+		if slices.Equal(l.Values[end:], values[end:]) {
 			slot, before = i, l
 		}
 	}
-	l := &Lines{
-		Names: slices.Clone(names), Values: make([]string, len(values)), ETag: slices.Index(names, "Etag"), Fields: fieldsOf(names),
-	}
-	if before != nil {
-		l.Names, l.Fields = before.Names, before.Fields
+	l := &Lines{Values: make([]string, len(values)), ETag: int32(slices.Index(names, "Etag")), shared: alike != nil}
+	if l.shared {
+		l.Fields = alike.Fields
 	} else {
+		l.Fields = fieldsOf(names)
+	}
+	if before == nil {
 		slot = int(s.next.Add(1) % uint32(len(s.recent)))
 	}
 	for i, v := range values {
 		switch {
-		case i == l.ETag:
-		case names[i] == "Content-Length", names[i] == "Last-Modified", before != nil && (before.Values[i] != v || slices.Contains(before.Own, i)):
-			l.Own = append(l.Own, i)
+		case int32(i) == l.ETag:
+		case names[i] == "Content-Length", names[i] == "Last-Modified", before != nil && (before.Values[i] != v || before.isOwn(i)):
+			l.Own = append(l.Own, int32(i))
 		default:
 			l.Values[i] = strings.Clone(v)
 		}

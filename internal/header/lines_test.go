@@ -22,6 +22,14 @@ func responseOf(lines ...string) (r response) {
 	return r
 }
 
+// namesOf returns the names of Lines.
+func namesOf(l *header.Lines) (names []string) {
+	for _, name := range l.Names {
+		names = append(names, name)
+	}
+	return names
+}
+
 // restored returns the values that a response has, by its Lines and what it keeps itself.
 func restored(l *header.Lines, values []string) []string {
 	got := slices.Clone(l.Values)
@@ -101,8 +109,8 @@ func TestShareOfManyHeaders(t *testing.T) {
 	for i := range 1000 {
 		r := responseOf(fmt.Sprint("X-", i%40, ": ", i), "Cache-Control: none", fmt.Sprint("Set-", i%7, ": ", i%3))
 		l, _ := share.Of(r.names, r.values, 1)
-		if diff := cmp.Diff(r.values, restored(l, r.values)); diff != "" || !slices.Equal(l.Names, r.names) {
-			t.Fatalf("response %d has %v (-want +got):\n%s", i, l.Names, diff)
+		if diff := cmp.Diff(r.values, restored(l, r.values)); diff != "" || !slices.Equal(namesOf(l), r.names) {
+			t.Fatalf("response %d has %v (-want +got):\n%s", i, namesOf(l), diff)
 		}
 		if l.ETag >= 0 {
 			t.Fatalf("response %d has an ETag", i)

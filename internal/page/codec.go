@@ -57,12 +57,12 @@ func (p *Page) encode(key string) []byte {
 	}
 	b := append(make([]byte, 0, n), pageFormat, 0, 0, 0, 0)
 	b = pagekey.AppendString(b, key)
-	b = pagekey.AppendString(b, p.patterns.Value().outer)
-	b = pagekey.AppendString(b, p.patterns.Value().matched)
+	b = pagekey.AppendString(b, p.muxes().outer)
+	b = pagekey.AppendString(b, p.muxes().matched)
 	for _, n := range [...]int64{
 		int64(p.Status), p.Generated.UnixNano(), int64(p.Took),
 		int64(p.Lifetime.TTL), int64(p.Lifetime.StaleWhileRevalidate), int64(p.Lifetime.StaleIfError),
-		int64(p.Lifetime.Until), int64(p.rarely().upstream), int64(p.rarely().saidTTL), int64(p.saidTags),
+		int64(p.Lifetime.Until), int64(p.extras().upstream), int64(p.extras().saidTTL), int64(p.saidTags),
 	} {
 		b = binary.AppendVarint(b, n)
 	}
@@ -161,10 +161,10 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 	}
 	p.ownControl, p.ownETag, p.HasData, p.saidTags = flags&hasOwnControl != 0, flags&hasOwnETag != 0, flags&hasData != 0, uint32(saidTags)
 	if saidTTL >= 0 {
-		p.setRarely().saidTTL = saidTTL
+		p.addExtra().saidTTL = saidTTL
 	}
 	if upstream > 0 {
-		p.setRarely().upstream = upstream
+		p.addExtra().upstream = upstream
 	}
 	if slices.Equal(p.Subject.Tags, m.Route.Tags) {
 		p.Subject.Tags = m.Route.Tags

@@ -82,7 +82,7 @@ func (p *Page) setOwn(name string, values []string) {
 	for i := range values {
 		values[i] = strings.Clone(values[i])
 	}
-	r := p.setRarely()
+	r := p.addExtra()
 	r.own = append(r.own, field{name, values})
 }
 
@@ -102,7 +102,7 @@ func (p *Page) handlers() (h http.Header, etag string) {
 	if said := p.Route.Rules.NoVarySearch(p.Key.Query); said != "" && h.Get("No-Vary-Search") == said {
 		delete(h, "No-Vary-Search") // it is made anew
 	}
-	for _, f := range slices.Backward(p.rarely().own) { // what was changed last is undone first
+	for _, f := range slices.Backward(p.extras().own) { // what was changed last is undone first
 		if f.values == nil {
 			delete(h, f.name)
 		} else {
@@ -112,13 +112,13 @@ func (p *Page) handlers() (h http.Header, etag string) {
 	return h, etag
 }
 
-// rareSize returns how much memory it takes, but for the value.
-func (p *Page) rareSize() (n int64) {
-	if p.rare == nil {
+// extraSize returns how much memory it takes, but for the value.
+func (p *Page) extraSize() (n int64) {
+	if p.extra == nil {
 		return 0
 	}
-	n = rareOverhead
-	for _, f := range p.rare.own {
+	n = extraOverhead
+	for _, f := range p.extra.own {
 		n += 40
 		for _, v := range f.values {
 			n += 16 + pagekey.StringSize(v)

@@ -99,9 +99,9 @@ func NewValue(m Meta, v any, size int64, body []byte) *Page {
 // before the page is shared.
 func (p *Page) SetValue(v any, size int64) {
 	if !p.IsHitForPass {
-		p.Size.Add(size - p.rareSize())
-		p.setRarely().value = v
-		p.Size.Add(p.rareSize())
+		before := p.extraSize()
+		p.addExtra().value = v
+		p.Size.Add(size + p.extraSize() - before)
 	}
 }
 
@@ -138,7 +138,7 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 	hasData := old.HasData || len(m.Said.Data) > 0
 	said := old.Subject.Tags[len(old.Subject.Tags)-int(old.saidTags):]
 	m.Said.Data = append(slices.Clip(said), m.Said.Data...)
-	if ttl := old.rarely().saidTTL; ttl >= 0 && !m.Said.HasTTL {
+	if ttl := old.extras().saidTTL; ttl >= 0 && !m.Said.HasTTL {
 		m.Said.TTL, m.Said.HasTTL = ttl, true
 	}
 	if u := old.Lifetime.Until; u != 0 {
@@ -160,8 +160,8 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 		Key: m.Key, Route: m.Route, patterns: unique.Make(patterns{outer: m.Pattern}), Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: OrderOf(m.Order),
 		Generated: time.Now(), IsHitForPass: true,
 	}
-	p.setRarely().notStored = why
-	p.Size.Store(pageOverhead + m.Key.Size() + p.rareSize())
+	p.addExtra().notStored = why
+	p.Size.Store(pageOverhead + m.Key.Size() + p.extraSize())
 	if len(m.Said.Data) > 0 {
 		p.Subject.Tags = m.Route.TagsOf(nil, &m.Said)
 		p.Lifetime = m.Said.Apply(p.Lifetime, false, http.StatusOK, p.Generated, 0)
@@ -171,14 +171,12 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 }
 
 // What is taken beside strings and bodies, as TestMemory finds it on the heap: by
-// a page with its place in the lists and indexes of package cache; by what is rare; by an
-// encoding; by what stands for the header of one, where no other has the same; and by each line of it.
+// a page with its place in the lists and indexes of package cache, by its extra, and by an
+// encoding of it.
 const (
 	pageOverhead     = 551
-	rareOverhead     = 96
+	extraOverhead    = 96
 	encodingOverhead = 144
-	linesOverhead    = 120
-	lineOverhead     = 2 * 16
 )
 
 // makePage makes a page of h, which it takes over, the Age that came with it, and a body,
@@ -198,7 +196,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 		}
 	}
 	if m.Said.HasTTL && m.Said.Stale == nil {
-		p.setRarely().saidTTL = max(0, m.Said.TTL)
+		p.addExtra().saidTTL = max(0, m.Said.TTL)
 	}
 	if !m.Said.StaleUntil.IsZero() {
 		p.LeftToLeaderUntil.Store(m.Said.StaleUntil.UnixNano())
@@ -208,7 +206,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 		// An upstream cache had it for a while. Its time counts where the lifetime
 		// is the upstream's, too (RFC 9111, section 4.2.3).
 		if age > 0 {
-			p.setRarely().upstream = age
+			p.addExtra().upstream = age
 			p.Generated = p.Generated.Add(-age)
 		}
 	}
@@ -216,7 +214,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 	if most := m.Route.MaxTTL; explicit && most > 0 {
 		p.Lifetime.TTL = min(p.Lifetime.TTL, most)
 	}
-	p.Lifetime = m.Said.Apply(p.Lifetime, explicit, status, p.Generated, p.rarely().upstream)
+	p.Lifetime = m.Said.Apply(p.Lifetime, explicit, status, p.Generated, p.extras().upstream)
 	fresh := p.Lifetime.Fresh()
 	etag := h.Get("Etag")
 	if header.IsETag(etag) {
@@ -268,7 +266,7 @@ func (p *Page) represent(h http.Header, promise int64, etag string, plain []byte
 	if promise >= 0 {
 		p.plain.promise = promise
 	}
-	p.Size.Store(pageOverhead + p.Key.Size() + p.plain.bytes() + p.tagsSize() + p.rareSize())
+	p.Size.Store(pageOverhead + p.Key.Size() + p.plain.bytes() + p.tagsSize() + p.extraSize())
 }
 
 // deleteMade deletes the headers that each representation has of its own.

@@ -30,21 +30,21 @@ type Page struct {
 	encoded   atomic.Pointer[[]Encoding] // best first; written before the page is shared, and under cache.Cache.mu
 	encoding  atomic.Int32               // whether more of them may come: unfinished, begun or zero
 	Place     uint32                     // in the cache; zero: none; guarded by cache.Cache.mu
-	Size      atomic.Int64               // written likewise
+	Size      atomic.Int64               // in bytes; written as encoded is
 	patterns  unique.Handle[patterns]
 	Status    int
 	Seq       uint64 // which of the Site's generations it is: a later one has more
 	Order     Order  // the Store's; zero where it was not to be had
 	Took      time.Duration
-	rare      *rare // nil: it has nothing of that
+	extra     *extra // nil for a plain page
 
-	IsHitForPass bool   // see NotStored
+	IsHitForPass bool   // whether it is the note that there is no page: see NotStored
 	Private      bool   // for a hit-for-pass: whether that is because it is not for everybody
 	HasData      bool   // whether the handler has loaded data for it
 	Inherited    bool   // whether another build has made it
 	Unshared     bool   // whether no cache in front may keep it, since it could not be told of it
 	ownControl   bool   // whether the Cache-Control is the handler's
-	ownETag      bool   // likewise
+	ownETag      bool   // whether the ETag is the handler's
 	saidTags     uint32 // how many of the last tags are by isr.Tag
 
 	Recent Hourly // guarded by cache.Cache.mu
@@ -62,16 +62,19 @@ type patterns struct {
 	matched string // by the handler, as http.Request has it
 }
 
-// Pattern returns the pattern of a ServeMux around the Site.
-func (p *Page) Pattern() string {
+// muxes returns the patterns of the page.
+func (p *Page) muxes() patterns {
 	if p.patterns == (unique.Handle[patterns]{}) {
-		return ""
+		return patterns{}
 	}
-	return p.patterns.Value().outer
+	return p.patterns.Value()
 }
 
-// rare is what most pages have not. It is written before the page is shared.
-type rare struct {
+// Pattern returns the pattern of a ServeMux around the Site.
+func (p *Page) Pattern() string { return p.muxes().outer }
+
+// extra is what a plain page does without. It is written before the page is shared.
+type extra struct {
 	notStored policy.Refusal
 	value     any
 	own       []field       // of the handler's header, what does not go out as it is
@@ -79,31 +82,27 @@ type rare struct {
 	saidTTL   time.Duration // by isr.TTL, or below zero
 }
 
-// noRare is what a page has that has nothing of it.
-var noRare = rare{saidTTL: -1}
-
-// rarely returns what of rare the page has, to be read.
-func (p *Page) rarely() *rare {
-	if p.rare == nil {
-		return &noRare
+// extras returns the page's extra, or that of a plain page.
+func (p *Page) extras() extra {
+	if p.extra == nil {
+		return extra{saidTTL: -1}
 	}
-	return p.rare
+	return *p.extra
 }
 
-// setRarely returns it to be written.
-func (p *Page) setRarely() *rare {
-	if p.rare == nil {
-		r := noRare
-		p.rare = &r
+// addExtra returns the page's extra for writing.
+func (p *Page) addExtra() *extra {
+	if p.extra == nil {
+		p.extra = &extra{saidTTL: -1}
 	}
-	return p.rare
+	return p.extra
 }
 
 // NotStored returns why the response of a hit-for-pass may not be stored.
-func (p *Page) NotStored() policy.Refusal { return p.rarely().notStored }
+func (p *Page) NotStored() policy.Refusal { return p.extras().notStored }
 
 // Value returns the decoded body of a page of data.
-func (p *Page) Value() any { return p.rarely().value }
+func (p *Page) Value() any { return p.extras().value }
 
 // An Order is the place of a page in the Store's order: what store.Ticket says of it.
 type Order struct {
@@ -127,7 +126,7 @@ func (p *Page) IsNewerThan(old *Page) bool {
 // Began returns when the generation began. What was invalidated before that does
 // not concern the page, so that it is also when a page counts as stale from whose
 // invalidation has no known time.
-func (p *Page) Began() time.Time { return p.Generated.Add(p.rarely().upstream - p.Took) }
+func (p *Page) Began() time.Time { return p.Generated.Add(p.extras().upstream - p.Took) }
 
 // Judge stores in a page what the invalidations did to it.
 func (p *Page) Judge(table *invalidation.Table, by *invalidation.Judgements) store.Effect {

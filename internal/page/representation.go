@@ -76,10 +76,7 @@ func (rep *representation) init(share *header.Share, status int, h http.Header, 
 func (rep *representation) bytes() int64 {
 	n := int64(cap(rep.body)) + pagekey.StringSize(rep.own)
 	if rep.alone {
-		n += linesOverhead + int64(lineOverhead*len(rep.lines.Names))
-		for _, v := range rep.lines.Values {
-			n += pagekey.StringSize(v)
-		}
+		n += rep.lines.Size()
 	}
 	return n
 }
@@ -92,8 +89,10 @@ func (rep *representation) etag() string {
 
 // value returns what stands in the first line with a name.
 func (rep *representation) value(name string) string {
-	if i := slices.Index(rep.lines.Names, name); i >= 0 {
-		return rep.values()[i]
+	for _, f := range rep.lines.Fields {
+		if f.Name == name {
+			return rep.values()[f.From]
+		}
 	}
 	return ""
 }
@@ -137,10 +136,12 @@ func cutLong(s string) (value, rest string) {
 
 // snapshot returns the headers as they were generated.
 func (rep *representation) snapshot() (h http.Header, etag string) {
-	names, values := rep.lines.Names, rep.values()
-	h = make(http.Header, len(names))
-	for i, name := range names[:len(names)-2] {
-		h[name] = append(h[name], values[i])
+	values := rep.values()
+	h = make(http.Header, len(rep.lines.Fields))
+	for i, name := range rep.lines.Names {
+		if i < len(values)-2 {
+			h[name] = append(h[name], values[i])
+		}
 	}
 	if status := strings.TrimSuffix(strings.TrimSuffix(values[len(values)-1], isHit), ", "); status != "" {
 		h["Cache-Status"] = []string{status} // the handler's
@@ -211,9 +212,9 @@ func usedUp(age, promise int64, forever bool, left int64) int64 {
 // writeHeader sets the headers, or at a 304 those alone that do not describe the body. It
 // gives values away: callers may modify the slices.
 func (rep *representation) writeHeader(h http.Header, values []string, notModified, invalidated bool) {
-	from := 0
+	from := int32(0)
 	if notModified {
-		from = int(rep.entity)
+		from = rep.entity
 	}
 	fresh, override := len(h) == 0, invalidated
 	if rep.untyped {

@@ -81,7 +81,7 @@ func isHTTPS(forwardedProto []string) bool {
 
 // Clone returns a key that shares no memory with a request. Pages share their host
 // and pattern, of which there are few: to compare them then takes no look at them. The
-// rest is one string.
+// rest is one string: what keeps a part of it beyond the key clones that.
 func (k *Key) Clone() Key {
 	all := strings.Join([]string{k.Path, k.Query, k.Variant}, "")
 	path, query := len(k.Path), len(k.Path)+len(k.Query)

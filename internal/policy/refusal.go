@@ -47,7 +47,7 @@ func (rt *Route) Refuses(status int, h http.Header) (no Refusal) {
 		case name == "Cookie":
 			return Refusal{Why: "varies on Cookie", Remedy: "name the cookies in Route.VaryCookies"}
 		default:
-			return Refusal{Why: "varies on " + name, Remedy: varyRemedy(name)}
+			return Refusal{Why: "varies on " + name[:min(len(name), 100)], Remedy: varyRemedy(name)}
 		}
 	}
 	switch status {
