@@ -276,6 +276,8 @@ func (t *Telemetry) Register(site *isr.Site) (metric.Registration, error) {
 	invalidations := count("isr.invalidations", "{invalidation}", "Paths and tags that were revalidated or purged.")
 	evictions := count("isr.evictions", "{page}", "Pages and data that had to go for others.")
 	storeErrors := count("isr.store.errors", "{error}", "Errors of the second level.")
+	edgeErrors := count("isr.edge.errors", "{error}", "Failures of the Edge.")
+	edgeOwed := amount("isr.edge.owed", "{invalidation}", "Paths and tags that the Edge is yet to be told.")
 	pages := amount("isr.page.count", "{page}", "Pages and data in memory, marks for what may not be stored included.")
 	memory := amount("isr.memory.usage", "By", "Memory that pages and data take.")
 	generating := amount("isr.active_generations", "{generation}", "Generations under way.")
@@ -299,9 +301,11 @@ func (t *Telemetry) Register(site *isr.Site) (metric.Registration, error) {
 		st := site.Stats() // once, so that they agree with each other
 		o.ObserveInt64(evictions, int64(st.Evicted), attrs)
 		o.ObserveInt64(storeErrors, int64(st.StoreErrors), attrs)
+		o.ObserveInt64(edgeErrors, int64(st.EdgeErrors), attrs)
+		o.ObserveInt64(edgeOwed, int64(st.EdgeOwed), attrs)
 		o.ObserveInt64(pages, int64(st.Pages), attrs)
 		o.ObserveInt64(memory, st.Bytes, attrs)
 		o.ObserveInt64(generating, int64(st.Generating), attrs)
 		return nil
-	}, requests, loads, invalidations, evictions, storeErrors, pages, memory, generating)
+	}, requests, loads, invalidations, evictions, storeErrors, edgeErrors, edgeOwed, pages, memory, generating)
 }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/internal/isrtest"
 	isrotel "github.com/isr-go/isr/metrics/otel"
+	"github.com/isr-go/isr/store"
 )
 
 // A backend is where metrics and spans go.
@@ -216,6 +218,8 @@ func TestSeriesAndSpans(t *testing.T) {
 			`isr.active_generations{site=news}`:                              int64(0),
 			`isr.evictions{site=news}`:                                       int64(0),
 			`isr.store.errors{site=news}`:                                    int64(0),
+			`isr.edge.errors{site=news}`:                                     int64(0),
+			`isr.edge.owed{site=news}`:                                       int64(0),
 		}
 		if diff := cmp.Diff(want, b.series(t)); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)
@@ -623,6 +627,42 @@ func TestDataIsCountedApart(t *testing.T) {
 		}
 		if diff := cmp.Diff(spans, b.ended(begin)); diff != "" {
 			t.Errorf("spans (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A brokenEdge takes nothing until it works.
+type brokenEdge struct{ works atomic.Bool }
+
+func (*brokenEdge) Mark(http.Header, []string) bool { return false }
+
+func (e *brokenEdge) Tell(context.Context, store.Effect, []string) error {
+	if e.works.Load() {
+		return nil
+	}
+	return errors.New("broken")
+}
+
+// What the Edge has not taken is counted, and what it is owed is there while it is.
+func TestEdge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e brokenEdge
+		site := isr.Wrap(http.NotFoundHandler(), isr.Options{Edge: &e})
+		defer site.Shutdown(t.Context()) // which waits for it
+		defer e.works.Store(true)
+		if err := site.PurgeTag(t.Context(), "a", "b"); err != nil {
+			t.Log(err)
+		}
+		synctest.Wait()
+		b := newBackend()
+		tel, err := isrotel.New(b.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		register(t, tel, site)
+		st, got := site.Stats(), b.series(t)
+		if st.EdgeErrors == 0 || got["isr.edge.errors{}"] != int64(st.EdgeErrors) || st.EdgeOwed != 2 || got["isr.edge.owed{}"] != int64(2) {
+			t.Errorf("%v errors, %v owed, and the Stats are %+v", got["isr.edge.errors{}"], got["isr.edge.owed{}"], st)
 		}
 	})
 }

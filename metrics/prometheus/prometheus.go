@@ -182,13 +182,15 @@ var (
 	generatingDesc  = prometheus.NewDesc("isr_generating", "Generations under way.", nil, nil)
 	evictionsDesc   = prometheus.NewDesc("isr_evictions_total", "Pages and data that had to go for others.", nil, nil)
 	storeErrorsDesc = prometheus.NewDesc("isr_store_errors_total", "Errors of the second level.", nil, nil)
+	edgeErrorsDesc  = prometheus.NewDesc("isr_edge_errors_total", "Failures of the Edge.", nil, nil)
+	edgeOwedDesc    = prometheus.NewDesc("isr_edge_owed", "Paths and tags that the Edge is yet to be told.", nil, nil)
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, vector := range c.vectors() {
 		vector.Describe(ch)
 	}
-	for _, desc := range []*prometheus.Desc{pagesDesc, bytesDesc, generatingDesc, evictionsDesc, storeErrorsDesc} {
+	for _, desc := range []*prometheus.Desc{pagesDesc, bytesDesc, generatingDesc, evictionsDesc, storeErrorsDesc, edgeErrorsDesc, edgeOwedDesc} {
 		ch <- desc
 	}
 }
@@ -206,6 +208,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(generatingDesc, prometheus.GaugeValue, float64(st.Generating))
 	send(evictionsDesc, prometheus.CounterValue, float64(st.Evicted))
 	send(storeErrorsDesc, prometheus.CounterValue, float64(st.StoreErrors))
+	send(edgeErrorsDesc, prometheus.CounterValue, float64(st.EdgeErrors))
+	send(edgeOwedDesc, prometheus.GaugeValue, float64(st.EdgeOwed))
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {

@@ -2,6 +2,7 @@ package prometheus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +29,7 @@ import (
 	"github.com/isr-go/isr"
 	"github.com/isr-go/isr/internal/isrtest"
 	isrprom "github.com/isr-go/isr/metrics/prometheus"
+	"github.com/isr-go/isr/store"
 )
 
 // register returns the handler that Prometheus asks.
@@ -194,6 +197,8 @@ func TestScrape(t *testing.T) {
 		`isr_generating`:                              0,
 		`isr_evictions_total`:                         0,
 		`isr_store_errors_total`:                      0,
+		`isr_edge_errors_total`:                       0,
+		`isr_edge_owed`:                               0,
 	}
 	if diff := cmp.Diff(want, samples(t, string(exposition))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -432,4 +437,35 @@ func TestDataIsCountedApart(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// A brokenEdge takes nothing until it works.
+type brokenEdge struct{ works atomic.Bool }
+
+func (*brokenEdge) Mark(http.Header, []string) bool { return false }
+
+func (e *brokenEdge) Tell(context.Context, store.Effect, []string) error {
+	if e.works.Load() {
+		return nil
+	}
+	return errors.New("broken")
+}
+
+// What the Edge has not taken is counted, and what it is owed is there while it is.
+func TestEdge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e brokenEdge
+		site := isr.Wrap(http.NotFoundHandler(), isr.Options{Edge: &e})
+		defer site.Shutdown(t.Context()) // which waits for it
+		defer e.works.Store(true)
+		if err := site.PurgeTag(t.Context(), "a", "b"); err != nil {
+			t.Log(err)
+		}
+		synctest.Wait()
+		st := site.Stats()
+		got := samples(t, isrtest.Do(register(t, isrprom.New(isrprom.Options{}), site), "GET", "/metrics").Body.String())
+		if st.EdgeErrors == 0 || got["isr_edge_errors_total"] != float64(st.EdgeErrors) || st.EdgeOwed != 2 || got["isr_edge_owed"] != 2 {
+			t.Errorf("%v errors, %v owed, and the Stats are %+v", got["isr_edge_errors_total"], got["isr_edge_owed"], st)
+		}
+	})
 }
