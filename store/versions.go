@@ -63,6 +63,9 @@ func NewVersions(limit int) *Versions {
 func (t *Versions) Apply(at time.Time, changes ...Change) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.tags) == 0 { // a whole history takes long enough without growing the map
+		t.tags = make(map[string]*list.Element, min(len(changes), t.limit))
+	}
 	for _, c := range changes {
 		t.upto = max(t.upto, c.Version) // it was issued, whatever it means
 		if c.Effect <= None || c.Effect > Gone {

@@ -3,7 +3,10 @@ package file
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
+
+	"github.com/isr-go/isr/store"
 )
 
 // SetSlack has the log rewritten as soon as it has grown by n bytes.
@@ -22,6 +25,29 @@ func HoldLock(t *testing.T, dir string) (release func()) {
 		t.Fatal(err)
 	}
 	return func() { f.Close() }
+}
+
+// Fill puts a number of pages of 2 KB into the directory, by their files alone.
+func (s *Store) Fill(pages int) error {
+	v, err := s.history.follow()
+	if err != nil {
+		return err
+	}
+	b, err := encodePage(v.head.id, &store.Record{Version: v.top, Tags: []string{"a", "b", "c"}, Data: make([]byte, 2000)})
+	if err != nil {
+		return err
+	}
+	for n := range pages {
+		hash := hashOf(strconv.Itoa(n))
+		path := filepath.Join(s.dir, hash.path())
+		if n < 10_000 {
+			os.MkdirAll(filepath.Dir(path), 0o700)
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // HoldSweep makes all others believe that a process sweeps, which takes a minute.

@@ -174,7 +174,11 @@ func (v *view) add(entries []entry) {
 		table.Apply(time.Time{}, v.table.Changes(0).List...)
 		v.table = table
 	}
-	var changes []store.Change
+	n := 0
+	for _, e := range entries {
+		n += len(e.tags)
+	}
+	changes := make([]store.Change, 0, n)
 	for _, e := range entries {
 		if e.gap {
 			// Nobody knows which tags were purged there.

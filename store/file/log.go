@@ -178,11 +178,13 @@ func parseEntry(seed uint32, b []byte) (e entry, size int, ok bool) {
 	}
 	count, ok := number()
 	e.tags = make([]string, 0, count)
+	all, end := string(p), len(p) // which the tags are parts of
 	for range count {
 		if n, ok = number(); !ok {
 			break
 		}
-		e.tags, p = append(e.tags, string(p[:n])), p[n:]
+		at := end - len(p)
+		e.tags, p = append(e.tags, all[at:at+int(n)]), p[n:]
 	}
 	return e, entryHead + int(binary.LittleEndian.Uint32(b)), ok && e.effect > store.None && e.effect <= store.Gone
 }
