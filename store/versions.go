@@ -252,6 +252,7 @@ func (t *Versions) Changes(after Version) Changes {
 			}
 		}
 	}
+	slices.Reverse(c.List) // which mostly sorts it
 	slices.SortStableFunc(c.List, func(a, b Change) int {
 		return cmp.Compare(a.Version, b.Version)
 	})
