@@ -197,27 +197,35 @@ local function replace(at, member)
 	redis.call('ZADD', versions, at, member)
 end
 
--- current returns the epoch for what is forgotten now, and the newest versions in it. Of a
--- filter that is lost all counts.
+-- name notes the newest versions in the filter of an epoch.
+local function name(epoch, newest)
+	replace(address(epoch, blocks), string.format('0h%020.0f%020.0f%020.0f %.0f', newest[1], newest[2], newest[3], epoch))
+end
+
+-- current returns the epoch for what is forgotten now, and the newest versions in it. Where
+-- a filter is lost, all that was forgotten until now counts.
 local function current()
 	local epoch = score('0epoch')
-	local known = epoch == 0 or newest(epoch)
+	local known = newest(epoch)
 	if epoch > 0 and known and score('0count') < tonumber(ARGV[5]) then
 		return epoch, known
 	end
-	epoch = epoch + 1
-	local oldest = epoch - epochs
-	local dropped = oldest > 0 and newest(oldest)
-	for effect = 1, 3 do
-		if not known or oldest > 0 then
-			raise('0floor' .. effect, known and dropped and dropped[effect] or score('0past' .. effect))
+	local oldest = epoch + 1 - epochs
+	local dropped = oldest > 0 and newest(oldest) or {0, 0, 0}
+	for earlier = math.max(oldest, 1), epoch do
+		if not newest(earlier) then
+			dropped = {score('0past1'), score('0past2'), score('0past3')}
+			name(earlier, {0, 0, 0})
 		end
+	end
+	for effect = 1, 3 do
+		raise('0floor' .. effect, dropped[effect])
 	end
 	if oldest > 0 then
 		redis.call('ZREMRANGEBYSCORE', versions, address(oldest, blocks), address(oldest, 0))
 	end
-	redis.call('ZADD', versions, epoch, '0epoch', 0, '0count')
-	return epoch, {0, 0, 0}
+	redis.call('ZADD', versions, epoch + 1, '0epoch', 0, '0count')
+	return epoch + 1, {0, 0, 0}
 end
 
 -- with returns a block with the bytes at some indices replaced.
@@ -260,8 +268,7 @@ local function forget(members)
 		newest[effect] = math.max(newest[effect], score(member))
 		raise('0past' .. effect, newest[effect])
 	end
-	local head = string.format('0h%020.0f%020.0f%020.0f %.0f', newest[1], newest[2], newest[3], epoch)
-	replace(address(epoch, blocks), head)
+	name(epoch, newest)
 	redis.call('ZADD', versions, exact(score('0count') + #members), '0count')
 	for first = 1, #members, 1000 do
 		redis.call('ZREM', versions, unpack(members, first, math.min(first + 999, #members)))
