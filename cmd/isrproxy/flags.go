@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/encoders/brotli"
+	"github.com/isr-go/isr/encoders/zstd"
 )
 
 // A flagError says what is wrong with a flag, and what to write.
@@ -46,6 +48,7 @@ type config struct {
 	phpSession       bool   // whether what PHP says of a page with a session does not count
 	images           string // path of images in the format that a browser prefers; may be empty
 	memory           int64
+	encoders         []isr.Encoder // beside gzip, best first
 	secret           string
 	purge            string // who may: "loopback" beside those with the secret, or "secret"
 	trust            []netip.Prefix
@@ -105,6 +108,10 @@ func parseFlags(args, environ []string, stdout io.Writer) (*config, error) {
 	fs.BoolVar(&c.phpSession, "php-session", false, "ignore the no-store that PHP adds to each page where a session was opened")
 	fs.DurationVar(&c.timeout, "timeout", c.timeout, "how long the origin may take for a page")
 	fs.Func("memory", "memory for pages, such as 256MB (default 64MB)", func(s string) (err error) { c.memory, err = parseBytes(s); return err })
+	fs.Func("encoders", "`names` of encodings that pages are kept in beside gzip, best first: br,zstd (default: gzip alone)", func(s string) (err error) {
+		c.encoders, err = parseEncoders(s)
+		return err
+	})
 	fs.StringVar(&c.secret, "secret", "", "what the webhook at "+webhookPath+", PURGE and an inspector that others can reach ask for; better in the environment")
 	fs.StringVar(&c.purge, "purge", c.purge, "`who` may send PURGE beside those who have the secret: loopback (from this machine, not forwarded), or secret for nobody")
 	fs.Func("trust", "`networks` of proxies in front whose X-Forwarded-For is passed on, or none (default 127.0.0.0/8,::1/128)", func(s string) (err error) {
@@ -340,6 +347,27 @@ func (r *routes) Set(s string) error {
 		(*r)[route[:i]] = l
 	}
 	return nil
+}
+
+// parseEncoders reads names of encodings. There is gzip anyway, so it may be named.
+func parseEncoders(s string) (encoders []isr.Encoder, err error) {
+	var names list
+	names.Set(s)
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return nil, fmt.Errorf("%s is there twice", name)
+		}
+		switch name {
+		case "br":
+			encoders = append(encoders, brotli.Encoder{})
+		case "zstd":
+			encoders = append(encoders, zstd.Encoder{})
+		case "gzip":
+		default:
+			return nil, fmt.Errorf("%q: want br, zstd or gzip, with commas between them", name)
+		}
+	}
+	return encoders, nil
 }
 
 // A list is of names, with commas between them. Each flag adds to it.

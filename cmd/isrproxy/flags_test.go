@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/internal/isrtest"
 )
 
 // What is wrong with a flag is said in a sentence, with what to write.
@@ -51,6 +53,8 @@ func TestBadFlags(t *testing.T) {
 		{ok + "-timeout 0s", `-timeout 0s: want more than zero, such as 30s`},
 		{ok + "-memory lots", `want a number of bytes, such as 256MB or 1GB`},
 		{ok + "-memory 0", `want a number of bytes, such as 256MB or 1GB`},
+		{ok + "-encoders brotli", `"brotli": want br, zstd or gzip, with commas between them`},
+		{ok + "-encoders br,zstd,br", `br is there twice`},
 		{ok + "-trust 0.0.0.0/0", `"0.0.0.0/0": want networks such as 10.0.0.0/8, or addresses, but not all there are: the origin believes what they say`},
 		{ok + "-trust cloudflare", `"cloudflare": want networks such as 10.0.0.0/8`},
 		{ok + "-purge everybody", `-purge "everybody": want loopback or secret`},
@@ -131,10 +135,37 @@ func TestHelp(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	for name := range strings.FieldsSeq("origin addr public ttl route query ignore-query bypass-query vary ignore-vary session drop-cookie max-ttl " +
-		"stale must-revalidate php-session timeout memory secret purge trust store sitemap inspect metrics log preset") {
+		"stale must-revalidate php-session timeout memory encoders secret purge trust store sitemap inspect metrics log preset") {
 		if !strings.Contains(out.String(), "  -"+name) {
 			t.Errorf("no word of -%s", name)
 		}
+	}
+}
+
+// Pages are kept in the encodings that are named, and in gzip.
+func TestEncoders(t *testing.T) {
+	origin := newOrigin(t)
+	for _, test := range []struct{ flag, accept, want string }{
+		{"", "br, zstd, gzip", "gzip"},
+		{"gzip", "br, zstd, gzip", "gzip"},
+		{"br", "br, zstd, gzip", "br"},
+		{"zstd,br", "br, zstd, gzip", "zstd"},
+		{"zstd,br", "br", "br"},
+		{"zstd,br", "gzip", "gzip"},
+	} {
+		t.Run(test.flag+" for "+test.accept, func(t *testing.T) {
+			p, err := newProxy(newConfig(t, "-origin", origin.URL, "-encoders", test.flag))
+			if err != nil {
+				t.Fatal(err)
+			}
+			isrtest.Eventually(t, "encoding", func() error {
+				got := isrtest.Do(p.handler, "GET", "/", "Accept-Encoding", test.accept).Header().Get("Content-Encoding")
+				if got != test.want {
+					return fmt.Errorf("got %q, want %q", got, test.want)
+				}
+				return nil
+			})
+		})
 	}
 }
 

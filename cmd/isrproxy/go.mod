@@ -4,6 +4,8 @@ go 1.25.0
 
 replace (
 	github.com/isr-go/isr => ../..
+	github.com/isr-go/isr/encoders/brotli => ../../encoders/brotli
+	github.com/isr-go/isr/encoders/zstd => ../../encoders/zstd
 	github.com/isr-go/isr/metrics/prometheus => ../../metrics/prometheus
 	github.com/isr-go/isr/store/postgres => ../../store/postgres
 	github.com/isr-go/isr/store/redis => ../../store/redis
@@ -11,6 +13,8 @@ replace (
 
 require (
 	github.com/isr-go/isr v0.0.0
+	github.com/isr-go/isr/encoders/brotli v0.0.0
+	github.com/isr-go/isr/encoders/zstd v0.0.0
 	github.com/isr-go/isr/metrics/prometheus v0.0.0
 	github.com/isr-go/isr/store/redis v0.0.0
 	github.com/jackc/pgx/v5 v5.7.6
@@ -19,9 +23,11 @@ require (
 )
 
 require (
+	github.com/andybalholm/brotli v1.2.1 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.2 // indirect
+	github.com/klauspost/compress v1.19.1 // indirect
 	golang.org/x/crypto v0.37.0 // indirect
 	golang.org/x/sync v0.22.0 // indirect
 	golang.org/x/text v0.40.0 // indirect

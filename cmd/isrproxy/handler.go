@@ -53,6 +53,7 @@ func newProxy(c *config) (*proxy, error) {
 		Routes:   make(map[string]isr.Route, len(c.routes)),
 		Origin:   c.publicOrigin(), // one site, under whatever name it is asked for
 		MaxBytes: c.memory,
+		Encoders: c.encoders,
 		Version:  c.version(),
 		Logger:   c.logger,
 		Observe: func(e isr.Event) {
