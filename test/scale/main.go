@@ -122,6 +122,7 @@ func choose(list string, all []string) (chosen []string, err error) {
 // order of chance, and then the cold starts.
 func (r *results) measure(ctx context.Context, stdout io.Writer) error {
 	began := time.Now()
+	r.load = loadAverage()
 	say := func(format string, args ...any) {
 		fmt.Fprintf(stdout, "%6.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
@@ -216,6 +217,15 @@ func ownDir() (string, error) {
 		return "", fmt.Errorf("go list (run it from within the repository): %w", err)
 	}
 	return filepath.Clean(strings.TrimSpace(string(out))), nil
+}
+
+// loadAverage is what else the machine had to do in the minute before.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "?"
+	}
+	return strings.Fields(string(b))[0]
 }
 
 // machine says what the results are results of.

@@ -28,6 +28,7 @@ type results struct {
 	plan
 	date    time.Time
 	took    time.Duration
+	load    string                       // average, when it began
 	values  map[row]map[string][]float64 // one a round, by column
 	none    map[row]map[string]string    // why there is none
 	skipped []string
@@ -141,7 +142,8 @@ func (p plan) groups() []group {
 // markdown is the report.
 func (r *results) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "A run on %s, with %s, in %v. Rounds: %d.\n\n", r.date.UTC().Format(time.DateOnly), machine(), r.took.Round(time.Second), r.rounds)
+	fmt.Fprintf(&b, "A run on %s, with %s, in %v. Rounds: %d. Load average at the beginning: %s.\n\n",
+		r.date.UTC().Format(time.DateOnly), machine(), r.took.Round(time.Second), r.rounds, r.load)
 	b.WriteString("Medians over rounds in which the containers took turns, each in a process of its own; in brackets, how many times the map's of as many pages.\n\n")
 	for _, g := range r.groups() {
 		r.table(&b, g)

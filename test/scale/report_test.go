@@ -10,7 +10,7 @@ import (
 
 func fixed() *results {
 	r := newResults(plan{sizes: []int{10_000}, engines: []string{"isr", "map"}, stores: []string{"store/file", "store/redis"}, rounds: 3, others: 300_000, stored: 100})
-	r.date, r.took = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), 61*time.Second
+	r.date, r.took, r.load = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), 61*time.Second, "0.25"
 	for _, v := range []float64{700, 900, 800} {
 		r.add(row{"isr", 10_000}, &answer{map[string]float64{"overhead": v}, map[string]string{"purge tag": "has none"}})
 	}
@@ -26,7 +26,7 @@ func fixed() *results {
 func TestMarkdown(t *testing.T) {
 	got := fixed().markdown()
 	for _, want := range []string{
-		"A run on 2026-01-02, with go", "in 1m1s. Rounds: 3.",
+		"A run on 2026-01-02, with go", "in 1m1s. Rounds: 3. Load average at the beginning: 0.25.",
 		"| 10,000 | isr |  | 800 B (2×) |", "| 10,000 | map |  | 400 B |",
 		"| 10,000 | isr | – has none |",
 		"| store/file |  | 10 ms |", "| store/redis |  | 25 ms (2.5×) |",
