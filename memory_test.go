@@ -98,6 +98,10 @@ func TestMemory(t *testing.T) {
 			io.WriteString(w, r.URL.Path)
 		}},
 		{"Vary on a long name", 1000, nil, html(100, "Vary", "X-"+strings.Repeat("long", 1000))},
+		{"a tag", 1000, nil, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Tag", "section-"+r.URL.Path[len(r.URL.Path)-1:])
+			io.WriteString(w, r.URL.Path)
+		}},
 		{"tags", 1000, nil, page("text/plain", 100, "Cache-Tag", tags)},
 		{"empty", 1000, nil, func(http.ResponseWriter, *http.Request) {}},
 		{"hit-for-pass", 1000, nil, html(100, "Set-Cookie", "a=b")},

@@ -30,7 +30,9 @@ func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
 		}
 	}
 	if tags := h["Cache-Tag"]; tags != nil {
-		p.setOwn("Cache-Tag", tags)
+		if p.cacheTag() == nil {
+			p.setOwn("Cache-Tag", tags)
+		}
 		delete(h, "Cache-Tag")
 	}
 	if m.Route.Rules.Segment != nil { // a shared cache cannot tell the segments apart
@@ -76,6 +78,21 @@ func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
 	return promise
 }
 
+// cacheTag returns the handler's Cache-Tag as the page's tags tell it: those that are not the
+// route's and were not said from inside of the generation. It returns nil where they do not.
+func (p *Page) cacheTag() []string {
+	all, ofRoute := p.Subject.Tags, p.Route.Tags
+	end := len(all) - int(p.saidTags)
+	if end <= len(ofRoute) || !slices.Equal(all[:len(ofRoute)], ofRoute) || slices.ContainsFunc(all, pagekey.IsBucket) {
+		return nil
+	}
+	said := strings.Join(all[len(ofRoute):end], ", ")
+	if strings.Contains(said, `"`) { // in quotes a comma may be part of a tag
+		return nil
+	}
+	return []string{said}
+}
+
 // setOwn notes what the handler has sent in a field.
 func (p *Page) setOwn(name string, values []string) {
 	values = slices.Clone(values) // which may be a small part of the handler's memory
@@ -101,6 +118,9 @@ func (p *Page) handlers() (h http.Header, etag string) {
 	h, etag = p.plain.snapshot()
 	if said := p.Route.Rules.NoVarySearch(p.Key.Query); said != "" && h.Get("No-Vary-Search") == said {
 		delete(h, "No-Vary-Search") // it is made anew
+	}
+	if tags := p.cacheTag(); tags != nil {
+		h["Cache-Tag"] = tags
 	}
 	for _, f := range slices.Backward(p.extras().own) { // what was changed last is undone first
 		if f.values == nil {
