@@ -149,8 +149,15 @@ func pause(t *test) {
 		v := t.invalidate(1-i, store.Stale, key)
 		t.put(i, key, ticket, &store.Record{Tags: []string{key}, Data: []byte("data")})
 		t.is(key, "data", store.Stale)
-		if got := t.follow(i, v-1, v); len(got) != 1 {
-			t.Errorf("store %d: Changes: %v, want one", i, got)
+		got := t.follow(i, v-1, v)
+		n := 0
+		for _, c := range got { // one of those calls may arrive only now
+			if c.Tag == key {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("store %d: Changes: %v, want one of %q", i, got, key)
 		}
 	}
 }

@@ -292,10 +292,21 @@ func (t *tab) reload(ignoreCache bool) {
 	t.leads(func() { t.do(command(page.Reload, page.ReloadParams{IgnoreCache: &ignoreCache})) })
 }
 
-// travel goes back in the history, or forward.
+// travel goes back in the history, or forward, as by the browser's own buttons: a script
+// that does so may be gone before it can say that it has.
 func (t *tab) travel(steps int) {
 	t.Helper()
-	t.leads(func() { eval[chromedp.Void](t, "history.go(%s)", steps) })
+	t.leads(func() {
+		t.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+			history, err := cdp.Call(ctx, target, page.GetNavigationHistory, cdp.Empty{})
+			if err != nil {
+				return err
+			}
+			entry := history.Entries[int(history.CurrentIndex)+steps]
+			_, err = cdp.Call(ctx, target, page.NavigateToHistoryEntry, page.NavigateToHistoryEntryParams{EntryID: entry.ID})
+			return err
+		}))
+	})
 }
 
 // click clicks on something, with the mouse.
