@@ -212,15 +212,17 @@ func (b *bench) souin() *target {
 	return t
 }
 
-// build builds a package of the workspace. The tag is that of Souin's child, which
-// only the bench needs: to compile all that it brings takes minutes.
+// build builds the bench, or the module below it that holds Souin, with that module's own
+// versions: those of the whole workspace may not compile together. The tag is that of
+// Souin's child, which only the bench needs: to compile all that it brings takes minutes.
 func (b *bench) build(binary, pkg string, flags ...string) error {
 	dir, err := ownDir()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(b.ctx, "go", append(append([]string{"build", "-tags", "souin", "-o", binary}, flags...), pkg)...)
-	cmd.Dir = dir
+	cmd := exec.CommandContext(b.ctx, "go", append([]string{"build", "-tags", "souin", "-o", binary}, flags...)...)
+	cmd.Dir = filepath.Join(dir, strings.TrimPrefix(pkg, module))
+	cmd.Env = append(cmd.Environ(), "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build %s: %w: %s", pkg, err, lastLine(string(out)))
 	}
