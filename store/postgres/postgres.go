@@ -82,7 +82,7 @@ type Options struct {
 // concurrent use. While Changes is called, it listens on one connection of the pool, and
 // calls for pages use all but two of the others, so that purges never wait for them.
 type Store struct {
-	pool        *pgxpool.Pool
+	conns       *conns
 	migrated    bool
 	lookTimeout time.Duration
 	limit       int64         // maxTags, but for tests
@@ -121,7 +121,7 @@ func New(pool *pgxpool.Pool, opts Options) *Store {
 		panic(fmt.Sprintf("store/postgres: New: a LookTimeout of %v", opts.LookTimeout))
 	}
 	s := &Store{
-		pool:        pool,
+		conns:       &conns{pool: pool},
 		migrated:    opts.Migrated,
 		lookTimeout: cmp.Or(opts.LookTimeout, defaultLookTimeout),
 		limit:       maxTags,
@@ -147,11 +147,11 @@ func (s *Store) Look(ctx context.Context, key string, have store.Ticket, ttl tim
 	if ttl > 0 {
 		token = rand.Text()
 	}
-	f, err := call(ctx, s, s.pages, "look", func(ctx context.Context) (f found, err error) {
+	f, err := call(ctx, s, s.pages, "look", func(ctx context.Context, conn *pgxpool.Conn) (f found, err error) {
 		look := func(have store.Ticket) (verdict int, value []byte, err error) {
 			var top, fence int64
 			var leads bool
-			err = s.pool.QueryRow(ctx, "SELECT * FROM isr_look($1, $2, $3, $4, $5, $6)",
+			err = conn.QueryRow(ctx, "SELECT * FROM isr_look($1, $2, $3, $4, $5, $6)",
 				s.seen.Load(), hash(key), number(uint64(have.Version)), number(have.Fence), token, ttl).
 				Scan(&top, &verdict, &fence, &leads, &value)
 			if err != nil {
@@ -182,7 +182,7 @@ func (s *Store) Look(ctx context.Context, key string, have store.Ticket, ttl tim
 			}
 		}
 		if f.ticket.Leader && caller.Err() != nil { // nobody is there to give it back
-			_, err = s.pool.Exec(ctx, "SELECT isr_end($1, $2)", hash(key), token)
+			_, err = conn.Exec(ctx, "SELECT isr_end($1, $2)", hash(key), token)
 		}
 		return f, err
 	})
@@ -209,10 +209,10 @@ func (s *Store) Put(ctx context.Context, key string, t store.Ticket, rec *store.
 		return err
 	}
 	tags := hashes(r.Tags)
-	_, err = call(ctx, s, s.pages, "put", func(ctx context.Context) (none struct{}, err error) {
+	_, err = call(ctx, s, s.pages, "put", func(ctx context.Context, conn *pgxpool.Conn) (none struct{}, err error) {
 		var top int64
 		var stored bool
-		err = s.pool.QueryRow(ctx, "SELECT * FROM isr_put($1, $2, $3, $4, $5, $6, $7, $8)",
+		err = conn.QueryRow(ctx, "SELECT * FROM isr_put($1, $2, $3, $4, $5, $6, $7, $8)",
 			s.seen.Load(), hash(key), number(uint64(t.Version)), number(t.Fence), tags, ttl, value, t.Token).Scan(&top, &stored)
 		if err != nil {
 			return none, err
@@ -230,8 +230,8 @@ func (s *Store) End(ctx context.Context, key string, t store.Ticket) error {
 	if t.Token == "" {
 		return ctx.Err()
 	}
-	_, err := call(ctx, s, s.pages, "end", func(ctx context.Context) (pgconn.CommandTag, error) {
-		return s.pool.Exec(ctx, "SELECT isr_end($1, $2)", hash(key), t.Token)
+	_, err := call(ctx, s, s.pages, "end", func(ctx context.Context, conn *pgxpool.Conn) (pgconn.CommandTag, error) {
+		return conn.Exec(ctx, "SELECT isr_end($1, $2)", hash(key), t.Token)
 	})
 	return err
 }
@@ -257,9 +257,9 @@ func (s *Store) invalidate(ctx context.Context, effect store.Effect, tags []stri
 		names[i] = []byte(tag)
 	}
 	sums := hashes(tags)
-	return call(ctx, s, s.rest, "invalidate", func(ctx context.Context) (store.Version, error) {
+	return call(ctx, s, s.rest, "invalidate", func(ctx context.Context, conn *pgxpool.Conn) (store.Version, error) {
 		var v int64
-		err := s.pool.QueryRow(ctx, "SELECT isr_invalidate($1, $2, $3, $4, $5, $6, $7)", s.seen.Load(), int(effect), sums, names,
+		err := conn.QueryRow(ctx, "SELECT isr_invalidate($1, $2, $3, $4, $5, $6, $7)", s.seen.Load(), int(effect), sums, names,
 			s.limit, min(s.limit, epochTags), s.recent.Microseconds()).Scan(&v)
 		if err == nil {
 			s.saw(v)
@@ -277,7 +277,9 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 	defer timeout.Stop()
 	for {
 		hint := s.hints.Next() // before looking, so that none is missed
-		c, err := call(ctx, s, s.rest, "changes", func(ctx context.Context) (store.Changes, error) { return s.changes(ctx, after) })
+		c, err := call(ctx, s, s.rest, "changes", func(ctx context.Context, conn *pgxpool.Conn) (store.Changes, error) {
+			return s.changes(ctx, conn, after)
+		})
 		s.hints.Looked(err)
 		if err != nil || c.Reset || len(c.List) > 0 {
 			return c, err
@@ -294,7 +296,7 @@ func (s *Store) Changes(ctx context.Context, after store.Version) (store.Changes
 
 // listen is what hints need.
 func (s *Store) listen(ctx context.Context, hint func()) {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.conns.pool.Acquire(ctx)
 	if err != nil {
 		return
 	}
@@ -317,12 +319,12 @@ func (s *Store) listen(ctx context.Context, hint func()) {
 }
 
 // changes looks once.
-func (s *Store) changes(ctx context.Context, after store.Version) (c store.Changes, err error) {
+func (s *Store) changes(ctx context.Context, conn *pgxpool.Conn, after store.Version) (c store.Changes, err error) {
 	var top, upto int64
 	var floors, versions []int64
 	var effects []int16
 	var tags [][]byte
-	err = s.pool.QueryRow(ctx, "SELECT * FROM isr_changes($1, $2, $3)", s.seen.Load(), number(uint64(after)), maxChanges).
+	err = conn.QueryRow(ctx, "SELECT * FROM isr_changes($1, $2, $3)", s.seen.Load(), number(uint64(after)), maxChanges).
 		Scan(&top, &upto, &c.Reset, &c.History, &floors, &effects, &versions, &tags)
 	if err != nil {
 		return c, err
@@ -370,9 +372,9 @@ func hashes(tags []string) [][]byte {
 	return list
 }
 
-// call calls f, and leaves it behind when ctx is done. The driver is not given the caller's
+// call calls f with a connection, and leaves it behind when ctx is done. The driver is not given the caller's
 // deadline: it would close the connection when that is over.
-func call[T any](ctx context.Context, s *Store, slots chan struct{}, op string, f func(context.Context) (T, error)) (T, error) {
+func call[T any](ctx context.Context, s *Store, slots chan struct{}, op string, f func(context.Context, *pgxpool.Conn) (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -398,10 +400,16 @@ func call[T any](ctx context.Context, s *Store, slots chan struct{}, op string, 
 		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
-		value, err := f(ctx)
+		conn, err := s.conns.acquire(ctx)
+		if err != nil {
+			r.err = fault(op, err)
+			return
+		}
+		defer s.conns.release(conn)
+		value, err := f(ctx, conn)
 		if !s.migrated && isMissing(err) {
-			if err = s.migrate(ctx); err == nil {
-				value, err = f(ctx)
+			if err = s.migrate(ctx, conn); err == nil {
+				value, err = f(ctx, conn)
 			}
 		}
 		r = result{value, fault(op, err)}
@@ -421,10 +429,10 @@ func isMissing(err error) bool {
 }
 
 // migrate makes what is missing, once at a time in all processes.
-func (s *Store) migrate(ctx context.Context) error {
+func (s *Store) migrate(ctx context.Context, conn *pgxpool.Conn) error {
 	s.migrating.Lock()
 	defer s.migrating.Unlock()
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('isr_history'))"); err != nil {
 			return err
 		}

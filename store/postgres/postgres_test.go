@@ -4,6 +4,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -167,8 +169,12 @@ func (s *server) pause() (resume func()) {
 	}
 }
 
+func (s *server) url() string {
+	return fmt.Sprintf("postgres://isr@%s/postgres?pool_max_conns=16", s.addr)
+}
+
 func (s *server) pool() *pgxpool.Pool {
-	pool, err := pgxpool.New(context.Background(), fmt.Sprintf("postgres://isr@%s/postgres?pool_max_conns=16", s.addr))
+	pool, err := pgxpool.New(context.Background(), s.url())
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -292,6 +298,59 @@ func TestCrash(t *testing.T) {
 			t.Fatalf("%+v, want the purge", c)
 		}
 		return err
+	})
+}
+
+// Where connections take their time to be made, calls share those that there are.
+func TestCallsDoNotWaitForNewConnections(t *testing.T) {
+	s := newServer(t)
+	config, err := pgxpool.ParseConfig(s.url() + "&sslmode=disable") // else each connection is dialled twice
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial, dials, stuck := config.ConnConfig.DialFunc, make(chan struct{}, 100), make(chan struct{})
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if dials <- struct{}{}; len(dials) > 1 {
+			select {
+			case <-stuck:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return dial(ctx, network, addr)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	free := sync.OnceFunc(func() { close(stuck) })
+	defer free() // else the pool waits
+	st := postgres.New(pool, postgres.Options{})
+	look := func(key string) {
+		if _, _, err := storetest.Get(t.Context(), st, key); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	look("first")
+	var all sync.WaitGroup
+	for n := range 20 {
+		all.Go(func() {
+			for range 20 {
+				look(fmt.Sprint(n))
+			}
+		})
+	}
+	all.Wait()
+	if n := len(dials); n != 2 {
+		t.Errorf("%d connections, want one, and one more that is being made", n)
+	}
+	free()
+	isrtest.Eventually(t, "connection", func() error { // it is not lost
+		if n := pool.Stat().IdleConns(); n != 2 {
+			return fmt.Errorf("%d connections", n)
+		}
+		return nil
 	})
 }
 
