@@ -23,6 +23,7 @@ import (
 // counts as fresh and holds a row from before; nor does, a little later, one of another. In
 // the end, when nothing is edited any more, all that is fresh is as in the database.
 func TestDataOracle(t *testing.T) {
+	t.Parallel()
 	for _, instances := range []int{1, 2, 3} {
 		t.Run(fmt.Sprint(instances, " instances"), func(t *testing.T) {
 			for range 5 {

@@ -368,6 +368,7 @@ func TestEdgeIsToldOfPrivatePages(t *testing.T) {
 // others, and private where it does not take the tags. With a Store it is the same in each
 // instance, and after a 304.
 func TestEdgeMarks(t *testing.T) {
+	t.Parallel()
 	type answer struct{ control, targeted, age string }
 	for name, c := range map[string]struct {
 		route  isr.Route

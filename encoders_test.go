@@ -176,6 +176,7 @@ func TestNegotiation(t *testing.T) {
 
 // An encoder that fails costs its own encoding, whatever it does, and a warning.
 func TestEncoderFails(t *testing.T) {
+	t.Parallel()
 	for name, do := range map[string]func(w io.Writer, body []byte, end <-chan struct{}) error{
 		"error":   func(io.Writer, []byte, <-chan struct{}) error { return errors.New("no memory") },
 		"panic":   func(io.Writer, []byte, <-chan struct{}) error { panic("a bug") },

@@ -193,6 +193,7 @@ func TestLeaderThatHangs(t *testing.T) {
 
 // A run that fails gives its lease back to the next.
 func TestFailureGivesTheLeaseBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		in := fleet(t, memory.New(), isr.Options{})
 		failing := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {

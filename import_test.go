@@ -16,6 +16,7 @@ import (
 // instance that did it, on another, and on one that starts afterwards. What was purged is
 // not shown by any.
 func TestImportSparesOtherPages(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const pages, purges = 200, 150_000
 		in := fleet(t, memory.New(), isr.Options{})

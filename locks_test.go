@@ -85,6 +85,7 @@ func (s reentrantStore) Invalidate(ctx context.Context, e store.Effect, tags ...
 
 // Whatever the Site calls may call the Site: it holds no lock then.
 func TestCallsWithoutLocks(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"memory only", "with a Store"} {
 		t.Run(name, func(t *testing.T) {
 			r := &reentrant{t: t, called: make(map[string]bool)}

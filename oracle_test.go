@@ -24,6 +24,7 @@ import (
 // No data read before an acknowledged invalidation is served to a visitor who asks
 // after it: visitors, editors and the clock all at once, against an oracle.
 func TestNoOldDataAfterAnInvalidation(t *testing.T) {
+	t.Parallel()
 	const (
 		docs    = 8
 		minutes = 20
@@ -133,6 +134,7 @@ func TestNoOldDataAfterAnInvalidation(t *testing.T) {
 
 // Visitors, editors and renewals in parallel, for the race detector.
 func TestRaces(t *testing.T) {
+	t.Parallel()
 	var n atomic.Int64
 	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Tag", "all")
@@ -188,6 +190,7 @@ func TestRaces(t *testing.T) {
 // purge that the Store has acknowledged, whatever the Store loses, delays or leaves
 // out: visitors and editors all at once, against an oracle.
 func TestNoOldDataInAFleet(t *testing.T) {
+	t.Parallel()
 	const (
 		docs      = 4
 		instances = 3

@@ -19,6 +19,7 @@ import (
 // An invalidation that the Store did not take is sent again until it does, with no
 // weaker effect than was asked for.
 func TestOutboxDelivers(t *testing.T) {
+	t.Parallel()
 	purge := func(site *isr.Site) { site.PurgeTag(context.Background(), "tag") }
 	revalidate := func(site *isr.Site) { site.RevalidateTag(context.Background(), "tag") }
 	post := func(site *isr.Site) { do(site, "POST", "/") }
@@ -120,6 +121,7 @@ func TestOutboxBackoff(t *testing.T) {
 // However many tags are undelivered, the Store gets all of them, with no weaker effect
 // than was asked for, and nothing else.
 func TestOutboxBatches(t *testing.T) {
+	t.Parallel()
 	var many []string
 	for i := range 50_000 {
 		many = append(many, fmt.Sprint(i))

@@ -20,6 +20,7 @@ import (
 // From the second failure in a row on there is a pause before the next attempt: a
 // second, doubling to thirty.
 func TestPauseBetweenAttempts(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		retryAfter string
 		want       []time.Duration // of the attempts, in ms since the page has turned stale

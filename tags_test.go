@@ -20,6 +20,7 @@ import (
 // route or the handler names it, also in a Store. A purge renews other pages only where
 // they, too, have too many tags.
 func TestTagsBeyondTheLimit(t *testing.T) {
+	t.Parallel()
 	names := func(from, to int) (tags []string) {
 		for i := from; i < to; i++ {
 			tags = append(tags, fmt.Sprintf("tag-%d", i))
@@ -94,6 +95,7 @@ func TestTagsBeyondTheLimit(t *testing.T) {
 // What is purged stays purged, and what is not stays stored, however many other tags
 // are invalidated.
 func TestManyInvalidatedTags(t *testing.T) {
+	t.Parallel()
 	c := new(countingHandler)
 	site := isr.Wrap(c, isr.Options{Routes: map[string]isr.Route{"/gone": {Tags: []string{"gone"}}}})
 	get(site, "/old")
@@ -125,6 +127,7 @@ func TestManyInvalidatedTags(t *testing.T) {
 // Invalidations cost only the pages that they concern, however many there are, during a
 // slow generation, and from another instance.
 func TestInvalidationsCostOnlyTheirPages(t *testing.T) {
+	t.Parallel()
 	for name, fleets := range map[string]bool{"alone": false, "in a fleet": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
