@@ -23,6 +23,7 @@ type result struct {
 	waits             int           // visitors who have waited for a page, once each instance of the first build had all
 	old               []string      // of the data scenario: what an instance showed after it had acknowledged an edit, or in the end
 	slowest           time.Duration // request
+	slowestAt         time.Duration // when it began
 }
 
 // seen is how long after all could know of a purge somebody asked and got the old page.
@@ -42,7 +43,9 @@ func judge(sc scenario, l *load) *result {
 		purges[p.page] = append(purges[p.page], &seen{purge: p, known: l.knowable(p.acked)})
 	}
 	for _, v := range l.views {
-		r.slowest = max(r.slowest, v.took)
+		if v.took > r.slowest {
+			r.slowest, r.slowestAt = v.took, v.begin
+		}
 		if v.build != v.served {
 			r.mixed++
 		}
@@ -156,6 +159,7 @@ func (r *result) slow() (bad []string) {
 
 // explain writes about the slowest purges, and all errors.
 func (r *result) explain(w io.Writer) {
+	fmt.Fprintf(w, "\tthe slowest request took %v from %v on\n", r.slowest, r.slowestAt)
 	for _, s := range r.seen[max(0, len(r.seen)-5):] {
 		if s.lag > 0 {
 			fmt.Fprintf(w, "\t%s of page %d to revision %d: asked at %v, acknowledged by instance %d at %v; instance %d showed revision %d to who asked at %v, %v later\n",
