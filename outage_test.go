@@ -252,6 +252,44 @@ func TestFailedCallWhileWaiting(t *testing.T) {
 	})
 }
 
+// A lease that could not be given back, since the Store failed meanwhile, is given back as
+// soon as it answers: nobody waits for a page that is not made any more.
+func TestLeaseFromBeforeAnOutage(t *testing.T) {
+	for name, outage := range map[string]fault{
+		"down": down,
+		"hung": func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				shared := memory.New()
+				st := &faultyStore{Store: shared}
+				in := fleet(t, st, isr.Options{})
+				slow := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) { time.Sleep(10 * time.Second) }}
+				var c countingHandler
+				one := in.start(&slow)
+				in.store = shared
+				two := in.start(&c)
+				go get(one, "/slow") // a page that is known to be slow has a longer lease
+				time.Sleep(11 * time.Second)
+				if err := two.Expire(t.Context(), "/slow"); err != nil {
+					t.Fatal(err)
+				}
+				go get(one, "/slow")
+				time.Sleep(time.Second)
+				st.set(outage)
+				time.Sleep(11 * time.Second) // its page is made meanwhile, and cannot be put
+				st.set(nil)
+				time.Sleep(5 * time.Second) // the lease would be over in 10 more
+				begin := time.Now()
+				get(two, "/slow")
+				if d := time.Since(begin); d > 0 {
+					t.Errorf("a visitor of another instance has waited for %v", d)
+				}
+			})
+		})
+	}
+}
+
 // A page that is generated at the moment in which the Store comes back is renewed, too,
 // and put there.
 func TestOfflineAtTheLastMoment(t *testing.T) {

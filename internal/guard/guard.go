@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,8 @@ type Guard struct {
 
 	pages, tags                           breaker
 	looks, writes, invalidations, changes lane
+
+	leases leases
 }
 
 // A lane holds the calls of one kind.
@@ -112,12 +115,67 @@ func (g *Guard) Put(ctx context.Context, key string, t store.Ticket, rec *store.
 	return err
 }
 
-// End is that of the store. It has 500 ms.
+// End is that of the store. It has 500 ms. A lease that cannot be given back now is given
+// back when the store answers again, so that nobody waits for it any longer.
 func (g *Guard) End(ctx context.Context, key string, t store.Ticket) error {
+	err := g.end(ctx, key, t)
+	if err != nil && t.Leader {
+		g.leases.add(lease{key, t, time.Now()})
+	}
+	return err
+}
+
+func (g *Guard) end(ctx context.Context, key string, t store.Ticket) error {
 	_, err := call(ctx, g, "end", &g.writes, putTime, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, g.store.End(ctx, key, t)
 	}, nil)
 	return err
+}
+
+// Bounds of what is to be given back: leases are over by themselves, most of them after
+// seconds.
+const (
+	maxLeases   = 256
+	maxLeaseAge = 30 * time.Second
+)
+
+// leases are those that could not be given back, the oldest first.
+type leases struct {
+	mu   sync.Mutex // guards list; held alone
+	list []lease
+}
+
+type lease struct {
+	key    string
+	ticket store.Ticket
+	since  time.Time
+}
+
+// add adds some, as far as there is room for them.
+func (l *leases) add(list ...lease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, list[:min(len(list), maxLeases-len(l.list))]...)
+}
+
+// take returns those that are not over, and forgets all.
+func (l *leases) take() []lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := slices.DeleteFunc(l.list, func(l lease) bool { return time.Since(l.since) > maxLeaseAge })
+	l.list = nil
+	return list
+}
+
+// giveBack gives back the leases that could not be given back before, one after the other.
+// Where that fails, the rest waits for the next time.
+func (g *Guard) giveBack(ctx context.Context, list []lease) {
+	for i, l := range list {
+		if g.end(ctx, l.key, l.ticket) != nil {
+			g.leases.add(list[i:]...)
+			return
+		}
+	}
 }
 
 // Invalidate is that of the store, in calls of at most 2,000 tags. Each has two seconds.
@@ -297,6 +355,8 @@ const (
 // through to it again. It calls contact after each answer.
 func (g *Guard) Follow(ctx context.Context, apply func(store.Changes), restored, contact func()) {
 	var cursor store.Version
+	var giving sync.WaitGroup
+	defer giving.Wait()
 	pause := minPause
 	for ctx.Err() == nil {
 		begin := time.Now()
@@ -324,6 +384,9 @@ func (g *Guard) Follow(ctx context.Context, apply func(store.Changes), restored,
 			restored()
 		}
 		contact()
+		if list := g.leases.take(); len(list) > 0 {
+			giving.Go(func() { g.giveBack(ctx, list) })
+		}
 		if !moved && time.Since(begin) < idlePoll {
 			sleep(ctx, idlePoll)
 		}

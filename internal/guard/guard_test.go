@@ -266,6 +266,61 @@ func TestLateLease(t *testing.T) {
 	})
 }
 
+// Leases that could not be given back are given back at the next contact, or at the one after
+// it, but not those that are over by then, nor more of them than a number.
+func TestOwedLeases(t *testing.T) {
+	for name, test := range map[string]struct {
+		leases int
+		down   time.Duration
+		want   int64 // given back
+	}{
+		"one":        {1, time.Second, 1},
+		"many":       {1000, time.Second, 256},
+		"for long":   {1, 20 * time.Second, 1},
+		"it is over": {1, 40 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var down atomic.Bool
+				var ended atomic.Int64
+				st := stub{
+					changes: func(ctx context.Context, _ store.Version) (store.Changes, error) { // also while the rest fails
+						select {
+						case <-time.After(time.Second):
+						case <-ctx.Done():
+						}
+						return store.Changes{}, ctx.Err()
+					},
+					end: func(context.Context, store.Ticket) error {
+						if down.Load() {
+							return errors.New("broken")
+						}
+						ended.Add(1)
+						return nil
+					},
+				}
+				g := guard.New(&st, func(error) {})
+				go g.Follow(ctx, func(store.Changes) {}, func() {}, func() {})
+				down.Store(true)
+				for range test.leases {
+					if g.End(t.Context(), "", store.Ticket{Leader: true, Token: "token"}) == nil {
+						t.Fatal("given back, by a store that is down")
+					}
+				}
+				g.End(t.Context(), "", store.Ticket{Version: 1}) // no lease
+				time.Sleep(test.down)
+				down.Store(false)
+				time.Sleep(time.Minute)
+				if got := ended.Load(); got != test.want {
+					t.Errorf("%d were given back, want %d", got, test.want)
+				}
+			})
+		})
+	}
+}
+
 // Calls that are more than a working store can answer in time get an error that says so,
 // and do not count as its failures. Where it answers none of them, they do.
 func TestBurst(t *testing.T) {
