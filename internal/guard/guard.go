@@ -139,7 +139,7 @@ const (
 	maxLeaseAge = 30 * time.Second
 )
 
-// leases are those that could not be given back, the oldest first.
+// leases are those that could not be given back.
 type leases struct {
 	mu   sync.Mutex // guards list; held alone
 	list []lease

@@ -266,8 +266,8 @@ func TestLateLease(t *testing.T) {
 	})
 }
 
-// Leases that could not be given back are given back at the next contact, or at the one after
-// it, but not those that are over by then, nor more of them than a number.
+// Leases that could not be given back are given back when the store answers again, but not
+// those that are over by then, nor more of them than a number.
 func TestOwedLeases(t *testing.T) {
 	for name, test := range map[string]struct {
 		leases int

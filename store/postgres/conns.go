@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -12,7 +13,7 @@ import (
 // gives back, or that the pool has made, whichever comes first. The pool alone would have
 // each call that finds none idle wait for one of its own, and to make a connection takes
 // many times as long as a look: at a cold start all of the first visitors would be late. They
-// are made one after the other, until nobody waits.
+// are made one after the other, until nobody waits. Calls that are not for pages go first.
 type conns struct {
 	pool *pgxpool.Pool
 
@@ -28,8 +29,9 @@ type made struct {
 	err  error
 }
 
-// acquire returns a connection, for release.
-func (c *conns) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+// acquire returns a connection, for release. Where first is set, no call that waits gets one
+// before.
+func (c *conns) acquire(ctx context.Context, first bool) (*pgxpool.Conn, error) {
 	c.mu.Lock()
 	if last := len(c.free) - 1; last >= 0 {
 		conn := c.free[last]
@@ -38,7 +40,11 @@ func (c *conns) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 		return conn, nil
 	}
 	wait := make(chan made, 1)
-	c.waiting = append(c.waiting, wait)
+	if first {
+		c.waiting = slices.Insert(c.waiting, 0, wait)
+	} else {
+		c.waiting = append(c.waiting, wait)
+	}
 	if !c.taking {
 		c.taking = true
 		go c.take()
@@ -77,7 +83,7 @@ func (c *conns) release(conn *pgxpool.Conn) {
 }
 
 // give gives a connection, or the reason why there is none, to the call that has waited
-// longest, and reports whether there was one. c.mu is held.
+// longest, or goes first, and reports whether there was one. c.mu is held.
 func (c *conns) give(m made) bool {
 	if len(c.waiting) == 0 {
 		return false
@@ -90,9 +96,7 @@ func (c *conns) give(m made) bool {
 // take takes connections from the pool while calls wait.
 func (c *conns) take() {
 	for again := true; again; {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		conn, err := c.pool.Acquire(ctx)
-		cancel()
+		conn, err := c.ask()
 		c.mu.Lock()
 		if !c.give(made{conn, err}) && err == nil {
 			conn.Release()
@@ -106,4 +110,16 @@ func (c *conns) take() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// ask takes a connection from the pool. What the pool's owner has it call may panic.
+func (c *conns) ask() (conn *pgxpool.Conn, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return c.pool.Acquire(ctx)
 }

@@ -372,8 +372,8 @@ func hashes(tags []string) [][]byte {
 	return list
 }
 
-// call calls f with a connection, and leaves it behind when ctx is done. The driver is not given the caller's
-// deadline: it would close the connection when that is over.
+// call calls f with a connection, and leaves it behind when ctx is done. The driver is not
+// given the caller's deadline: it would close the connection when that is over.
 func call[T any](ctx context.Context, s *Store, slots chan struct{}, op string, f func(context.Context, *pgxpool.Conn) (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -400,7 +400,7 @@ func call[T any](ctx context.Context, s *Store, slots chan struct{}, op string, 
 		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
-		conn, err := s.conns.acquire(ctx)
+		conn, err := s.conns.acquire(ctx, slots == s.rest)
 		if err != nil {
 			r.err = fault(op, err)
 			return

@@ -301,31 +301,41 @@ func TestCrash(t *testing.T) {
 	})
 }
 
-// Where connections take their time to be made, calls share those that there are.
-func TestCallsDoNotWaitForNewConnections(t *testing.T) {
-	s := newServer(t)
+// stuckPool returns a pool that makes one connection at once, and each other when it may. It
+// counts in dials how many it has begun to make.
+func (s *server) stuckPool(t *testing.T) (pool *pgxpool.Pool, dials <-chan struct{}, may chan struct{}) {
+	t.Helper()
 	config, err := pgxpool.ParseConfig(s.url() + "&sslmode=disable") // else each connection is dialled twice
 	if err != nil {
 		t.Fatal(err)
 	}
-	dial, dials, stuck := config.ConnConfig.DialFunc, make(chan struct{}, 100), make(chan struct{})
+	dial, begun := config.ConnConfig.DialFunc, make(chan struct{}, 100)
+	may = make(chan struct{})
+	ended := make(chan struct{})
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if dials <- struct{}{}; len(dials) > 1 {
+		if begun <- struct{}{}; len(begun) > 1 {
 			select {
-			case <-stuck:
+			case <-may:
+			case <-ended:
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
 		}
 		return dial(ctx, network, addr)
 	}
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
+	if pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	defer pool.Close()
-	free := sync.OnceFunc(func() { close(stuck) })
-	defer free() // else the pool waits
+	t.Cleanup(func() {
+		close(ended) // else the pool waits
+		pool.Close()
+	})
+	return pool, begun, may
+}
+
+// Where connections take their time to be made, calls share those that there are.
+func TestCallsDoNotWaitForNewConnections(t *testing.T) {
+	pool, dials, may := newServer(t).stuckPool(t)
 	st := postgres.New(pool, postgres.Options{})
 	look := func(key string) {
 		if _, _, err := storetest.Get(t.Context(), st, key); !errors.Is(err, store.ErrNotFound) {
@@ -345,13 +355,62 @@ func TestCallsDoNotWaitForNewConnections(t *testing.T) {
 	if n := len(dials); n != 2 {
 		t.Errorf("%d connections, want one, and one more that is being made", n)
 	}
-	free()
+	may <- struct{}{}
 	isrtest.Eventually(t, "connection", func() error { // it is not lost
 		if n := pool.Stat().IdleConns(); n != 2 {
 			return fmt.Errorf("%d connections", n)
 		}
 		return nil
 	})
+}
+
+// A purge does not wait for the calls for pages that wait for connections.
+func TestPurgesGoFirst(t *testing.T) {
+	s := newServer(t)
+	pool, _, may := s.stuckPool(t)
+	st, admin := postgres.New(pool, postgres.Options{}), s.pool()
+	defer admin.Close()
+	look := func() {
+		if _, _, err := storetest.Get(t.Context(), st, "key"); !errors.Is(err, store.ErrNotFound) {
+			t.Error(err)
+		}
+	}
+	waiting := func(want int) {
+		t.Helper()
+		isrtest.Eventually(t, "queue", func() error {
+			if n := st.Waiting(); n != want {
+				return fmt.Errorf("%d wait, want %d", n, want)
+			}
+			return nil
+		})
+	}
+	look()
+	tx, err := admin.Begin(t.Context())
+	if err == nil {
+		_, err = tx.Exec(t.Context(), "LOCK TABLE isr_pages")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(look)
+	}
+	waiting(9) // one hangs
+	all.Go(func() {
+		if _, err := st.Invalidate(t.Context(), store.Gone, "tag"); err != nil {
+			t.Error(err)
+		}
+		if n := st.Waiting(); n < 8 {
+			t.Errorf("%d wait after the purge, want all but one at least", n)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	waiting(10)
+	may <- struct{}{}
+	all.Wait()
 }
 
 // A program whose database has never answered has a Store that says so.
