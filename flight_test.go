@@ -166,7 +166,6 @@ func TestOneRunAndOneWaiting(t *testing.T) {
 // Superseded runs do not hold on to their pages, whether there is no Store or one that
 // is down.
 func TestSupersededRunsAreForgotten(t *testing.T) {
-	t.Parallel()
 	for name, second := range map[string]store.Store{"no store": nil, "down": memory.New()} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
