@@ -186,3 +186,54 @@ func TestPageAfterAnOlderFetch(t *testing.T) {
 		}
 	})
 }
+
+// Nor does it take a value that was made here meanwhile, and that the Store has yet to
+// hear of: what the Store says, that an older one is stale, says nothing of it.
+func TestPageAfterAnOlderValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory.New()
+		var version atomic.Int64
+		values := &isr.Data[int64]{Name: "value"}
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n, err := values.Load(r.Context(), "", func(context.Context) (int64, error) {
+				n := version.Load()
+				time.Sleep(time.Second / 2)
+				return n, nil
+			})
+			fmt.Fprint(w, n, err)
+		})
+		start := func(st store.Store) *isr.Site {
+			site := isr.Wrap(h, isr.Options{Store: st, Version: "1"})
+			t.Cleanup(func() { site.Shutdown(context.Background()) })
+			return site
+		}
+		slow := &faultyStore{Store: &laggard{st, 2 * time.Second}}
+		near, far := start(st), start(slow)
+		edit := func() {
+			version.Add(1)
+			if err := near.RevalidateTag(t.Context(), "value"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		body(near, "/")
+		time.Sleep(time.Minute)
+		edit() // the value in the Store is stale, as everybody knows
+		time.Sleep(time.Minute)
+		slow.set(func(ctx context.Context, op string) error {
+			if op == "put" {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		})
+		go body(far, "/a")
+		time.Sleep(time.Second / 4)
+		edit() // while the value is fetched for /a
+		if got := body(far, "/b"); got != "2 <nil>" {
+			t.Errorf("got %q", got)
+		}
+		time.Sleep(5 * time.Second)
+		if got := body(near, "/b"); got != "2 <nil>" {
+			t.Errorf("where it was edited %q", got)
+		}
+	})
+}

@@ -244,8 +244,9 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 			continue
 		}
 		made := out.Page
-		effect = made.Effect(l.table)
-		if out.Kind == flight.Found && made.View(effect, time.Now()).State != page.Fresh && outer != nil ||
+		mayUse = out.Kind != flight.Found || outer == nil || outer.MayUse(l.runs, made)
+		effect = made.Effect(l.table) // after it was known that all is known
+		if !mayUse || out.Kind == flight.Found && made.View(effect, time.Now()).State != page.Fresh && outer != nil ||
 			made.Subject.Since.Clock < asked && effect != 0 && out.Kind != flight.Found {
 			continue // what it turned out to depend on was invalidated meanwhile
 		}

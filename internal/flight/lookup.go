@@ -221,9 +221,13 @@ func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Ef
 	g.mu.Lock()
 	f.old = p
 	stale := f.visitors > 0 && !f.renews // whether a stale page will do
+	mayUse := !f.inside || f.MayUse(g, p)
 	g.mu.Unlock()
-	switch p.View(max(also, p.Effect(g.c.Table)), time.Now()).State {
+	switch p.View(max(also, p.Effect(g.c.Table)), time.Now()).State { // after it was known that all is known
 	case page.Fresh:
+		if !mayUse { // the Store has said nothing of what was made here meanwhile
+			return false
+		}
 	case page.Stale:
 		if !stale {
 			return false
