@@ -75,7 +75,7 @@ type Route struct {
 	// NotFoundTTL is how long a 404 or 410 is fresh. After it visitors wait for a
 	// new one, unless the handler itself says stale-while-revalidate, so that what was
 	// published meanwhile is seen. Zero means the TTL, at most 10 seconds; less
-	// than zero means that they are not stored.
+	// than zero means that they are not stored. Stored or not, they replace the page.
 	NotFoundTTL time.Duration
 
 	// Query names the query parameters that the page depends on; the handler

@@ -325,7 +325,7 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 	case p.IsHitForPass:
 		s.warn.NotStored(p.Route, p.NotStored(), p.Key.Shown())
 		e.Kind, e.Status = Passed, out.Status
-		if s.front != nil && p.Private && !f.Old().IsUnknown() { // it is not public any more
+		if s.front != nil && p.Removes && !f.Old().IsUnknown() { // it is gone, or not public any more
 			k := &p.Key
 			scope := pagekey.Scope{Scheme: k.Scheme, Host: k.Host, Path: k.Path, Query: k.Query}
 			s.front.Announce(store.Gone, front.Name{Tag: k.NarrowestTag(), URL: scope.URL()})

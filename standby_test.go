@@ -1,6 +1,8 @@
 package isr_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +13,8 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store"
+	"github.com/isr-go/isr/store/memory"
 )
 
 // A renewal may keep the stored page, replace it, remove it, or leave it to stand by,
@@ -44,8 +48,26 @@ func TestRenewalOutcomes(t *testing.T) {
 		"400":           {status(400), standby}, "206 (RFC 9111, section 3.3)": {status(206), standby},
 		"too large": {func(w http.ResponseWriter) { io.WriteString(w, strings.Repeat("new", 1000)) }, standby},
 		"private":   {header("Cache-Control", "private"), gone}, "no-store, private": {header("Cache-Control", "no-store, private"), gone},
-		"Set-Cookie": {header("Set-Cookie", "a=b"), gone},
-		"401":        {status(401), gone}, "402": {status(402), gone}, "403": {status(403), gone}, "451": {status(451), gone},
+		"Set-Cookie":           {header("Set-Cookie", "a=b"), gone},
+		"an invalid Cache-Tag": {header("Cache-Tag", "/a"), standby},
+		"301, no-store": {func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(301)
+		}, gone},
+		"308, no-cache": {func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "no-cache")
+			w.WriteHeader(308)
+		}, gone},
+		"404, no-cache": {func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "no-cache, must-revalidate, max-age=0")
+			w.WriteHeader(404)
+		}, gone},
+		"410, Vary: *": {func(w http.ResponseWriter) { w.Header().Set("Vary", "*"); w.WriteHeader(410) }, gone},
+		"404, too large": {func(w http.ResponseWriter) {
+			w.WriteHeader(404)
+			io.WriteString(w, strings.Repeat("new", 1000))
+		}, gone},
+		"401": {status(401), gone}, "402": {status(402), gone}, "403": {status(403), gone}, "451": {status(451), gone},
 		"302": {status(302), gone}, "307": {status(307), gone},
 		"303, no-store": {func(w http.ResponseWriter) {
 			w.Header().Set("Cache-Control", "no-store")
@@ -215,6 +237,234 @@ func TestWriterWhileAPageStandsBy(t *testing.T) {
 			if err := site.Revalidate(t.Context(), "/"); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	}
+}
+
+// A page that is not found any more does not come back, whether or not the 404 may be
+// stored: not in an outage, nor after a restart, nor from a Store that did not take the
+// 404.
+func TestWhatIsNotFoundStaysAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		route  isr.Route
+		header string // Cache-Control of the 404
+		fault  fault  // while it is made
+	}{
+		"NotFoundTTL":                 {isr.Route{TTL: time.Minute, NotFoundTTL: -1}, "", nil},
+		"NoStore":                     {isr.Route{TTL: isr.NoStore}, "", nil},
+		"no-store":                    {isr.Route{TTL: time.Minute}, "no-store", nil},
+		"stored":                      {isr.Route{TTL: time.Minute}, "", nil},
+		"too large for the Store":     {isr.Route{TTL: time.Minute}, "", only(func(context.Context, string) error { return store.ErrTooLarge }, "put")},
+		"the Store is down":           {isr.Route{TTL: time.Minute}, "", down},
+		"the Store is down, no-store": {isr.Route{TTL: time.Minute}, "no-store", down},
+	} {
+		for _, inStore := range []bool{false, true} {
+			if test.fault != nil && !inStore {
+				continue
+			}
+			t.Run(fmt.Sprint(name, ", with a Store: ", inStore), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					status := 200
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+						w.Header().Set("Cache-Control", "max-age=1800")
+						if status != 200 {
+							w.Header().Del("Cache-Control")
+						}
+						if status == 404 && test.header != "" {
+							w.Header().Set("Cache-Control", test.header)
+						}
+						w.WriteHeader(status)
+						fmt.Fprint(w, "post")
+					}}
+					st := &faultyStore{Store: memory.New()}
+					in := fleet(t, nil, isr.Options{Origin: "http://example.com", Default: test.route})
+					if inStore {
+						in.store = st
+					}
+					site := in.start(c)
+					get(site, "/")
+					synctest.Wait()
+					status = 404
+					st.set(test.fault)
+					site.Revalidate(t.Context(), "/")
+					synctest.Wait()
+					st.set(nil)
+					time.Sleep(5 * time.Minute)
+					status = 503
+					if got := get(site, "/").StatusCode; got == 200 {
+						t.Error("an outage shows the deleted post")
+					}
+					if !inStore {
+						return
+					}
+					if got := get(in.start(c), "/").StatusCode; got == 200 {
+						t.Error("an outage after a restart shows the deleted post")
+					}
+					status = 404
+					if got := get(in.start(c), "/").StatusCode; got == 200 {
+						t.Error("a restart shows the deleted post")
+					}
+				})
+			})
+		}
+	}
+}
+
+// A page that stands by is shown where the handler fails, and never else: not when its
+// pass mark is over, nor when it is invalidated, nor after failures of long ago.
+func TestPageStandsByForFailuresAlone(t *testing.T) {
+	for name, test := range map[string]struct {
+		failed int // attempts before the handler answered no-store
+		then   func(ctx context.Context, site *isr.Site) error
+	}{
+		"the mark is over":                 {},
+		"the mark is over, after failures": {failed: 3},
+		"RevalidateTag":                    {then: func(ctx context.Context, s *isr.Site) error { return s.RevalidateTag(ctx, "t") }},
+		"RevalidateTag, after failures":    {1, func(ctx context.Context, s *isr.Site) error { return s.RevalidateTag(ctx, "t") }},
+		"RevalidateTag, twice": {then: func(ctx context.Context, s *isr.Site) error {
+			return errors.Join(s.RevalidateTag(ctx, "t"), s.RevalidateTag(ctx, "t"))
+		}},
+		"Revalidate of what is above": {then: func(ctx context.Context, s *isr.Site) error { return s.Revalidate(ctx, "/*") }},
+		"ExpireTag":                   {then: func(ctx context.Context, s *isr.Site) error { return s.ExpireTag(ctx, "t") }},
+		"an unsafe method":            {then: func(ctx context.Context, s *isr.Site) error { do(s, "POST", "/"); return nil }},
+	} {
+		for _, after := range []time.Duration{time.Second, 11 * time.Second, 3 * time.Hour} {
+			if test.then == nil && after < 10*time.Second {
+				continue
+			}
+			t.Run(fmt.Sprint(name, " after ", after), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					mode := ""
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+						switch mode {
+						case "down":
+							w.WriteHeader(503)
+						case "no-store":
+							w.Header().Set("Cache-Control", "no-store")
+						}
+						fmt.Fprint(w, "page ", n)
+					}}
+					site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Default: isr.Route{TTL: 5 * time.Second, Tags: []string{"t"}}})
+					get(site, "/")
+					time.Sleep(5 * time.Second)
+					mode = "down"
+					for range test.failed {
+						get(site, "/")
+						synctest.Wait()
+						time.Sleep(time.Minute)
+					}
+					mode = "no-store"
+					get(site, "/") // the old one, and behind it the answer that sets it aside
+					synctest.Wait()
+					time.Sleep(after)
+					if test.then != nil {
+						if err := test.then(t.Context(), site); err != nil {
+							t.Fatal(err)
+						}
+					}
+					for range 3 {
+						if res := get(site, "/"); read(res) == "page 1" {
+							t.Errorf("the old page is shown, though the handler is well: %s", res.Header.Get("Cache-Status"))
+						}
+						synctest.Wait()
+						time.Sleep(4 * time.Second)
+					}
+					mode = "down"
+					if got := body(site, "/"); got != "page 1" {
+						t.Errorf("in an outage: %q", got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Failures before and after an answer that may not be stored are not failures in a row:
+// there is no pause after the first of them.
+func TestNoStoreEndsARowOfFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mode := ""
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			switch mode {
+			case "down":
+				w.WriteHeader(503)
+			case "no-store":
+				w.Header().Set("Cache-Control", "no-store")
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{Default: isr.Route{TTL: 5 * time.Second}})
+		get(site, "/")
+		time.Sleep(5 * time.Second)
+		for range 3 {
+			for i, want := range []int{1, 2} {
+				mode = "down"
+				before := c.calls.Load()
+				get(site, "/")
+				synctest.Wait()
+				if p := pages(site)["/"]; p.Failures != want || c.calls.Load() != before+1 {
+					t.Errorf("attempt %d: %d failures in a row, %d calls", i, p.Failures, c.calls.Load()-before)
+				}
+			}
+			time.Sleep(2 * time.Second)
+			mode = "no-store"
+			get(site, "/")
+			synctest.Wait()
+			if p := pages(site)["/"]; p.Failures != 0 || p.Err != nil {
+				t.Errorf("%d failures, %v, after an answer", p.Failures, p.Err)
+			}
+			time.Sleep(11 * time.Second)
+		}
+	})
+}
+
+// A page stands by, too, where the new one is refused only when it is complete.
+func TestPageStandsByWhatIsRefusedAtTheEnd(t *testing.T) {
+	for name, refused := range map[string]func(w http.ResponseWriter, r *http.Request){
+		"an invalid isr.Tag": func(w http.ResponseWriter, r *http.Request) { isr.Tag(r.Context(), "/a"); io.WriteString(w, "new") },
+		"NoStore, no lifetime": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Del("Cache-Control")
+			io.WriteString(w, "new")
+		},
+		"larger than MaxBytes":    func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("new ", 4990)) },
+		"much larger, in a burst": func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("new ", 9000)) },
+	} {
+		for _, inStore := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", with a Store: ", inStore), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					mode := "good"
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+						w.Header().Set("Cache-Control", "max-age=10")
+						switch mode {
+						case "good":
+							io.WriteString(w, "good")
+						case "down":
+							w.WriteHeader(503)
+						default:
+							refused(w, r)
+						}
+					}}
+					in := fleet(t, nil, isr.Options{MaxBytes: 20_000, Default: isr.Route{TTL: isr.NoStore}})
+					if inStore {
+						in.store = memory.New()
+					}
+					site := in.start(c)
+					get(site, "/")
+					time.Sleep(10 * time.Second)
+					mode = "refused"
+					get(site, "/")
+					synctest.Wait()
+					for range 3 {
+						if got := body(site, "/"); !strings.HasPrefix(got, "new") {
+							t.Errorf("visitors get %.20q", got)
+						}
+						time.Sleep(6 * time.Second)
+					}
+					mode = "down"
+					if got := body(site, "/"); got != "good" {
+						t.Errorf("in an outage %.20q", got)
+					}
+				})
+			})
 		}
 	}
 }

@@ -334,15 +334,16 @@ func (f *Flight) writeBehind() {
 	g := f.g
 	<-f.done
 	key, out, lease := g.c.Backing.Key(&f.Key), &f.outcome, f.heldLease()
-	if p := out.Page; p != nil && out.Stored && out.Kind == Generated && !p.IsHitForPass && p.Subject.Since.Offline == 0 {
+	p := out.Page
+	if p != nil && out.Stored && out.Kind == Generated && !p.IsHitForPass && p.Subject.Since.Offline == 0 {
 		if f.Fetch == nil {
 			f.awaitEncodings()
 		}
 		err := g.c.Backing.Save(key, lease, p.Record(key))
-		if policy.IsNotFound(p.Status) {
-			f.disinherit()
-		}
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
+			if policy.IsNotFound(p.Status) {
+				f.disinherit()
+			}
 			return
 		}
 		if errors.Is(err, store.ErrTooLarge) {
@@ -350,9 +351,20 @@ func (f *Flight) writeBehind() {
 		}
 	}
 	g.c.Backing.Release(key, lease)
-	if p := out.Page; p != nil && p.Private && !f.old.IsUnknown() {
-		g.c.Backing.Announce(store.Gone, f.Key.NarrowestTag()) // it is not public any more
-	} else if p != nil && p.Private {
+	if p != nil && out.Kind == Generated {
+		f.remove(p)
+	}
+}
+
+// remove has the Store show nothing any more of a page that is gone, or not public any
+// more, where what the run has made is not there in its place.
+func (f *Flight) remove(made *page.Page) {
+	is404 := policy.IsNotFound(made.Status)
+	switch old := f.old; {
+	case !made.Removes && !is404:
+	case old.IsUnknown(), is404 && policy.IsNotFound(old.Status):
 		f.disinherit()
+	default:
+		f.g.c.Backing.Announce(store.Gone, f.Key.NarrowestTag())
 	}
 }

@@ -2,6 +2,7 @@ package flight
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -199,7 +200,7 @@ func (f *Flight) recorded(res respwriter.Result) {
 		f.finish(Outcome{Page: f.zip(page.Freshen(m, f.old, res.Header)), Stale: m.Said.Stale})
 	case respwriter.Refused:
 		mark := page.HitForPass(f.meta(), res.Why)
-		mark.Private = policy.IsPrivate(res.Status, res.Header)
+		mark.Removes = policy.Removes(res.Status, res.Header)
 		f.finish(Outcome{Page: mark, Status: res.Status, Location: res.Header.Get("Location")})
 	case respwriter.Failure:
 		out := Outcome{Kind: Failed, Status: res.Status, Err: res.Err, retryAfter: res.RetryAfter, Pattern: f.matched}
@@ -265,6 +266,21 @@ func (f *Flight) handOff(o Stream, free func()) bool {
 	return false
 }
 
+// markOf returns the hit-for-pass that is kept in place of what the run has made, or nil
+// where that is a page that there is room for.
+func (f *Flight) markOf(made *page.Page) *page.Page {
+	if made.IsHitForPass {
+		return made
+	}
+	limit := f.g.c.Cache.MaxBytes()
+	if made.Size.Load() <= limit {
+		return nil
+	}
+	mark := page.HitForPass(f.meta(), policy.Refusal{Why: fmt.Sprintf("is larger than MaxBytes (%d), with what is kept beside it", limit), Remedy: "raise it"})
+	mark.Removes = policy.IsNotFound(made.Status)
+	return mark
+}
+
 // finish sets the outcome, and reports false where it was set before. The page is
 // stored before those who wait get it, and before the next run can begin. The Store
 // gets it afterwards.
@@ -286,12 +302,13 @@ func (f *Flight) finish(out Outcome) bool {
 	took := time.Since(f.begin)
 	var evicted []*page.Page
 	old := g.c.Cache.Peek(&f.Key)
-	if p := out.Page; p != nil && p.IsHitForPass && !p.Private && old.SetAside(g.c.Table, p) {
-		p.Took = took // and old is kept for errors
-	} else if p != nil {
+	if p := out.Page; p != nil {
 		p.Took = took
 		p.Subject.NotBefore = p.Began().UnixNano()
-		evicted, out.Stored = g.c.Cache.Put(p, f.isByName())
+		if mark := f.markOf(p); mark == nil || mark.Removes || !old.SetAside(g.c.Table, mark) { // else old is kept for errors
+			evicted, out.Stored = g.c.Cache.Put(cmp.Or(mark, p), f.isByName())
+			out.Stored = out.Stored && (mark == nil || mark == p)
+		}
 	} else if old != nil && old.Seq <= f.seq {
 		old.Fail(out.Err, f.began, f.seq, out.retryAfter)
 	} else if old == nil && f.Route.Placeholder != nil {

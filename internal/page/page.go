@@ -39,7 +39,7 @@ type Page struct {
 	extra     *extra // nil for a plain page
 
 	IsHitForPass bool   // whether it is the note that there is no page: see NotStored
-	Private      bool   // for a hit-for-pass: whether that is because it is not for everybody
+	Removes      bool   // for a hit-for-pass: whether there is no page any more, or it is not for everybody
 	HasData      bool   // whether the handler has loaded data for it
 	Inherited    bool   // whether another build has made it
 	Unshared     bool   // whether no cache in front may keep it, since it could not be told of it
@@ -53,7 +53,7 @@ type Page struct {
 	Touched           atomic.Int64                  // the second of the last move to the front of the list
 	LeftToLeaderUntil atomic.Int64                  // Unix time in ns until which it is not renewed: another instance does it, or the data is not to be had
 	failures          atomic.Pointer[failureRecord] // the failures since
-	standby           atomic.Pointer[standby]       // why this page is kept only for errors, if so
+	standby           atomic.Pointer[standby]       // since when this page is kept only for errors, and why, if so
 }
 
 // patterns are those of ServeMuxes, which many pages share.
@@ -131,7 +131,7 @@ func (p *Page) Began() time.Time { return p.Generated.Add(p.extras().upstream - 
 // Judge stores in a page what the invalidations did to it.
 func (p *Page) Judge(table *invalidation.Table, by *invalidation.Judgements) store.Effect {
 	effect := p.Effect(table)
-	if mark := p.standby.Load(); mark != nil && !table.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) { // else it will count as such
+	if mark := p.standby.Load(); mark != nil && !mark.over && !table.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) { // else it will count as such
 		mark.subject.Judge(by, store.None)
 	}
 	if t := p.failures.Load(); t != nil && !table.Since(&t.began, &p.Key, p.Subject.Tags) { // likewise
@@ -145,8 +145,8 @@ func (p *Page) Judge(table *invalidation.Table, by *invalidation.Judgements) sto
 
 // Effect returns the strongest effect on a page since its generation began.
 func (p *Page) Effect(table *invalidation.Table) store.Effect {
-	if mark := p.standby.Load(); mark != nil && table.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) {
-		p.standby.CompareAndSwap(mark, nil) // what was said of the page was said before
+	if mark := p.standby.Load(); mark != nil && !mark.over && table.SubjectSince(&mark.subject, &p.Key, p.Subject.Tags) {
+		p.standby.CompareAndSwap(mark, &standby{over: true}) // the handler may say something else now
 	}
 	return table.Effect(&p.Subject, &p.Key)
 }

@@ -56,7 +56,7 @@ func (p *Page) View(effect store.Effect, now time.Time) View {
 	v.OnError = effect != store.Gone && v.Left > -p.Lifetime.StaleIfError
 	standby := p.standby.Load()
 	switch {
-	case standby != nil && now.Sub(standby.since) < HitForPassTTL:
+	case standby != nil && !standby.over && now.Sub(standby.since) < HitForPassTTL:
 		v.State = Uncacheable
 	case standby != nil:
 		v.State = Expired
@@ -83,21 +83,27 @@ func (v View) IsShowable() bool {
 	return v.State == Fresh || v.State == Stale || v.OnError
 }
 
-// A standby is why a page is not shown, but where the handler fails.
+// A standby is why a page is not shown, but where the handler fails: visitors have had
+// newer answers since.
 type standby struct {
 	why     policy.Refusal
 	since   time.Time
 	subject invalidation.Subject // of the generation that said so
+	over    bool                 // whether the page was invalidated since: the rest is zero, and the handler is asked again
 }
 
 // SetAside keeps a page for errors, while requests go straight to the handler,
-// because what came of a run that was to renew it may not be stored. It reports false
-// where there is no page to keep.
+// because what came of a run that was to renew it may not be stored. That is no failure:
+// those before it are not in a row with those after it. It reports false where there is no
+// page to keep.
 func (p *Page) SetAside(table *invalidation.Table, mark *Page) bool {
 	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(table) == store.Gone {
 		return false
 	}
-	p.standby.Store(&standby{mark.NotStored(), mark.Generated, invalidation.Subject{Since: mark.Subject.Since}})
+	p.standby.Store(&standby{why: mark.NotStored(), since: mark.Generated, subject: invalidation.Subject{Since: mark.Subject.Since}})
+	if t := p.failures.Load(); t != nil && t.seq <= mark.Seq {
+		p.failures.CompareAndSwap(t, nil) // where it fails, there is a newer one
+	}
 	return true
 }
 

@@ -228,9 +228,9 @@ func TestIsFailure(t *testing.T) {
 	}
 }
 
-// Which responses that are not stored take the stored page with them: those that say the
-// page is not for everybody, but not those that may be a passing fault.
-func TestIsPrivate(t *testing.T) {
+// Which responses that are not stored take the stored page with them: those that say there
+// is none, or that it is not for everybody, but not those that may be a passing fault.
+func TestRemoves(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		status int
@@ -253,11 +253,12 @@ func TestIsPrivate(t *testing.T) {
 		{"Vary: *", 200, "Vary: *", false},
 		{"an odd status", 204, "", false},
 		{"304", 304, "", false},
-		{"404", 404, "", false},
+		{"404", 404, "", true},
+		{"410, whatever else it says", 410, "Cache-Control: no-store", true},
 		{"418", 418, "", false},
 		{"500", 500, "", false},
 	} {
-		if got := policy.IsPrivate(test.status, fields(test.header)); got != test.want {
+		if got := policy.Removes(test.status, fields(test.header)); got != test.want {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
 	}

@@ -74,12 +74,12 @@ func (rt *Route) Refuses(status int, h http.Header) (no Refusal) {
 	return Refusal{}
 }
 
-// IsPrivate reports whether a response that may not be stored says that the page is
-// not for everybody: then the stored one goes at once. Whatever else keeps it from
-// being stored (no-store, an odd status) may be a passing fault.
-func IsPrivate(status int, h http.Header) bool {
+// Removes reports whether a response that may not be stored takes the stored page away: it
+// says that there is none any more, or that it is not for everybody. Whatever else keeps
+// it from being stored (no-store, an odd status) may be a passing fault.
+func Removes(status int, h http.Header) bool {
 	switch status {
-	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden,
+	case http.StatusNotFound, http.StatusGone, http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden,
 		http.StatusProxyAuthRequired, http.StatusUnavailableForLegalReasons:
 		return true
 	}
