@@ -143,7 +143,7 @@ func TestWhatAChangeExpires(t *testing.T) {
 		method, target string
 		serve          func(w http.ResponseWriter)
 		origin         string
-		want           string // the pages that expire, of /a and /b/c
+		want           string // the pages that expire, of /, /a and /b/c
 	}{
 		"POST":                                      {"POST", "/a", answer(200), "", "/a"},
 		"MOVE (RFC 4918, section 9.9)":              {"MOVE", "/a", answer(201), "", "/a"},
@@ -164,6 +164,8 @@ func TestWhatAChangeExpires(t *testing.T) {
 		"another port":                        {"POST", "/x", answer(303, "Location", "http://example.com:81/a"), "", ""},
 		"no path":                             {"POST", "/x", answer(303, "Location", "mailto:a@example.com"), "", ""},
 		"malformed":                           {"POST", "/x", answer(303, "Location", "http://[/a"), "", ""},
+		"Location without a path":             {"POST", "/x", answer(303, "Location", "http://example.com#top"), "", "/"},
+		"Content-Location without a path":     {"PUT", "/x", answer(200, "Content-Location", "//example.com"), "", "/"},
 		"Content-Location":                    {"PUT", "/x", answer(200, "Content-Location", "/a"), "", "/a"},
 		"Location and Content-Location":       {"PUT", "/x", answer(201, "Location", "/b/c", "Content-Location", "/a"), "", "/a /b/c"},
 		"path, Location and Content-Location": {"PUT", "/a", answer(201, "Location", "/b/c", "Content-Location", "/a"), "", "/a /b/c"},
@@ -177,6 +179,7 @@ func TestWhatAChangeExpires(t *testing.T) {
 		"to the clean path, slashes":          {"POST", "/b//c", answer(301, "Location", "/b/c?x=y"), "", ""},
 		"to another host":                     {"POST", "/a", answer(308, "Location", "https://www.example.org/a"), "", ""},
 		"to https":                            {"POST", "/a", answer(308, "Location", "https://example.com/a"), "", ""},
+		"/ to https":                          {"POST", "/", answer(308, "Location", "https://example.com"), "", ""},
 		"to itself":                           {"POST", "/a", answer(301, "Location", "/a"), "", "/a"},
 		"303 to the clean path":               {"POST", "/a/", answer(303, "Location", "/a"), "", "/a"},
 		"308 elsewhere":                       {"POST", "/a", answer(308, "Location", "/b/c"), "", "/a /b/c"},
@@ -188,12 +191,12 @@ func TestWhatAChangeExpires(t *testing.T) {
 				}
 			}}
 			site := isr.Wrap(c, isr.Options{Origin: test.origin})
-			for _, target := range []string{"/a", "/b/c"} {
+			for _, target := range []string{"/", "/a", "/b/c"} {
 				get(site, target)
 			}
 			do(site, test.method, test.target)
 			var expired []string
-			for _, target := range []string{"/a", "/b/c"} {
+			for _, target := range []string{"/", "/a", "/b/c"} {
 				if pages(site)[target].State == isr.Expired {
 					expired = append(expired, target)
 				}

@@ -6,6 +6,7 @@ package changed
 import (
 	"cmp"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"path"
 	"slices"
@@ -54,8 +55,9 @@ func Named(paths []Path, r *http.Request, h http.Header, o pagekey.Origin) []Pat
 }
 
 // resolve returns the URL to which a reference in an answer to r resolves, or nil where
-// that has no path.
+// that has no path. An empty one at a host is "/" (RFC 9110, section 4.2.3).
 func resolve(r *http.Request, ref string) *url.URL {
+	ref = textproto.TrimString(ref) // as net/http sends it
 	if ref == "" {
 		return nil
 	}
@@ -64,6 +66,9 @@ func resolve(r *http.Request, ref string) *url.URL {
 		return nil
 	}
 	u = r.URL.ResolveReference(u)
+	if u.Path == "" && u.Host != "" {
+		u.Path = "/"
+	}
 	if u.Opaque != "" || !strings.HasPrefix(u.Path, "/") || u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
 		return nil
 	}

@@ -35,6 +35,13 @@ func TestNamed(t *testing.T) {
 		"no URL":                    {location: "http://[", want: []string{"/a"}},
 		"a path that has no pages":  {location: "/b/%2e%2e/c", want: []string{"/a"}},
 		"the host of another's URL": {location: "//example.org/b", want: []string{"/a"}},
+		"no path, which is / (RFC 9110, section 4.2.3)": {location: "http://example.com", want: []string{"/a", "/ by Location"}},
+		"no scheme and no path":                         {content: "//example.com", want: []string{"/a", "/"}},
+		"a query and no path":                           {location: "http://example.com?b=c", want: []string{"/a", "/ by Location"}},
+		"a fragment and no path":                        {location: "http://example.com#b", want: []string{"/a", "/ by Location"}},
+		"another host and no path":                      {location: "http://example.org", want: []string{"/a"}},
+		"no host and no path":                           {location: "http:", want: []string{"/a"}},
+		"spaces, which are no part of it":               {location: " /b\t", content: " ", want: []string{"/a", "/b by Location"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest("POST", "/a", nil)
@@ -80,25 +87,32 @@ func TestOwn(t *testing.T) {
 // What sends the visitor to another spelling of the same path has done nothing else.
 func TestOnlyCleansPath(t *testing.T) {
 	for _, test := range []struct {
+		target   string
 		status   int
 		location string
 		want     bool
 	}{
-		{301, "/a/", true},
-		{308, "http://www.example.com/a", true},
-		{308, "https://example.com/a", true},
-		{307, "/a/?b=c", true},
-		{303, "/a/", false},
-		{302, "/a/", false},
-		{301, "/b", false},
-		{301, "/a", false},
-		{301, "", false},
-		{200, "/a/", false},
+		{"/a", 301, "/a/", true},
+		{"/a", 308, "http://www.example.com/a", true},
+		{"/a", 308, "https://example.com/a", true},
+		{"/a", 307, "/a/?b=c", true},
+		{"/a", 307, " /a/", true},
+		{"/a", 303, "/a/", false},
+		{"/a", 302, "/a/", false},
+		{"/a", 301, "/b", false},
+		{"/a", 301, "/a", false},
+		{"/a", 301, "", false},
+		{"/a", 301, "http://www.example.com", false},
+		{"/a", 200, "/a/", false},
+		{"/", 308, "https://example.com", true},
+		{"/", 308, "https://example.com?b=c", true},
+		{"/", 301, "//www.example.com", true},
+		{"/", 301, "http://example.com", false},
 	} {
 		h := make(http.Header)
 		h.Set("Location", test.location)
-		if got := changed.OnlyCleansPath(httptest.NewRequest("POST", "/a", nil), test.status, h); got != test.want {
-			t.Errorf("%d %q: %v", test.status, test.location, got)
+		if got := changed.OnlyCleansPath(httptest.NewRequest("POST", test.target, nil), test.status, h); got != test.want {
+			t.Errorf("%s: %d %q: %v", test.target, test.status, test.location, got)
 		}
 	}
 }

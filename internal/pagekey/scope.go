@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/textproto"
 	"net/url"
 	"strings"
 	"unicode/utf8"
@@ -132,6 +133,7 @@ func needsEscape(r rune) bool {
 // OtherSlash returns the path to which a redirect of the page with a key leads, where
 // that is the same but for the slash at its end.
 func (k *Key) OtherSlash(o Origin, location string) (path string, ok bool) {
+	location = textproto.TrimString(location) // as net/http sends it
 	if location == "" {
 		return "", false
 	}
