@@ -164,7 +164,7 @@ func name(what string, n int, names ...string) string {
 // visitors choose (Host, Path, Query): its values are unbounded.
 type Event struct {
 	Kind     Kind
-	Host     string        // that of Origin, or of the page's key; empty for a path that was named without one
+	Host     string        // that of Origin, or of the page's key, or of the request that changed the path; empty for a path that was named without one
 	Path     string        // escaped, without query, as the page's key has it, if there is one; of Revalidated and Purged the path, which may end in "/*", unless Tag is set
 	Query    string        // of the page's key, or that was named; what is not for the cache has none
 	Tag      string        // of Revalidated and Purged: the tag, instead of a path
@@ -188,16 +188,18 @@ func (v *visit) done(kind Kind, status int, age time.Duration, err error) {
 		pattern = v.route.Pattern
 	}
 	e := Event{
-		Kind: kind, Host: cmp.Or(s.origin.Host, v.key.Host), Path: v.key.Path, Query: v.key.Query, Route: pattern,
+		Kind: kind, Host: v.host(), Path: v.key.Path, Query: v.key.Query, Route: pattern,
 		Tags: pagekey.PlainTags(v.tags), Status: status, Duration: time.Since(v.start), Err: err,
 	}
 	if e.Path == "" {
 		e.Path = v.r.URL.EscapedPath()
 	}
-	if e.Host == "" {
-		e.Host = pagekey.CleanHost(pagekey.SchemeOf(v.r), v.r.Host)
-	}
 	s.tell(e, age)
+}
+
+// host returns the host of the page that the visitor has asked for.
+func (v *visit) host() string {
+	return cmp.Or(v.site.origin.Host, v.key.Host, pagekey.CleanHost(pagekey.SchemeOf(v.r), v.r.Host))
 }
 
 // evicted reports which pages were evicted to make room.

@@ -172,6 +172,11 @@ func TestEventFields(t *testing.T) {
 				return
 			}
 			w.Header().Set("Cache-Tag", "a")
+			if r.Method == http.MethodPost {
+				w.Header().Set("Location", "/c")
+				w.Header().Set("Cache-Group-Invalidation", `"group"`)
+				w.WriteHeader(201)
+			}
 			fmt.Fprint(w, text)
 		}}
 		opts := isr.Options{
@@ -222,6 +227,15 @@ func TestEventFields(t *testing.T) {
 			check(site, "a tag", func() { site.PurgeTag(t.Context(), "none") }, isr.Event{Kind: isr.Purged, Tag: "none"})
 			check(site, "a path", func() { site.Purge(t.Context(), "/a") }, isr.Event{Kind: isr.Purged, Host: strings.TrimPrefix(origin, "https://"), Path: "/a"})
 			check(site, "passed", func() { do(site, "PUT", "http://example.org/b?token=secret") }, isr.Event{Kind: isr.Passed, Host: host, Path: "/b", Status: 500})
+			fails = false
+			check(site, "visits", func() { visit(); get(site, "http://example.org/c") }, made, about(isr.Event{Kind: isr.Miss, Status: 200, Tags: tags}),
+				isr.Event{Kind: isr.Generated, Host: host, Path: "/c", Status: 200, Tags: tags, Changed: true},
+				isr.Event{Kind: isr.Miss, Host: host, Path: "/c", Status: 200, Tags: tags})
+			check(site, "changed", func() { do(site, "POST", "http://Example.org:80/%61?q=1") },
+				isr.Event{Kind: isr.Revalidated, Host: host, Path: "/a"},
+				isr.Event{Kind: isr.Revalidated, Host: host, Path: "/c"},
+				isr.Event{Kind: isr.Revalidated, Tag: "group"},
+				isr.Event{Kind: isr.Passed, Host: host, Path: "/%61", Status: 201}) // as it was sent
 		}
 	})
 }

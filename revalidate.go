@@ -252,7 +252,7 @@ func (v *visit) change() {
 		v.pass(header.Method)
 		return
 	}
-	s, r := v.site, v.r // a hit's visit stays on the stack
+	s, r, host := v.site, v.r, v.host() // a hit's visit stays on the stack
 	changes, looked := []expire.Path{{Path: own, Elsewhere: s.mayBeElsewhere(r, own)}}, false
 	var tags *expire.Tags
 	reported := make(map[string]bool)
@@ -276,7 +276,7 @@ func (v *visit) change() {
 		}
 		for i := range changes {
 			if c := &changes[i]; s.expire.Expire(c, committed) {
-				report(c.Canonical, Event{Kind: Revalidated, Path: c.Clean})
+				report(c.Canonical, Event{Kind: Revalidated, Host: host, Path: c.Clean})
 			}
 		}
 		for _, tag := range s.expire.ExpireTags(tags, committed) {
