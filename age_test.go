@@ -92,11 +92,31 @@ func TestLifetimeFromUpstream(t *testing.T) {
 		{[]string{"sat, 01 jan 2000 00:01:00 gmt"}, nil, 60}, // RFC 9111, section 4.2
 		{[]string{"Saturday, 01-Jan-00 00:01:00 GMT"}, nil, 60},
 		{[]string{"Sat Jan  1 00:01:00 2000"}, nil, 60},
+		{[]string{"Sat Jan 01 00:01:00 2000"}, nil, 60}, // 2DIGIT, too
+		{[]string{" " + in60 + "\t"}, nil, 60},          // RFC 9110, section 5.5
 		{[]string{"Saturday, 01-Jan-00 00:01:00 EST"}, nil, -1},
 		{[]string{"Saturday, 01-Jan-00 00:01:00 UTC"}, nil, -1},
 		{[]string{"Sat, 01 Jan 2000 00:01:00 +0000"}, nil, -1},
 		{[]string{"Sat, 01 Jan 2000 00:01:00.5 GMT"}, nil, -1},
+		{[]string{"Sat, 01 Jan 2000 00:01:00,5 GMT"}, nil, -1},
+		{[]string{"Sat, 01 Jan 2000 0:01:00 GMT"}, nil, -1},
+		{[]string{"Sat, 01 Jan 2000 00:1:00 GMT"}, nil, -1},
+		{[]string{"Sat, 1 Jan 2000 00:01:00 GMT"}, nil, -1},
+		{[]string{"Sat,  01 Jan 2000 00:01:00 GMT"}, nil, -1},
+		{[]string{"Sat, 01 Jan 2000  00:01:00 GMT"}, nil, -1},
+		{[]string{"Sun, 01 Jan 2000 00:01:00 GMT"}, nil, -1}, // it is a Saturday
+		{[]string{"Sat, 01 Jan 00 00:01:00 GMT"}, nil, -1},
+		{[]string{"Saturday, 1-Jan-00 00:01:00 GMT"}, nil, -1},
+		{[]string{"Sat, 01-Jan-00 00:01:00 GMT"}, nil, -1},
+		{[]string{"Sat Jan 1 00:01:00 2000"}, nil, -1},
+		{[]string{"Sat Jan  1 00:01:00 2000 GMT"}, nil, -1},
 		{[]string{"0"}, nil, -1},
+		{[]string{"Sat, 01 Jan 2000 23:59:60 GMT"}, nil, 24 * 3600}, // a leap second
+		{[]string{"Sat, 01 Jan 2000 00:00:60 GMT"}, nil, -1},
+		// Two digits are a year at most 50 years ahead (RFC 9110, section 5.6.7).
+		{[]string{"Friday, 31-Dec-49 00:00:00 GMT"}, nil, 18262 * 24 * 3600},
+		{[]string{"Saturday, 01-Jan-50 00:00:00 GMT"}, nil, 18263 * 24 * 3600},
+		{[]string{"Saturday, 01-Jan-50 00:00:01 GMT"}, nil, -1},
 		{[]string{in60}, []string{"40"}, 20},
 		{[]string{in60}, []string{"40, 0"}, 20},
 		{[]string{in60}, []string{"40", "0"}, 20},

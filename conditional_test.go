@@ -133,9 +133,17 @@ func TestRepeatedAndMalformedConditions(t *testing.T) {
 		{"GET", []string{"If-Match", `"y"`, "If-Match", `"z"`}, 412},
 		{"GET", []string{"If-Modified-Since", modified + "GMT"}, 304},
 		{"GET", []string{"If-Modified-Since", modified + "EST"}, 200},
+		{"GET", []string{"If-Modified-Since", "mon, 02 jan 2006 15:04:05 gmt"}, 304}, // RFC 9111, section 4.2
+		{"GET", []string{"If-Modified-Since", "Mon, 02 Jan 2006 23:59:60 GMT"}, 304},
+		{"GET", []string{"If-Modified-Since", "Tue, 03 Jan 2006 5:04:05 GMT"}, 200},
+		{"GET", []string{"If-Modified-Since", "Tue,  03 Jan 2006 15:04:05 GMT"}, 200},
+		{"GET", []string{"If-Modified-Since", "Tue, 03 Jan 2006 15:04:05,5 GMT"}, 200},
+		{"GET", []string{"If-Modified-Since", "Mon, 03 Jan 2006 15:04:05 GMT"}, 200}, // it is a Tuesday
 		{"GET", []string{"If-Modified-Since", modified + "GMT", "If-Modified-Since", modified + "GMT"}, 200},
 		{"GET", []string{"If-Unmodified-Since", "Sunday, 01-Jan-06 15:04:05 GMT"}, 412},
 		{"GET", []string{"If-Unmodified-Since", "Sunday, 01-Jan-06 15:04:05 EST"}, 200},
+		{"GET", []string{"If-Unmodified-Since", "sunday, 01-Jan-06 15:04:05 gmt"}, 412},
+		{"GET", []string{"If-Unmodified-Since", "Sun, 01 Jan 2006 5:04:05 GMT"}, 200},
 		{"GET", []string{"Range", "bytes=0-1", "If-Range", modified + "GMT"}, 206},
 		{"GET", []string{"Range", "bytes=0-1", "If-Range", modified + "EST"}, 200},
 		{"GET", []string{"Range", "bytes=0-1", "If-Range", `"x"`}, 206},

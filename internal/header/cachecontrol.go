@@ -98,24 +98,6 @@ func parseSeconds(s string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// ParseDate reads an HTTP-date (RFC 9110, section 5.6.7). Unlike http.ParseTime it
-// takes no zone but GMT, whatever its case, and no fractions of a second: what says
-// another zone is no date at all (RFC 9111, section 4.2).
-func ParseDate(s string) (t time.Time, ok bool) {
-	if strings.Contains(s, ".") {
-		return t, false
-	}
-	if n := len(s) - len("GMT"); n > 0 && strings.EqualFold(s[n:], "GMT") {
-		s = s[:n] + "GMT"
-	}
-	for _, layout := range [...]string{http.TimeFormat, "Monday, 02-Jan-06 15:04:05 GMT", time.ANSIC} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t, true
-		}
-	}
-	return t, false
-}
-
 // ParseAge reads the Age of an upstream: of a list the first member counts, and
 // what is no number counts as zero (RFC 9111, section 5.1).
 func ParseAge(lines []string) time.Duration {
@@ -280,5 +262,5 @@ func RetryAfter(h http.Header) time.Duration {
 	if at, ok := ParseDate(v); ok {
 		return max(0, time.Until(at))
 	}
-	return parseSeconds(v)
+	return parseSeconds(trimSpace(v))
 }

@@ -1,18 +1,10 @@
 package header
 
-// IsDate reports whether a header is one HTTP-date (RFC 9110, section 5.6.7).
-func IsDate(lines []string) bool {
-	if len(lines) != 1 {
-		return false
-	}
-	_, ok := ParseDate(lines[0])
-	return ok
-}
-
 // IsValidator reports whether a header is one entity tag or date, as If-Range takes it (RFC
 // 9110, section 13.1.5).
 func IsValidator(lines []string) bool {
-	return len(lines) == 1 && IsETag(lines[0]) || IsDate(lines)
+	_, isDate := PlainDate(lines)
+	return isDate || len(lines) == 1 && IsETag(lines[0])
 }
 
 // IsConditional reports whether a request header asks for a part of a response, or for

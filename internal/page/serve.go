@@ -90,8 +90,15 @@ func wellAsked(r *http.Request) *http.Request {
 		}
 	}
 	for _, name := range [...]string{"If-Modified-Since", "If-Unmodified-Since"} {
-		if lines := r.Header[name]; lines != nil && !header.IsDate(lines) {
+		lines := r.Header[name]
+		if lines == nil {
+			continue
+		}
+		switch date, ok := header.PlainDate(lines); {
+		case !ok:
 			edit().Del(name)
+		case date != lines[0]:
+			edit().Set(name, date)
 		}
 	}
 	if r.Header["Range"] != nil && (r.Method != http.MethodGet || len(r.Header["If-Range"]) > 0 && !header.IsValidator(r.Header["If-Range"])) {
