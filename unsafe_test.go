@@ -260,6 +260,79 @@ func TestLocationLimit(t *testing.T) {
 	})
 }
 
+// However many other paths a stranger has answers name, be there pages or not, that does not
+// have a Location expire a page more than ten times a minute.
+func TestLocationLimitOutlivesAFlood(t *testing.T) {
+	for name, test := range map[string]struct{ stored, fleet bool }{
+		"of unknown paths":              {},
+		"of stored pages":               {stored: true},
+		"of unknown paths with a Store": {fleet: true},
+		"of stored pages with a Store":  {stored: true, fleet: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if r.Method == http.MethodPost {
+						http.Redirect(w, r, r.URL.Query().Get("next"), http.StatusSeeOther)
+					}
+				}}
+				in := fleet(t, nil, isr.Options{})
+				if test.fleet {
+					in.store = memory.New()
+				}
+				site := in.start(c)
+				get(site, "/")
+				expired := 0
+				for round := range 3 {
+					for range 8 {
+						do(site, "POST", "/login?next=/")
+						if pages(site)["/"].State == isr.Expired {
+							expired++
+						}
+						get(site, "/")
+						synctest.Wait()
+					}
+					for i := range 4500 {
+						path := fmt.Sprint("/other/", round, "/", i)
+						if test.stored {
+							get(site, path)
+						}
+						do(site, "POST", "/login?next="+path)
+					}
+				}
+				if expired != 10 {
+					t.Errorf("expired %d times within a minute, want 10", expired)
+				}
+			})
+		})
+	}
+}
+
+// A flood of POSTs to a login, whose answers name unknown paths, does not keep a POST to a
+// page from the instances that have it.
+func TestLoginsKeepNoPostBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if r.Method == http.MethodPost {
+				http.Redirect(w, r, r.URL.Query().Get("next"), http.StatusSeeOther)
+				return
+			}
+			fmt.Fprint(w, "page ", n)
+		}}
+		in := fleet(t, memory.New(), isr.Options{})
+		one, other := in.start(c), in.start(c)
+		want := body(other, "/post")
+		for i := range 1200 {
+			do(one, "POST", fmt.Sprint("/login?next=/none/", i))
+		}
+		do(one, "POST", "/post?next=/done")
+		synctest.Wait()
+		if got := body(other, "/post"); got == want {
+			t.Error("the other instance shows the page from before the POST")
+		}
+	})
+}
+
 // A POST to a path that has a hit-for-pass expires nothing: there is no page that it
 // could have changed.
 func TestHitForPassExpiresNothing(t *testing.T) {

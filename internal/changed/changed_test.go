@@ -133,3 +133,35 @@ func TestLimiter(t *testing.T) {
 		t.Error("a minute after the first it is not allowed once more")
 	}
 }
+
+// A name keeps its count however many others are named meanwhile: what is forgotten is
+// what was named least often, and long ago rather than lately.
+func TestLimiterKeepsWhatIsNamedOften(t *testing.T) {
+	l, now := changed.NewLimiter(), time.Now()
+	allowed := 0
+	for round := range 6 {
+		for range 4 {
+			if l.Allow("/", now) {
+				allowed++
+			}
+		}
+		for i := range 10_000 {
+			name := fmt.Sprint("/", round, "/", i)
+			if !l.Allow(name, now) {
+				t.Fatalf("%s is not allowed once", name)
+			}
+		}
+	}
+	if allowed != 10 {
+		t.Errorf("allowed %d times within a minute, want 10", allowed)
+	}
+	now = now.Add(time.Minute)
+	for i := range 4096 {
+		l.Allow(fmt.Sprint("/later/", i), now)
+	}
+	for i := range 10 {
+		if !l.Allow("/later/0", now) && i < 9 {
+			t.Errorf("%d: what was named a minute ago keeps its place", i)
+		}
+	}
+}

@@ -29,12 +29,23 @@ type Config struct {
 // An Expirer expires pages. It is safe for concurrent use.
 type Expirer struct {
 	Config
-	named   *changed.Limiter // of what an answer names beside its own path
-	unknown changed.Bucket   // of changes to pages that may be stored elsewhere alone
+
+	// How often answers may expire what they name. What is stored here is counted apart:
+	// strangers can name any number of paths that do not exist.
+	here, elsewhere, tags *changed.Limiter
+
+	// How often what may be stored elsewhere alone may be changed: by requests to its own
+	// path, by those to paths that get many, and by what a Location names.
+	own, busy, named changed.Bucket
+	posts            *changed.Limiter // says which paths get many
 }
 
 // New returns an Expirer.
-func New(c Config) *Expirer { return &Expirer{Config: c, named: changed.NewLimiter()} }
+func New(c Config) *Expirer {
+	return &Expirer{
+		Config: c, here: changed.NewLimiter(), elsewhere: changed.NewLimiter(), tags: changed.NewLimiter(), posts: changed.NewLimiter(),
+	}
+}
 
 // A Path is one whose pages a request has changed.
 type Path struct {
@@ -58,18 +69,34 @@ func (e *Expirer) IsElsewhere() bool { return e.Backing != nil || e.Front != nil
 // know that they succeeded.
 func (e *Expirer) Expire(p *Path, committed bool) bool {
 	here := e.Runs.Concerns(p.Canonical) || e.Cache.Holds(p.Canonical) // in this order: a run ends by storing
-	if p.effect == store.None && (here || p.Elsewhere) {
+	now, limit := time.Now(), e.here
+	if !here {
+		if !committed || !p.Elsewhere || !e.mayAnnounce(p, now) {
+			return false
+		}
+		limit = e.elsewhere
+	}
+	if p.effect == store.None {
 		p.effect = store.Expired
-		if p.ByLocation && !e.named.Allow(p.Canonical, time.Now()) {
+		if p.ByLocation && !limit.Allow(p.Canonical, now) {
 			p.effect = store.Stale
 		}
-	}
-	if !here && (!committed || !p.Elsewhere || !e.unknown.Allow(time.Now())) {
-		return false
 	}
 	tag, scope := pagekey.PathTag("", "", p.Canonical), pagekey.Scope{Path: p.Clean, AllQueries: true}
 	e.announce(p.effect, []string{tag}, []front.Name{{Tag: tag, URL: scope.URL()}}, here, committed)
 	return true
+}
+
+// mayAnnounce reports whether a change to what is not stored here is told elsewhere. A path
+// that gets many requests, such as a login's, takes nothing from others.
+func (e *Expirer) mayAnnounce(p *Path, now time.Time) bool {
+	switch {
+	case p.ByLocation:
+		return e.named.Allow(now)
+	case !e.posts.Allow(p.Canonical, now):
+		return e.busy.Allow(now)
+	}
+	return e.own.Allow(now)
 }
 
 // Tags are those that an answer has named.
@@ -83,7 +110,7 @@ func (e *Expirer) TagsOf(names []string) *Tags {
 	t := new(Tags)
 	for _, tag := range names {
 		effect := store.Expired
-		if !e.named.Allow("\x00"+tag, time.Now()) {
+		if !e.tags.Allow(tag, time.Now()) {
 			effect = store.Stale
 		}
 		t.by[effect] = append(t.by[effect], tag)

@@ -11,17 +11,19 @@ import (
 	"github.com/isr-go/isr/internal/policy"
 )
 
-// max is how many warnings are given: the handler may be a proxy, and its origin may give
-// any number of reasons.
-const max = 1000
+// maxReasons is how many are given for one route, of those that are not the package's own:
+// the handler may be a proxy, whose origin may give any number, and visitors choose what
+// they send.
+const maxReasons = 100
 
 // A Log gives warnings. It is safe for concurrent use, and silent where its Logger is nil.
 type Log struct {
 	to       *slog.Logger
 	overflow atomic.Bool // whether Overflow was called
 
-	mu    sync.Mutex // guards given; held alone
-	given map[subject]bool
+	mu      sync.Mutex // guards what follows; held alone
+	given   map[subject]bool
+	reasons map[*policy.Route]int // how many of them are not the package's own
 }
 
 // A subject is what is warned of once.
@@ -31,7 +33,9 @@ type subject struct {
 }
 
 // New returns a Log that writes to a Logger, which may be nil.
-func New(to *slog.Logger) *Log { return &Log{to: to, given: make(map[subject]bool)} }
+func New(to *slog.Logger) *Log {
+	return &Log{to: to, given: make(map[subject]bool), reasons: make(map[*policy.Route]int)}
+}
 
 // An Outcome is what the Logger gets of an event.
 type Outcome struct {
@@ -62,10 +66,23 @@ func (l *Log) Outcome(level slog.Level, o Outcome, more ...slog.Attr) {
 func (l *Log) isFirst(s subject) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.given[s] || len(l.given) == max {
+	if l.given[s] {
 		return false
 	}
 	l.given[s] = true
+	return true
+}
+
+// isFirstReason is isFirst of what strangers may have any number of.
+func (l *Log) isFirstReason(rt *policy.Route, what string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := subject{rt, what}
+	if l.given[s] || l.reasons[rt] == maxReasons {
+		return false
+	}
+	l.given[s] = true
+	l.reasons[rt]++
 	return true
 }
 
@@ -76,7 +93,7 @@ func (l *Log) NotStored(rt *policy.Route, why policy.Refusal, path string) {
 		return
 	}
 	level := slog.LevelDebug
-	if why.Remedy != "" && l.isFirst(subject{rt, why.Why}) {
+	if why.Remedy != "" && l.isFirstReason(rt, why.Why) {
 		level = slog.LevelWarn
 	}
 	l.to.Log(context.Background(), level, "isr: the page is not stored, because it "+why.Why,
@@ -125,7 +142,7 @@ func (l *Log) EncoderFailed(coding string, err error) {
 // Differs says that a visitor's own request would have got another page, because of a part
 // of it that the page request does not have.
 func (l *Log) Differs(rt *policy.Route, path, part, remedy string) {
-	if l.to != nil && l.isFirst(subject{rt, "differs by " + part}) {
+	if l.to != nil && l.isFirstReason(rt, "differs by "+part) {
 		l.to.Warn("isr: a visitor's own request would get another page, which differs by "+part,
 			"path", path, "route", rt.Pattern, "remedy", remedy)
 	}

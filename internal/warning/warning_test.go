@@ -37,7 +37,10 @@ func TestNotStoredIsSaidOnce(t *testing.T) {
 	for n := range 5000 {
 		l.NotStored(a, policy.Refusal{Why: fmt.Sprint("has reason ", n), Remedy: "none"}, "/a/3")
 	}
-	said(997, "5000 reasons")
+	said(99, "5000 reasons")
+	l.NotStored(b, policy.Refusal{Why: "is of another route", Remedy: "none"}, "/b/2")
+	l.Leaks(a)
+	said(2, "another route, and what is no reason, after 5000")
 }
 
 // Without a Logger all is silent.
