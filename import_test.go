@@ -1,9 +1,11 @@
 package isr_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,4 +68,139 @@ func TestImportSparesOtherPages(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Pages that an import does not concern stay, however it is made: with one call, with
+// several at the same time, while the Store tells late or not at all of what it has taken,
+// and while nothing could be made anew.
+func TestLargeImportsSpareOtherPages(t *testing.T) {
+	t.Parallel()
+	const pages = 500
+	late, silent := only(slow(100*time.Millisecond), "changes"), only(down, "changes")
+	oneCall := func(t *testing.T, call func(...string) error) {
+		var tags []string
+		for i := range 20_000 {
+			tags = append(tags, fmt.Sprint("article-", i))
+		}
+		if err := call(tags...); err != nil {
+			t.Error(err)
+		}
+	}
+	atOnce := func(t *testing.T, call func(...string) error) {
+		var all sync.WaitGroup
+		for n := range 4 {
+			var tags []string
+			for i := range 8000 {
+				tags = append(tags, fmt.Sprintf("article-%d-%d", n, i))
+			}
+			all.Go(func() {
+				if err := call(tags...); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	singles := func(t *testing.T, call func(...string) error) {
+		for i := range 20_000 {
+			if err := call(fmt.Sprint("article-", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		store fault // nil: there is no Store
+		calls func(t *testing.T, call func(...string) error)
+	}{
+		"one call":                          {nil, oneCall},
+		"calls at the same time":            {nil, atOnce},
+		"one call, told late":               {late, oneCall},
+		"calls at the same time, told late": {late, atOnce},
+		"one call, not told":                {silent, oneCall},
+		"single calls, not told":            {silent, singles},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				failing := false
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if failing {
+						w.WriteHeader(http.StatusInternalServerError)
+					}
+				}}
+				opts := isr.Options{MaxBytes: 16 << 20, Default: isr.Route{TTL: time.Hour}}
+				st := &faultyStore{Store: memory.New()}
+				if test.store != nil {
+					opts.Store = st
+				}
+				site := isr.Wrap(&c, opts)
+				defer site.Shutdown(t.Context())
+				for i := range pages {
+					get(site, fmt.Sprint("/", i))
+				}
+				synctest.Wait()
+				st.set(test.store)
+				for _, invalidate := range []func(context.Context, ...string) error{site.PurgeTag, site.RevalidateTag} {
+					test.calls(t, func(tags ...string) error { return invalidate(t.Context(), tags...) })
+					time.Sleep(5 * time.Second)
+				}
+				failing = true
+				st.set(down) // so that nothing comes from there either
+				made, gone := c.calls.Load(), 0
+				for i := range pages {
+					if get(site, fmt.Sprint("/", i)).StatusCode != 200 {
+						gone++
+					}
+				}
+				synctest.Wait()
+				if n := c.calls.Load() - made; n > pages/20 || gone > pages/20 {
+					t.Errorf("of %d pages %d were made anew, and %d are gone", pages, n, gone)
+				}
+			})
+		})
+	}
+}
+
+// A Store that fails over, or is wiped, after an import is told of it anew, and no page goes
+// that it does not concern.
+func TestFailoverAfterAnImport(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(p *pair){
+		"wiped":       (*pair).wipe,
+		"failed over": func(p *pair) { p.separate(); p.failOver() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const pages, purges = 50, 30_000
+				failing, st := false, newPair()
+				c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if failing {
+						w.WriteHeader(http.StatusInternalServerError)
+					}
+				}}
+				in := fleet(t, st, isr.Options{Default: isr.Route{TTL: time.Hour}})
+				one, other := in.start(&c), in.start(&c)
+				for i := range pages {
+					get(one, fmt.Sprint("/", i))
+					get(other, fmt.Sprint("/", i))
+				}
+				synctest.Wait()
+				for i := range purges {
+					if err := one.Purge(t.Context(), fmt.Sprint("/imported/", i)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Second)
+				failing = true
+				lose(st)
+				time.Sleep(10 * time.Second)
+				for i := range pages {
+					for _, site := range []*isr.Site{one, other} {
+						if got := get(site, fmt.Sprint("/", i)); got.StatusCode != 200 {
+							t.Fatalf("/%d is gone: %d", i, got.StatusCode)
+						}
+					}
+				}
+			})
+		})
+	}
 }

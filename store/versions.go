@@ -128,10 +128,15 @@ func (t *Versions) filter(v *tagVersions) {
 		if m.version == 0 {
 			continue
 		}
-		for e, floor := range t.rest.Add(v.tag, effect, uint64(m.version)) {
-			t.floor.raise(e, mark{Version(floor), t.past[e].at})
-		}
+		t.raise(t.rest.Add(v.tag, effect, uint64(m.version)))
 		t.past.raise(effect, m)
+	}
+}
+
+// raise raises the floor to what the filters have let go. It is called under t.mu.
+func (t *Versions) raise(floors filter.Newest) {
+	for effect, v := range floors {
+		t.floor.raise(effect, mark{Version(v), t.past[effect].at})
 	}
 }
 
@@ -150,11 +155,32 @@ func (t *Versions) Compact(upto Version, n int) (more bool) {
 	defer t.mu.Unlock()
 	for range n {
 		if len(t.tags) == 0 || t.oldest() > upto {
+			if t.rest != nil {
+				t.raise(t.rest.Drop(uint64(upto)))
+			}
 			return false
 		}
 		for effect, m := range t.forget().marks {
 			t.floor.raise(effect, m)
 		}
+	}
+	return true
+}
+
+// Shrink forgets up to n tags, those that were invalidated longest ago first, while the
+// table takes more than a number of bytes, and reports whether it still does. Of what was
+// forgotten filters remain, which take an eighth of that number.
+func (t *Versions) Shrink(bytes int64, n int) (more bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rest == nil {
+		t.rest = filter.New(min(t.limit, filter.TagsIn(bytes/8)))
+	}
+	for range n {
+		if len(t.tags) == 0 || t.bytes+t.rest.Bytes() <= bytes {
+			return false
+		}
+		t.filter(t.forget())
 	}
 	return true
 }
@@ -193,7 +219,8 @@ func (t *Versions) Effect(after Version, tags []string) (strongest Effect, at ti
 	return t.effect(after, tags, true)
 }
 
-// Known is Effect by what is remembered of the tags alone: what was forgotten has none.
+// Known is Effect by what is remembered of the tags alone, also by the filters: what was
+// forgotten altogether has none.
 func (t *Versions) Known(after Version, tags []string) Effect {
 	effect, _ := t.effect(after, tags, false)
 	return effect
@@ -221,7 +248,7 @@ func (t *Versions) effect(after Version, tags []string, forgotten bool) (stronge
 			look(&e.Value.(*tagVersions).marks)
 		}
 	}
-	if forgotten && t.rest != nil {
+	if t.rest != nil {
 		if e := t.rest.Effect(uint64(after), tags, int(strongest)); e > int(strongest) {
 			strongest, at = Effect(e), t.past[e].at
 		}

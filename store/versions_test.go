@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -192,6 +193,48 @@ func TestVersionsFloor(t *testing.T) {
 		if got, _ := v.Effect(store.Version(n), []string{fmt.Sprint(n + 1)}); got < want {
 			t.Errorf("of %d: %v, want %v", n+1, got, want)
 		}
+	}
+}
+
+// A table that is made smaller takes no more than was said, and knows of what it has
+// forgotten until that is judged: each tag keeps its effect, and hardly any other has one.
+func TestVersionsShrink(t *testing.T) {
+	const tags, limit = 1000, 100_000
+	v := store.NewVersions(math.MaxInt)
+	for n := range tags {
+		v.Apply(second(n+1), store.Change{Tag: fmt.Sprint(n), Version: store.Version(n + 1), Effect: store.Expired})
+	}
+	calls := 1
+	for v.Shrink(limit, 100) {
+		calls++
+	}
+	if calls < 5 {
+		t.Errorf("%d calls forget 100 tags each, of %d", calls, tags)
+	}
+	if n := v.Bytes(); n > limit {
+		t.Errorf("%d bytes, want %d at most", n, limit)
+	}
+	others := 0
+	for n := range tags {
+		if got := v.Known(store.Version(n), []string{fmt.Sprint(n)}); got != store.Expired {
+			t.Errorf("of %d: %v, want expired", n, got)
+		}
+		if got, _ := v.Effect(0, []string{fmt.Sprint("another ", n)}); got != store.None {
+			others++
+		}
+	}
+	if others > tags/20 {
+		t.Errorf("%d of %d others count as invalidated", others, tags)
+	}
+	for v.Compact(tags, 100) {
+	}
+	judge(t, v, 0, []string{"another"}, store.Expired, second(tags))
+	judge(t, v, tags, []string{"0", "another"}, store.None, time.Time{})
+	if got := v.Known(0, []string{"0"}); got != store.None {
+		t.Errorf("what was judged is still known: %v", got)
+	}
+	if n := v.Bytes(); n != 0 {
+		t.Errorf("%d bytes, and all was judged", n)
 	}
 }
 

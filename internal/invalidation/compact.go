@@ -1,7 +1,6 @@
 package invalidation
 
 import (
-	"math"
 	"runtime"
 
 	"github.com/isr-go/isr/store"
@@ -68,36 +67,51 @@ func (t *Table) compact() {
 
 // forgetOld is compact, and reports whether a table was full of what has to be kept.
 func (t *Table) forgetOld() (full bool) {
-	t.mu.Lock()
-	upto := Hold{version: store.Version(t.followed.Load())} // before the clock, which was moved first
-	upto.clock = t.clock.Load()
-	oldest := upto
-	for h := range t.running {
-		oldest.clock, oldest.version = min(oldest.clock, h.clock), min(oldest.version, h.version)
-	}
-	t.mu.Unlock()
-	var by Judgements
-	for effect := range by {
-		by[effect] = &judgement{upto, store.Effect(effect)}
-	}
-	t.judgeAll(&by)
 	const some = 256
-	for t.ours.Compact(store.Version(oldest.clock), some) {
-		runtime.Gosched()
+	upto, oldest := t.complete()
+	for {
+		var by Judgements
+		for effect := range by {
+			by[effect] = &judgement{upto, store.Effect(effect)}
+		}
+		t.judgeAll(&by)
+		for t.ours.Compact(store.Version(oldest.clock), some) {
+			runtime.Gosched()
+		}
+		for t.theirs.Compact(oldest.version, some) {
+			runtime.Gosched()
+		}
+		last := oldest
+		if upto, oldest = t.complete(); !(t.ours.Bytes() > t.limit && oldest.clock > last.clock ||
+			t.theirs.Bytes() > t.limit && oldest.version > last.version) {
+			break // else it is full of what came meanwhile
+		}
 	}
-	for t.theirs.Compact(oldest.version, some) {
-		runtime.Gosched()
-	}
-	// Runs that are slower than the tables are large: what they make counts as
-	// invalidated. The pages are judged.
+	// Runs that are slower than the tables are large, or a Store that has taken more than
+	// it has told of: some pages more count as invalidated, by the filters.
 	for _, table := range []*store.Versions{t.ours, t.theirs} {
 		if table.Bytes() <= t.limit {
 			continue
 		}
-		for table.Bytes() > t.limit/8*7 && table.Compact(math.MaxUint64, some) {
+		for table.Shrink(t.limit/8*7, some) {
+			runtime.Gosched()
 		}
 		full = true
 	}
 	t.trigger.Store(max(t.limit/4*3, min(t.limit, t.bytes()+t.limit/8)))
 	return full
+}
+
+// complete returns up to where all that was invalidated is known, and up to where it
+// concerns no run under way either.
+func (t *Table) complete() (upto, oldest Hold) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	upto = Hold{version: store.Version(t.followed.Load())} // before the clock, which was moved first
+	upto.clock = t.clock.Load()
+	oldest = upto
+	for h := range t.running {
+		oldest.clock, oldest.version = min(oldest.clock, h.clock), min(oldest.version, h.version)
+	}
+	return upto, oldest
 }

@@ -27,7 +27,8 @@ const MinBytes = 1 << 20
 //
 // The table is bounded. When three quarters of it are used, all pages are judged, and
 // carry the result from then on; then what is older than the oldest run under way is
-// removed from the table. No page is affected by that.
+// removed from the table. No page is affected by that. Where that is not enough, filters
+// remain of what is removed, which affect a page of some hundred.
 //
 // There are two orders of versions: the Site's own, of what was invalidated here,
 // which holds whatever becomes of the Store; and that of the Store, if there is one.
@@ -143,6 +144,7 @@ func (t *Table) Apply(at time.Time, c store.Changes) {
 	t.apply(at, c)
 	if uint64(c.Upto) > t.followed.Load() { // only one goroutine follows
 		t.followed.Store(uint64(c.Upto))
+		t.makeRoom()
 	}
 }
 

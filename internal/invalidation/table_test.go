@@ -251,37 +251,97 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// However slow a run is, the tables stay within their bound: it then counts as
-// invalidated, with the strongest effect of what was forgotten.
+// However slow a run is, and however long the Store does not tell of what it has taken, the
+// tables stay within their bound, and what was invalidated meanwhile keeps its effect. Of
+// other pages a few are affected, too, and all only where there is far more than that.
 func TestTablesAreBounded(t *testing.T) {
-	for _, order := range []string{"ours", "theirs"} {
+	const others = 1000
+	for order, add := range map[string]func(table *invalidation.Table, i int, effect store.Effect){
+		"ours, during a run": func(table *invalidation.Table, i int, effect store.Effect) {
+			table.Invalidate(effect, invalidation.Delivered, fmt.Sprint("tag ", i))
+		},
+		"theirs, during a run": func(table *invalidation.Table, i int, effect store.Effect) {
+			v := store.Version(1 + i)
+			table.Apply(time.Now(), store.Changes{List: change(fmt.Sprint("tag ", i), v, effect), Upto: v})
+		},
+		"theirs, not told": func(table *invalidation.Table, i int, effect store.Effect) {
+			table.Ack(effect, store.Version(1+i), table.Clock(), fmt.Sprint("tag ", i))
+		},
+	} {
 		t.Run(order, func(t *testing.T) {
 			var overflown atomic.Int64
 			table := invalidation.New(limit, func(*invalidation.Judgements) {}, func() { overflown.Add(1) })
 			began, hold := table.BeginRun()
-			defer table.EndRun(hold)
-			for i := range limit / 100 {
-				effect := store.Stale
-				if i == 0 {
-					effect = store.Expired
-				}
-				if order == "ours" {
-					table.Invalidate(effect, invalidation.Delivered, fmt.Sprint("tag ", i))
-				} else {
-					v := store.Version(1 + i)
-					table.Apply(time.Now(), store.Changes{List: change(fmt.Sprint("tag ", i), v, effect), Upto: v})
-				}
-				if n := table.Bytes(); n > limit+1000 {
-					t.Fatalf("the tables take %d bytes of %d", n, limit)
+			if order == "theirs, not told" {
+				table.EndRun(hold)
+			} else {
+				defer table.EndRun(hold)
+			}
+			fill := func(from, upto int) {
+				for i := from; i < upto; i++ {
+					add(table, i, store.Expired)
+					if n := table.Bytes(); n > limit+1000 {
+						t.Fatalf("the tables take %d bytes of %d", n, limit)
+					}
 				}
 			}
+			fill(0, limit/100)
 			if overflown.Load() == 0 {
 				t.Error("overflown was not called for a table that is full")
 			}
-			s := &invalidation.Subject{Since: began, Tags: []string{"never invalidated"}}
-			affected(t, table, "a run that is too slow", s, store.Expired)
+			for i := range limit / 100 {
+				s := &invalidation.Subject{Since: began, Tags: []string{fmt.Sprint("tag ", i)}}
+				affected(t, table, "it was invalidated", s, store.Expired)
+			}
+			hit := 0
+			for i := range others {
+				if s := (&invalidation.Subject{Since: began, Tags: []string{fmt.Sprint("another ", i)}}); table.Effect(s, &root) != store.None {
+					hit++
+				}
+			}
+			if hit > others/20 {
+				t.Errorf("%d of %d other pages were affected", hit, others)
+			}
+			affected(t, table, "one that begins now", subject(table, "never invalidated"), store.None)
+			fill(limit/100, limit/10)
+			affected(t, table, "it cannot be known", &invalidation.Subject{Since: began, Tags: []string{"never invalidated"}}, store.Expired)
 			affected(t, table, "one that begins now", subject(table, "never invalidated"), store.None)
 		})
+	}
+}
+
+// However many are invalidated at the same time, or with one call, all pages are judged
+// first: none that it does not concern is affected.
+func TestLargeCallsAreJudged(t *testing.T) {
+	var subjects []*invalidation.Subject
+	var table *invalidation.Table
+	table = invalidation.New(limit, func(by *invalidation.Judgements) {
+		for _, s := range subjects {
+			s.Judge(by, table.Effect(s, &root))
+		}
+	}, func() { t.Error("the table is full") })
+	for i := range 1000 {
+		subjects = append(subjects, subject(table, fmt.Sprint("other ", i)))
+	}
+	var all sync.WaitGroup
+	for n := range 4 {
+		var tags []string
+		for i := range limit / 100 {
+			tags = append(tags, fmt.Sprint(n, " ", i))
+		}
+		all.Go(func() { table.Invalidate(store.Gone, invalidation.Delivered, tags...) })
+	}
+	all.Wait()
+	var list []store.Change
+	for i := range limit / 100 {
+		list = append(list, store.Change{Tag: fmt.Sprint("theirs ", i), Version: store.Version(i + 1), Effect: store.Gone})
+	}
+	table.Apply(time.Now(), store.Changes{List: list, Upto: store.Version(len(list))})
+	if n := table.Bytes(); n > limit {
+		t.Errorf("the tables take %d bytes of %d", n, limit)
+	}
+	for _, s := range subjects {
+		affected(t, table, "another", s, store.None)
 	}
 }
 

@@ -158,7 +158,7 @@ func (l *Log) EdgeRestored() {
 // Overflow says, once, that the table of invalidations was full of what it had to keep.
 func (l *Log) Overflow() {
 	if l.to != nil && !l.overflow.Swap(true) {
-		l.to.Warn("isr: more was invalidated during one generation than can be remembered: pages that take so long count as invalidated",
+		l.to.Warn("isr: more was invalidated during one generation, or before the Store told of it, than can be remembered one by one: a few pages more count as invalidated",
 			"remedy", "make the slowest pages faster, set a shorter Route.Timeout, or a larger MaxBytes")
 	}
 }

@@ -92,6 +92,22 @@ func (f *Filters) Add(tag string, effect int, version uint64) (floors Newest) {
 // size returns how many bytes a filter has.
 func (f *Filters) size() int { return f.each * bitsPerTag / 8 }
 
+// TagsIn returns of how many tags each the Filters are that take a number of bytes.
+func TagsIn(bytes int64) int { return int(bytes / (Epochs * bitsPerTag / 8)) }
+
+// Drop drops the epochs in which nothing is newer than a version, and returns the newest
+// versions in them: what is older counts as invalidated.
+func (f *Filters) Drop(upto uint64) (floors Newest) {
+	f.epochs = slices.DeleteFunc(f.epochs, func(e epoch) bool {
+		if slices.Max(e.newest[:]) > upto {
+			return false
+		}
+		floors.Raise(e.newest)
+		return true
+	})
+	return floors
+}
+
 // Newest returns the newest versions in all filters.
 func (f *Filters) Newest() (newest Newest) {
 	for i := range f.epochs {

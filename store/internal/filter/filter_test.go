@@ -95,6 +95,35 @@ func TestOldestEpochGoes(t *testing.T) {
 	}
 }
 
+// What was judged goes by whole epochs, and is said.
+func TestDrop(t *testing.T) {
+	f := filter.New(10)
+	for n := range 45 {
+		f.Add(fmt.Sprint("tag ", n), stale+n%2, uint64(n+1))
+	}
+	for i, want := range []struct {
+		upto   uint64
+		floors filter.Newest
+		left   int64
+	}{
+		{9, filter.Newest{}, 200},
+		{10, filter.Newest{0, 9, 10, 0}, 160},
+		{29, filter.Newest{0, 19, 20, 0}, 120},
+		{100, filter.Newest{0, 45, 44, 0}, 0},
+	} {
+		if got := f.Drop(want.upto); got != want.floors || f.Bytes() != want.left {
+			t.Errorf("%d: up to %d: %v and %d bytes, want %v and %d", i, want.upto, got, f.Bytes(), want.floors, want.left)
+		}
+	}
+	f = filter.New(filter.TagsIn(64_000))
+	for n := range 40_000 {
+		f.Add(fmt.Sprint(n), stale, uint64(n))
+	}
+	if f.Bytes() != 64_000 {
+		t.Errorf("%d bytes, want 64000", f.Bytes())
+	}
+}
+
 // What is written is read, and what is no filter is an error.
 func TestEncoding(t *testing.T) {
 	f := filter.New(10)
