@@ -7,6 +7,7 @@ package backing
 import (
 	"cmp"
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,6 +117,9 @@ func (s *Store) Release(key string, t store.Ticket) {
 // maxReplayTime is how long after the start Changes may still be history from before it.
 const maxReplayTime = 2 * time.Second
 
+// errForgotten is reported where the Store may have lost more than is remembered.
+var errForgotten = errors.New("the Store's history is another one, and more was invalidated within 10 minutes than can be sent to it again: invalidate it once more, or empty the Store")
+
 // follow applies what is invalidated in the Store, until ctx is done.
 func (s *Store) follow(ctx context.Context) {
 	defer close(s.stopped)
@@ -143,7 +147,9 @@ func (s *Store) follow(ctx context.Context) {
 			contact = now
 			if c.Reset || history != "" && c.History != "" && c.History != history {
 				// It may have lost what it has taken.
-				s.c.Table.DeliverAgain()
+				if !s.c.Table.DeliverAgain() {
+					s.c.Failed(errForgotten)
+				}
 				urgent.Store(true)
 			}
 			history = cmp.Or(c.History, history)

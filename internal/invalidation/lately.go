@@ -1,9 +1,9 @@
 package invalidation
 
 import (
+	"iter"
 	"time"
 
-	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/store"
 )
 
@@ -11,82 +11,71 @@ import (
 const remembered = 10 * time.Minute
 
 // lately is what this Site has invalidated in the Store within that time. It is bounded:
-// what visitors cause is left out where it takes a half, and what is more than all is
-// remembered as an invalidation of everything. It is guarded by Table.mu.
+// what visitors cause is left out where it takes a half, and of the rest the oldest goes,
+// since a Store that fails over has lost the newest. It is guarded by Table.mu.
 type lately struct {
-	limit  int64
-	bytes  int64
-	tags   map[string]times
-	pruned time.Time
+	limit       int64      // of each generation, in bytes
+	young, old  generation // what is added goes to the young one
+	droppedUpto time.Time  // what is from before it may have been dropped
 }
 
-// times are when a tag was invalidated last, by effect; zero: never.
-type times [store.Gone + 1]time.Time
+// A generation is what was invalidated from a time on.
+type generation struct {
+	since time.Time
+	bytes int64
+	tags  map[string]times
+}
+
+// times are when a tag was invalidated last, by effect less one: in seconds from the
+// beginning of its generation, plus one; zero: never.
+type times [store.Gone]uint32
 
 // latelyOverhead is what an invalidation takes beside its tag.
-const latelyOverhead = 160
+const latelyOverhead = 64
 
 func (l *lately) add(now time.Time, effect store.Effect, tag string, byVisitor bool) {
-	last, ok := l.tags[tag]
-	size := latelyOverhead + int64(len(tag))
+	if l.young.tags == nil || now.Sub(l.young.since) > remembered {
+		l.age(now)
+	}
+	last, ok := l.young.tags[tag]
 	if !ok {
-		limit := l.limit
+		size, limit := latelyOverhead+int64(len(tag)), l.limit
 		if byVisitor {
 			limit /= 2
 		}
-		if l.bytes+size > limit && now.Sub(l.pruned) > time.Second {
-			l.since(now.Add(-remembered))
-			l.pruned = now
-		}
 		switch {
-		case l.bytes+size <= limit:
+		case l.young.bytes+size <= limit:
 		case byVisitor:
 			return
 		default:
-			l.collapse(now, effect)
-			return
+			l.age(now)
 		}
-		l.bytes += size
+		l.young.bytes += size
 	}
-	if l.tags == nil {
-		l.tags = make(map[string]times)
-	}
-	last[effect] = now
-	l.tags[tag] = last
+	last[effect-1] = uint32(now.Sub(l.young.since)/time.Second) + 1
+	l.young.tags[tag] = last
 }
 
-// collapse remembers all that there is, and an effect, as one invalidation of everything.
-func (l *lately) collapse(now time.Time, strongest store.Effect) {
-	for _, last := range l.tags {
-		for effect, at := range last {
-			if !at.IsZero() {
-				strongest = max(strongest, store.Effect(effect))
-			}
-		}
+// age begins another generation, and drops the old one.
+func (l *lately) age(now time.Time) {
+	if len(l.old.tags) > 0 {
+		l.droppedUpto = l.young.since
 	}
-	var last times
-	last[strongest] = now
-	l.tags = map[string]times{pagekey.Everything: last}
-	l.bytes = latelyOverhead + int64(len(pagekey.Everything))
+	l.old, l.young = l.young, generation{since: now, tags: make(map[string]times)}
 }
 
-// since drops what is from before a time, and returns the rest.
-func (l *lately) since(t time.Time) map[string]times {
-	for tag, last := range l.tags {
-		left := false
-		for effect, at := range last {
-			if at.Before(t) {
-				last[effect] = time.Time{}
-			} else {
-				left = true
+// from returns what was invalidated from a time on, some of it twice, the youngest first,
+// and whether that is all of it, but for what visitors have caused.
+func (l *lately) from(t time.Time) (all iter.Seq2[string, store.Effect], complete bool) {
+	return func(yield func(string, store.Effect) bool) {
+		for _, g := range []*generation{&l.young, &l.old} {
+			for tag, last := range g.tags {
+				for i, at := range last {
+					if at != 0 && !g.since.Add(time.Duration(at)*time.Second).Before(t) && !yield(tag, store.Effect(i+1)) {
+						return
+					}
+				}
 			}
 		}
-		if left {
-			l.tags[tag] = last
-		} else {
-			delete(l.tags, tag)
-			l.bytes -= latelyOverhead + int64(len(tag))
-		}
-	}
-	return l.tags
+	}, !l.droppedUpto.After(t)
 }

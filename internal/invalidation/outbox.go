@@ -157,23 +157,23 @@ func changesOf(effect store.Effect, v store.Version, tags []string) []store.Chan
 	return list
 }
 
-// DeliverAgain enters what the Store has taken lately, and may have lost.
-func (t *Table) DeliverAgain() {
+// DeliverAgain enters what the Store has taken lately, and may have lost. It reports false
+// where that is not all of it, since more was invalidated than is remembered.
+func (t *Table) DeliverAgain() (all bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clock := t.clock.Load()
-	for tag, last := range t.lately.since(time.Now().Add(-remembered)) {
-		_, owed := t.outbox[tag]
-		for effect, at := range last {
-			if !at.IsZero() {
-				t.enter(store.Effect(effect), max(clock, t.outbox[tag].last[effect]), true, []string{tag})
-			}
-		}
-		if e, ok := t.outbox[tag]; ok && !owed {
+	lately, all := t.lately.from(time.Now().Add(-remembered))
+	for tag, effect := range lately {
+		e, owed := t.outbox[tag]
+		again := e.again || !owed
+		all = t.enter(effect, max(clock, e.last[effect]), true, []string{tag}) && all
+		if e, ok := t.outbox[tag]; ok && again {
 			e.again = true
 			t.outbox[tag] = e
 		}
 	}
+	return all
 }
 
 // maxBatch is how many tags of an effect are delivered at a time.

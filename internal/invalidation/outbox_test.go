@@ -259,25 +259,58 @@ func TestDeliverAgain(t *testing.T) {
 	})
 }
 
-// What was invalidated lately is bounded: what is too much becomes an invalidation of
-// everything, and of what visitors cause some is left out.
+// What was invalidated lately is bounded: of what visitors cause some is left out, and then
+// the oldest goes, which DeliverAgain tells. Nothing becomes an invalidation of everything.
 func TestDeliverAgainIsBounded(t *testing.T) {
-	table := invalidation.New(limit, func(*invalidation.Judgements) {}, func() {})
-	for i := range 2000 {
-		tag := fmt.Sprint("visitors ", i)
-		table.Invalidate(store.Expired, invalidation.InFlight, tag)
-		table.Ack(store.Expired, store.Version(1+i), table.Clock(), tag)
-	}
-	table.Ack(store.Stale, 10_000, table.Clock(), "editors")
-	table.DeliverAgain()
-	untaken(t, table, "editors", store.Stale)
-	untaken(t, table, "visitors 1", store.Expired)
-	untaken(t, table, "visitors 1999", store.None)
-	for i := range 2000 {
-		table.Ack(store.Stale, store.Version(20_001+i), table.Clock(), fmt.Sprint("import ", i))
-	}
-	table.DeliverAgain()
-	untaken(t, table, "no matter which", store.Expired)
+	synctest.Test(t, func(t *testing.T) {
+		table := invalidation.New(limit, func(*invalidation.Judgements) {}, func() {})
+		version := store.Version(0)
+		take := func(effect store.Effect, tag string) {
+			version++
+			table.Ack(effect, version, table.Clock(), tag)
+		}
+		for i := range 4000 {
+			tag := fmt.Sprint("visitors ", i)
+			table.Invalidate(store.Expired, invalidation.InFlight, tag)
+			take(store.Expired, tag)
+		}
+		take(store.Stale, "editors")
+		if !table.DeliverAgain() {
+			t.Error("what editors have invalidated is not all")
+		}
+		for tag, want := range map[string]store.Effect{"editors": store.Stale, "visitors 1": store.Expired, "visitors 3999": store.None} {
+			untaken(t, table, tag, want)
+		}
+		deliver := func() {
+			for {
+				undelivered, clock := table.Undelivered()
+				if len(undelivered) == 0 {
+					return
+				}
+				for effect, tags := range undelivered {
+					version++
+					table.Ack(effect, version, clock, tags...)
+				}
+			}
+		}
+		deliver()
+		time.Sleep(time.Minute)
+		for i := range 8000 {
+			take(store.Gone, fmt.Sprint("import ", i))
+		}
+		if table.DeliverAgain() {
+			t.Error("of 8000 that is all")
+		}
+		for tag, want := range map[string]store.Effect{"import 7999": store.Gone, "import 6000": store.Gone, "no matter which": store.None} {
+			untaken(t, table, tag, want)
+		}
+		deliver()
+		time.Sleep(time.Hour)
+		take(store.Gone, "later")
+		if !table.DeliverAgain() {
+			t.Error("an hour later that is not all")
+		}
+	})
 }
 
 // A page from the Store is judged by what is known here, too, in the Store's order.
