@@ -202,6 +202,7 @@ func TestRemediesWork(t *testing.T) {
 		"Range":                         "varies on Range: leave it out of Vary: isr answers it itself, and the handler never sees it",
 		"two words":                     "varies on two words: it is not the name of a header",
 		"User-Agent":                    "varies on User-Agent: add it to Route.Vary, and have Route.Normalize narrow it: each value is a page of its own",
+		"Isr-Segment":                   "varies on Isr-Segment: set Route.Segment: the handler gets what that returns, and nothing that a visitor sends",
 		"*":                             "varies on everything",
 	} {
 		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

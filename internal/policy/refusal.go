@@ -95,6 +95,8 @@ func varyRemedy(name string) string {
 		return "move CORS outside of isr, where it sees each visitor's request"
 	case header.IsConditional(name), header.IsHopByHop(name):
 		return "leave it out of Vary: isr answers it itself, and the handler never sees it"
+	case name == pagekey.SegmentHeader:
+		return "set Route.Segment: the handler gets what that returns, and nothing that a visitor sends"
 	case !header.IsToken(name):
 		return "it is not the name of a header"
 	case name == "User-Agent":
