@@ -354,22 +354,27 @@ func (v *visit) passUncacheable() {
 
 // notFound answers for a path that was never prerendered.
 func (v *visit) notFound() {
-	v.w.Header().Add("Cache-Status", "isr; detail=not-prerendered")
-	w := respwriter.NewNoStore(v.w)
-	if h := v.route.NotFound; h != nil {
-		h.ServeHTTP(w, v.site.routes.ForHandler(v.r, v.route))
-	} else {
-		http.NotFound(w, v.r)
-	}
-	v.done(Miss, w.Finish(), 0, nil)
+	v.standInBy(v.route.NotFound, "isr; detail=not-prerendered")
 }
 
 // placeholder answers while the page is being generated.
 func (v *visit) placeholder() {
-	v.w.Header().Add("Cache-Status", "isr; fwd=uri-miss; detail=placeholder")
-	w := respwriter.NewNoStore(v.w)
-	v.route.Placeholder.ServeHTTP(w, v.site.routes.ForHandler(v.r, v.route))
-	v.done(Miss, w.Finish(), 0, nil)
+	v.standInBy(v.route.Placeholder, "isr; fwd=uri-miss; detail=placeholder")
+}
+
+// standInBy has a handler of the route's answer in place of the page. No cache may keep
+// what it says.
+func (v *visit) standInBy(h http.Handler, status string) {
+	r := v.site.routes.ForHandler(v.r, v.route)
+	p := respwriter.NewPass(v.w, respwriter.PassConfig{CacheStatus: status, NoStore: true})
+	panicked, outer := true, v.r
+	defer func() {
+		outer.Pattern = r.Pattern
+		p.Finish(panicked)
+		v.done(Miss, p.Status(), 0, nil)
+	}()
+	h.ServeHTTP(p.Writer(), r)
+	panicked = false
 }
 
 // fail answers with the handler's own error, or where there is none with a bare

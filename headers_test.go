@@ -238,13 +238,21 @@ func TestCacheStatusOrder(t *testing.T) {
 			http.NewResponseController(w).Flush()
 		},
 	} {
-		site := isr.Wrap(http.HandlerFunc(serve), isr.Options{Routes: map[string]isr.Route{"/bypass": {Bypass: isr.Always}}})
+		h := http.HandlerFunc(serve)
+		site := isr.Wrap(h, isr.Options{Routes: map[string]isr.Route{
+			"/bypass":      {Bypass: isr.Always},
+			"/placeholder": {Placeholder: h},
+			"/unknown":     {PrerenderedOnly: true, NotFound: h},
+		}})
 		for request, want := range map[string]string{
 			"GET /a":      "isr; fwd=uri-miss; stored",
 			"GET /bypass": "isr; fwd=bypass",
 			"OPTIONS /a":  "isr; fwd=method",
 			"POST /b":     "isr; fwd=method",
 			"PUT *":       "isr; fwd=method",
+
+			"GET /placeholder": "isr; fwd=uri-miss; detail=placeholder",
+			"GET /unknown":     "isr; detail=not-prerendered",
 		} {
 			method, target, _ := strings.Cut(request, " ")
 			w, r := httptest.NewRecorder(), httptest.NewRequest(method, "/", nil)
@@ -256,11 +264,15 @@ func TestCacheStatusOrder(t *testing.T) {
 		}
 	}
 	// Recovery middleware outside answers with it, too.
-	site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic("on purpose") }), isr.Options{})
-	w := httptest.NewRecorder()
-	recovered(func() { site.ServeHTTP(w, httptest.NewRequest("POST", "/", nil)) })
-	if got := w.Header().Get("Cache-Status"); got != "isr; fwd=method" {
-		t.Errorf("after a panic: %q", got)
+	panics := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic("on purpose") })
+	site := isr.Wrap(panics, isr.Options{Routes: map[string]isr.Route{"/unknown": {PrerenderedOnly: true, NotFound: panics}}})
+	for request, want := range map[string]string{"POST /": "isr; fwd=method", "GET /unknown": "isr; detail=not-prerendered"} {
+		method, target, _ := strings.Cut(request, " ")
+		w := httptest.NewRecorder()
+		recovered(func() { site.ServeHTTP(w, httptest.NewRequest(method, target, nil)) })
+		if got := w.Header().Get("Cache-Status"); got != want {
+			t.Errorf("%s, after a panic: %q", request, got)
+		}
 	}
 }
 

@@ -125,9 +125,10 @@ func TestHijack(t *testing.T) {
 	}
 }
 
-// gin's Stream asks for CloseNotify and Flush, whatever the method.
+// gin's Stream asks for CloseNotify and Flush, whatever the method, and whatever the
+// handler answers for.
 func TestCloseNotifyOfPasses(t *testing.T) {
-	server := httptest.NewServer(isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	streams := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
 		for range 3 {
 			select {
@@ -138,9 +139,17 @@ func TestCloseNotifyOfPasses(t *testing.T) {
 				w.(http.Flusher).Flush()
 			}
 		}
-	}), isr.Options{Routes: map[string]isr.Route{"/bypass": {Bypass: isr.Always}}}))
+	})
+	server := httptest.NewServer(isr.Wrap(streams, isr.Options{Routes: map[string]isr.Route{
+		"/bypass":      {Bypass: isr.Always},
+		"/placeholder": {Placeholder: streams},
+		"/unknown":     {PrerenderedOnly: true, NotFound: streams},
+	}}))
 	defer server.Close()
-	for request, status := range map[string]string{"GET /": "", "GET /bypass": "isr; fwd=bypass", "POST /": "isr; fwd=method"} {
+	for request, status := range map[string]string{
+		"GET /": "", "GET /bypass": "isr; fwd=bypass", "POST /": "isr; fwd=method",
+		"GET /placeholder": "isr; fwd=uri-miss; detail=placeholder", "GET /unknown": "isr; detail=not-prerendered",
+	} {
 		method, target, _ := strings.Cut(request, " ")
 		r, err := http.NewRequest(method, server.URL+target, nil)
 		if err != nil {

@@ -80,6 +80,9 @@ func New(pattern string, s Spec, sharedMaxAge time.Duration) (*Route, error) {
 		return nil, err
 	}
 	rules.Segment = s.Segment
+	if s.NotFound == nil {
+		s.NotFound = http.NotFoundHandler()
+	}
 	ttl := cmp.Or(s.TTL, Forever)
 	return &Route{
 		Pattern:              pattern,

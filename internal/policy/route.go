@@ -30,7 +30,7 @@ type Route struct {
 	Bypass            func(*http.Request) bool             // may be nil
 	Placeholder       http.Handler                         // may be nil
 	PrerenderedOnly   bool
-	NotFound          http.Handler                    // may be nil
+	NotFound          http.Handler
 	IgnoreVary        []string                        // canonical
 	MaxTTL            time.Duration                   // zero: no bound
 	Rewrite           func(status int, h http.Header) // may be nil

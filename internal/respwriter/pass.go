@@ -2,7 +2,7 @@
 // visitor's. They behave as that does, for calls in any order, also from goroutines that
 // outlive the handler's call.
 //
-// A Pass, a NoStore and a Standby wrap a visitor's own. They edit the header at the last
+// A Pass and a Standby wrap a visitor's own. They edit the header at the last
 // moment, when the final status is known and nothing has gone out, and can be flushed,
 // hijacked and asked by an http.ResponseController as the writer that they wrap. A
 // Recorder wraps none: it records a page, says why the response may not be stored, or
@@ -22,6 +22,7 @@ import (
 type PassConfig struct {
 	CacheStatus string // the cache's own member of Cache-Status (RFC 9211)
 	Private     bool   // whether no cache may keep the response for others
+	NoStore     bool   // whether none may keep it at all
 
 	// OnSuccess, unless nil, is called when the handler answers with success (a status
 	// from 200 to 399); with committed false. It is called again, with committed true,
@@ -30,7 +31,8 @@ type PassConfig struct {
 	OnSuccess func(status int, h http.Header, committed bool)
 }
 
-// A Pass is the writer of a request that passes the cache. When the final header is about
+// A Pass is the writer of a request that passes the cache, or that a handler other than
+// the page's answers. When the final header is about
 // to go out it adds the cache's own member to Cache-Status, after those of upstream caches
 // (RFC 9211, section 2). It is for one goroutine at a time, as any http.ResponseWriter.
 type Pass struct{ pass }
@@ -41,8 +43,13 @@ func NewPass(w http.ResponseWriter, c PassConfig) *Pass {
 }
 
 // Status returns the status of the response, or zero where none is written. It may be an
-// informational one.
-func (p *Pass) Status() int { return p.status }
+// informational one, such as 101 where the handler has taken over the connection.
+func (p *Pass) Status() int {
+	if p.hijacked && p.status == 0 {
+		return http.StatusSwitchingProtocols
+	}
+	return p.status
+}
 
 // Finish is to be called when the handler has returned, with whether that was by a
 // panic: it completes the header where nothing has.
@@ -50,7 +57,7 @@ func (p *Pass) Finish(panicked bool) {
 	switch {
 	case p.hijacked:
 	case panicked && p.status < 200:
-		p.setCacheStatus() // of the response that outer middleware makes of the panic
+		p.complete() // for the response that outer middleware makes of the panic
 	default:
 		p.implicit()
 		p.notify(true)
@@ -60,10 +67,10 @@ func (p *Pass) Finish(panicked bool) {
 type pass struct {
 	http.ResponseWriter
 	PassConfig
-	marked   bool // whether Cache-Status is set
-	status   int
-	written  int  // bytes that may not have gone out yet
-	hijacked bool // then the response is not known here
+	completed bool // whether the header has what the Pass adds
+	status    int
+	written   int  // bytes that may not have gone out yet
+	hijacked  bool // then the response is not known here
 }
 
 // serverBuffer is how many bytes of a response net/http holds in its buffer, at least,
@@ -87,19 +94,23 @@ func (p *pass) WriteHeader(status int) {
 // 101 leads to is a connection, which no cache can keep.
 func (p *pass) begin(status int) {
 	p.status = status
-	if !isFinal(status) {
-		return
-	}
-	p.setCacheStatus()
-	if p.Private && status != http.StatusSwitchingProtocols {
-		header.MakePrivate(p.Header())
+	if isFinal(status) {
+		p.complete()
 	}
 }
 
-func (p *pass) setCacheStatus() {
-	if !p.marked {
-		p.marked = true
-		p.Header().Add("Cache-Status", p.CacheStatus)
+// complete completes the header, once.
+func (p *pass) complete() {
+	if p.completed {
+		return
+	}
+	p.completed = true
+	p.Header().Add("Cache-Status", p.CacheStatus)
+	switch {
+	case p.NoStore:
+		header.SetNoStore(p.Header())
+	case p.Private && p.status != http.StatusSwitchingProtocols:
+		header.MakePrivate(p.Header())
 	}
 }
 

@@ -145,7 +145,8 @@ func TestPassHeader(t *testing.T) {
 			w.WriteHeader(200)
 			w.WriteHeader(500)
 		}, false, http.Header{"Cache-Status": {"isr; fwd=method"}}},
-		"a panic before the header": {true, func(w http.ResponseWriter) {}, true, http.Header{"Cache-Status": {"isr; fwd=method"}}},
+		"a panic before the header":      {false, func(w http.ResponseWriter) {}, true, http.Header{"Cache-Status": {"isr; fwd=method"}}},
+		"of a private response, as well": {true, func(w http.ResponseWriter) { w.Header().Set("Cache-Control", "public, max-age=60") }, true, http.Header{"Cache-Control": {"private, max-age=60"}, "Cache-Status": {"isr; fwd=method"}}},
 		"private": {true, func(w http.ResponseWriter) {
 			w.Header().Set("Cache-Control", "public, max-age=60")
 			w.WriteHeader(200)
@@ -159,6 +160,46 @@ func TestPassHeader(t *testing.T) {
 			p.Finish(test.panics)
 			if diff := cmp.Diff(test.want, w.Header()); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// Whatever the handler says, and however it ends, no cache stores what is no-store.
+func TestPassIsNoStore(t *testing.T) {
+	for name, test := range map[string]struct {
+		serve  func(w http.ResponseWriter)
+		status int
+	}{
+		"nothing written":       {func(w http.ResponseWriter) {}, 200},
+		"a header":              {func(w http.ResponseWriter) { w.WriteHeader(202) }, 202},
+		"two headers":           {func(w http.ResponseWriter) { w.WriteHeader(202); w.WriteHeader(500) }, 202},
+		"a body":                {func(w http.ResponseWriter) { io.WriteString(w, "soon") }, 200},
+		"a copy":                {func(w http.ResponseWriter) { io.Copy(w, strings.NewReader("soon")) }, 200},
+		"a flush":               {func(w http.ResponseWriter) { w.(http.Flusher).Flush() }, 200},
+		"a controller":          {func(w http.ResponseWriter) { http.NewResponseController(w).Flush() }, 200},
+		"a switch of protocols": {func(w http.ResponseWriter) { w.WriteHeader(101) }, 101},
+		"early hints": {func(w http.ResponseWriter) {
+			w.WriteHeader(103)
+			w.Header().Set("Cache-Control", "public, max-age=60")
+			w.WriteHeader(202)
+		}, 202},
+		"a panic": {nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := httptest.NewRecorder()
+			p := respwriter.NewPass(rec, respwriter.PassConfig{NoStore: true})
+			w := p.Writer()
+			w.Header().Set("Cache-Control", "public, max-age=60")
+			w.Header()["cache-control"] = []string{"public, max-age=60"}
+			w.Header().Set("CDN-Cache-Control", "max-age=60")
+			if test.serve != nil {
+				test.serve(w)
+			}
+			p.Finish(test.serve == nil)
+			h := rec.Header()
+			if p.Status() != test.status || h.Get("Cache-Control") != "no-store" || h["cache-control"] != nil || h["Cdn-Cache-Control"] != nil {
+				t.Errorf("status %d, %v", p.Status(), h)
 			}
 		})
 	}
@@ -189,9 +230,10 @@ func TestHijackBehindUnwrap(t *testing.T) {
 		http.Hijacker
 	}{rec, canHijack{}}}
 	for _, w := range []http.ResponseWriter{server, server.w} {
-		n := respwriter.NewNoStore(w)
-		if _, _, err := http.NewResponseController(n).Hijack(); err != nil || n.Finish() != 101 || rec.status != 0 {
-			t.Errorf("NoStore: %v, sent %d", err, rec.status)
+		p := respwriter.NewPass(w, respwriter.PassConfig{NoStore: true})
+		_, _, err := http.NewResponseController(p.Writer()).Hijack()
+		if p.Finish(false); err != nil || p.Status() != 101 || rec.status != 0 {
+			t.Errorf("Pass: %v, status %d, sent %d", err, p.Status(), rec.status)
 		}
 	}
 	s := respwriter.NewStandby(server, func(int, http.Header) bool { return false })
@@ -209,7 +251,6 @@ func TestControllerFindsWhatIsBehind(t *testing.T) {
 	w := deadlines{ResponseWriter: httptest.NewRecorder(), set: new(int)}
 	for name, front := range map[string]http.ResponseWriter{
 		"Pass":    respwriter.NewPass(w, respwriter.PassConfig{}).Writer(),
-		"NoStore": respwriter.NewNoStore(w),
 		"Standby": respwriter.NewStandby(w, func(int, http.Header) bool { return false }),
 	} {
 		c := http.NewResponseController(front)
