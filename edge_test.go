@@ -377,16 +377,19 @@ func TestEdgeMarks(t *testing.T) {
 		age    time.Duration // when it is asked for
 		want   answer
 	}{
-		"for ever":                      {age: time.Hour, want: answer{"public, max-age=0, s-maxage=60", "max-age=31536000", "0"}},
-		"a TTL":                         {route: isr.Route{TTL: time.Hour}, age: 50 * time.Minute, want: answer{"public, max-age=0, s-maxage=60", "max-age=3600", "3000"}},
-		"the handler's":                 {header: http.Header{"Cache-Control": {"max-age=5, s-maxage=7200"}}, age: time.Hour, want: answer{"max-age=5, s-maxage=7200", "max-age=7200", "3600"}},
-		"the handler's, shortened":      {route: isr.Route{MaxTTL: time.Hour}, header: http.Header{"Cache-Control": {"s-maxage=7200"}}, want: answer{"s-maxage=3600, max-age=0", "max-age=3600", "0"}},
-		"the handler's targeted field":  {header: http.Header{"Cdn-Cache-Control": {"max-age=7"}}, want: answer{"public, max-age=0, s-maxage=60", "max-age=7", "0"}},
-		"the route's CacheControl":      {route: isr.Route{CacheControl: "public, max-age=300"}, want: answer{"public, max-age=300", "max-age=31536000", "0"}},
-		"the route says s-maxage":       {route: isr.Route{CacheControl: "s-maxage=300"}, age: time.Hour, want: answer{"s-maxage=300", "max-age=300", "0"}},
-		"the route says private":        {route: isr.Route{CacheControl: "private"}, want: answer{"private", "", "0"}},
-		"tags that do not fit":          {refuse: true, want: answer{"private, max-age=0", "", "0"}},
-		"tags that do not fit, its own": {header: http.Header{"Cache-Control": {"max-age=9, s-maxage=7200"}, "Cdn-Cache-Control": {"max-age=7"}}, refuse: true, want: answer{"private, max-age=9", "", "0"}},
+		"for ever":                                      {age: time.Hour, want: answer{"public, max-age=0, s-maxage=60", "max-age=31536000", "0"}},
+		"a TTL":                                         {route: isr.Route{TTL: time.Hour}, age: 50 * time.Minute, want: answer{"public, max-age=0, s-maxage=60", "max-age=3600", "3000"}},
+		"the handler's":                                 {header: http.Header{"Cache-Control": {"max-age=5, s-maxage=7200"}}, age: time.Hour, want: answer{"max-age=5, s-maxage=7200", "max-age=7200", "3600"}},
+		"the handler's, shortened":                      {route: isr.Route{MaxTTL: time.Hour}, header: http.Header{"Cache-Control": {"s-maxage=7200"}}, want: answer{"s-maxage=3600, max-age=0", "max-age=3600", "0"}},
+		"the handler's targeted field":                  {header: http.Header{"Cdn-Cache-Control": {"max-age=7"}}, want: answer{"public, max-age=0, s-maxage=60", "max-age=7", "0"}},
+		"the route's CacheControl":                      {route: isr.Route{CacheControl: "public, max-age=300"}, want: answer{"public, max-age=300", "max-age=31536000", "0"}},
+		"the route says s-maxage":                       {route: isr.Route{CacheControl: "s-maxage=300"}, age: time.Hour, want: answer{"s-maxage=300", "max-age=300", "0"}},
+		"the route says private fields":                 {route: isr.Route{CacheControl: `max-age=9, private="X"`}, want: answer{"private, max-age=9", "", "0"}},
+		"the route says no-cache fields":                {route: isr.Route{CacheControl: `max-age=9, no-cache="X"`}, want: answer{"private, max-age=9, no-cache", "", "0"}},
+		"the route says no-store where it is not known": {route: isr.Route{CacheControl: "max-age=9, must-understand, no-store"}, want: answer{"private, max-age=9, must-understand, no-store", "", "0"}},
+		"the route says private":                        {route: isr.Route{CacheControl: "private"}, want: answer{"private", "", "0"}},
+		"tags that do not fit":                          {refuse: true, want: answer{"private, max-age=0", "", "0"}},
+		"tags that do not fit, its own":                 {header: http.Header{"Cache-Control": {"max-age=9, s-maxage=7200"}, "Cdn-Cache-Control": {"max-age=7"}}, refuse: true, want: answer{"private, max-age=9", "", "0"}},
 	} {
 		for _, how := range []string{"generated", "by the Store", "renewed"} {
 			synctest.Test(t, func(t *testing.T) {

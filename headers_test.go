@@ -208,6 +208,10 @@ func TestOuterMiddlewareMakesPrivate(t *testing.T) {
 		{public, "Cache-Control", "no-store", "no-store"},
 		{public, "Cache-Control", "no-cache", public},
 		{public, "X-Name", "value", public},
+		{public, "Cache-Control", `max-age=5, private="Set-Cookie"`, "private, max-age=0"},
+		{public, "Cache-Control", "max-age=5, must-understand, no-store", "no-store"},
+		{"max-age=5, must-understand, no-store", "Set-Cookie", "session=1", "no-store"},
+		{`max-age=5, private="X"`, "Set-Cookie", "session=1", "private, max-age=0"},
 		{"no-store", "Set-Cookie", "session=1", "no-store"},
 		{"no-store", "Cache-Control", "private", "no-store"},
 	} {

@@ -14,19 +14,23 @@ import (
 // RFC 5861). Durations are negative where they are not given.
 type Directives struct {
 	NoStore, NoCache, Private, MustRevalidate, NoTransform bool
+	MustUnderstand                                         bool // no-store does not count for a cache that knows the status
+	NoCacheFields, PrivateFields                           bool // no-cache or private names fields: of the rest it does not hold
 	MaxAge, SMaxAge, StaleWhileRevalidate, StaleIfError    time.Duration
 }
 
 // ParseCacheControl reads Cache-Control lines. Names are not case-sensitive, of
 // duplicates the first counts, arguments may be quoted, a number too large is
 // the largest, and what is no number means stale. The qualified forms of private
-// and no-cache count as the unqualified ones.
+// and no-cache count as the unqualified ones, too.
 func ParseCacheControl(lines []string) Directives {
 	d := Directives{MaxAge: -1, SMaxAge: -1, StaleWhileRevalidate: -1, StaleIfError: -1}
 	for _, line := range lines {
 		for line != "" {
 			var name, arg string
+			whole := line
 			name, arg, line = cutDirective(line)
+			qualified := strings.Contains(whole[:len(whole)-len(line)], "=")
 			seconds := func(into *time.Duration) {
 				if *into < 0 {
 					*into = parseSeconds(arg)
@@ -36,9 +40,11 @@ func ParseCacheControl(lines []string) Directives {
 			case "no-store":
 				d.NoStore = true
 			case "no-cache":
-				d.NoCache = true
+				d.NoCache, d.NoCacheFields = true, d.NoCacheFields || qualified
 			case "private":
-				d.Private = true
+				d.Private, d.PrivateFields = true, d.PrivateFields || qualified
+			case "must-understand":
+				d.MustUnderstand = true
 			case "must-revalidate", "proxy-revalidate":
 				d.MustRevalidate = true
 			case "no-transform":
@@ -56,6 +62,16 @@ func ParseCacheControl(lines []string) Directives {
 	}
 	return d
 }
+
+// IsUnshared reports whether no shared cache may store the response. A private that names
+// fields does not say so, nor does a no-store beside must-understand, which holds only for
+// a cache that does not know the status (RFC 9111, sections 5.2.2.7 and 5.2.2.3).
+func (d Directives) IsUnshared() bool {
+	return d.Private && !d.PrivateFields || d.IsUnstored()
+}
+
+// IsUnstored reports whether no cache may store the response.
+func (d Directives) IsUnstored() bool { return d.NoStore && !d.MustUnderstand }
 
 // cutDirective cuts the first directive off a Cache-Control line.
 func cutDirective(line string) (name, arg, rest string) {
@@ -115,14 +131,11 @@ const Private = "private, max-age=0"
 // own browser may do with it stays as the handler wants it.
 func MakePrivate(h http.Header) {
 	DeleteTargeted(h)
-	for name, lines := range h {
-		if name != "Cache-Control" && strings.EqualFold(name, "Cache-Control") {
-			delete(h, name)
-			h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), lines...)
-		}
+	if lines := takeCacheControl(h); lines != nil {
+		h["Cache-Control"] = lines
 	}
 	d := ParseCacheControl(h["Cache-Control"])
-	if d.NoStore || d.Private {
+	if d.IsUnshared() {
 		return
 	}
 	control := "private"
@@ -135,7 +148,10 @@ func MakePrivate(h http.Header) {
 	for _, also := range [...]struct {
 		said bool
 		name string
-	}{{d.NoCache, "no-cache"}, {d.MustRevalidate, "must-revalidate"}, {d.NoTransform, "no-transform"}} {
+	}{
+		{d.NoCache, "no-cache"}, {d.MustRevalidate, "must-revalidate"}, {d.NoTransform, "no-transform"},
+		{d.NoStore, "must-understand, no-store"},
+	} {
 		if also.said {
 			control += ", " + also.name
 		}
@@ -146,7 +162,22 @@ func MakePrivate(h http.Header) {
 // SetNoStore says that nobody keeps the response, whatever was said before.
 func SetNoStore(h http.Header) {
 	DeleteTargeted(h)
-	h.Set("Cache-Control", "no-store")
+	takeCacheControl(h)
+	h["Cache-Control"] = []string{"no-store"}
+}
+
+// takeCacheControl deletes Cache-Control, however it is spelled, and returns its lines.
+func takeCacheControl(h http.Header) (lines []string) {
+	lines = slices.Clip(h["Cache-Control"])
+	for name, more := range h {
+		if strings.EqualFold(name, "Cache-Control") {
+			if name != "Cache-Control" {
+				lines = append(lines, more...)
+			}
+			delete(h, name)
+		}
+	}
+	return lines
 }
 
 // DeleteTargeted deletes the fields by which caches of one kind go instead of by
@@ -174,7 +205,7 @@ func IsTargeted(name string) bool {
 func Revoked(own string) string {
 	switch d := ParseCacheControl([]string{own}); {
 	case d.NoStore:
-		return own
+		return "no-store"
 	case d.Private:
 		return "private, max-age=0, must-revalidate"
 	}
@@ -218,7 +249,7 @@ func Shortened(own string, limit time.Duration) string {
 // longer than some time.
 func SharedFor(own string, limit time.Duration) string {
 	switch d := ParseCacheControl([]string{own}); {
-	case d.NoStore, d.Private:
+	case d.IsUnshared():
 		return own
 	case d.SMaxAge >= 0:
 		limit = min(limit, d.SMaxAge)

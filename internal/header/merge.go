@@ -113,12 +113,14 @@ func Merge(h http.Header, name string, values []string) []string {
 	case "Vary":
 		return mergeVary(h[name], values)
 	case "Cache-Control":
-		outer := ParseCacheControl(h[name])
+		outer, own := ParseCacheControl(h[name]), ParseCacheControl(values)
 		switch {
-		case !outer.Private && !outer.NoStore && h["Set-Cookie"] == nil, ParseCacheControl(values).NoStore:
+		case !IsPersonal(h), own.IsUnstored():
 			return values
-		case outer.Private || outer.NoStore:
+		case outer.IsUnshared():
 			return h[name]
+		case outer.NoStore, own.NoStore: // not for a cache that understands, which may be a shared one
+			return []string{"no-store"}
 		}
 		return []string{Private}
 	}

@@ -35,13 +35,16 @@ func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
 		}
 		delete(h, "Cache-Tag")
 	}
-	if m.Route.Rules.Segment != nil { // a shared cache cannot tell the segments apart
+	d := header.ParseCacheControl(h["Cache-Control"])
+	// A shared cache cannot tell the segments apart, and one that is told by a field of its
+	// own would not heed a Cache-Control that lets it store a part.
+	partly := (d.Private || d.NoStore) && !d.IsUnshared() || d.NoCacheFields
+	if m.Route.Rules.Segment != nil || m.Mark != nil && partly {
 		before := h.Clone()
 		header.MakePrivate(h)
 		p.note(before, h)
 		return promise
 	}
-	d := header.ParseCacheControl(h["Cache-Control"])
 	if m.Mark == nil || d.Private || d.NoStore || d.NoCache {
 		return promise
 	}
