@@ -3,6 +3,7 @@ package isr_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,18 @@ func TestAgeOfUpstream(t *testing.T) {
 			if r.URL.Path == "/theirs" {
 				w.Header().Set("Cache-Control", "max-age=60")
 			}
+			if r.URL.Path == "/large" {
+				w.Header().Set("Cache-Control", "max-age=60")
+				w.Write(make([]byte, 2000))
+			}
 		}}
-		site := isr.Wrap(c, isr.Options{Default: isr.Route{TTL: time.Minute}})
+		site := isr.Wrap(c, isr.Options{MaxPageBytes: 1000, Default: isr.Route{TTL: time.Minute}})
+		for _, status := range []string{"fwd=uri-miss; detail=too-large", "fwd=bypass; detail=uncacheable"} { // streamed, then passed
+			h := get(site, "/large").Header
+			if got := [2]string{h.Get("Age"), strings.Join(h["Cache-Status"], ", ")}; got != [2]string{"40", "upstream; hit, isr; " + status} {
+				t.Errorf("/large: %q", got)
+			}
+		}
 		get(site, "/theirs")
 		get(site, "/ours")
 		time.Sleep(5 * time.Second)

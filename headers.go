@@ -297,10 +297,10 @@ func (v *visit) passUnkeyed(status string) {
 
 // forward hands the visitor's own request to the wrapped handler.
 func (v *visit) forward(c respwriter.PassConfig) {
-	c.Private = c.Private || v.route != nil && v.route.Rules.Segment != nil
+	r, segmented := v.site.routes.ForHandler(v.r, v.route)
+	c.Private = c.Private || segmented
 	p := respwriter.NewPass(v.w, c)
 	panicked, outer := true, v.r
-	r := v.site.routes.ForHandler(v.r, v.route)
 	if v.site.mode != Off {
 		r = r.WithContext(inside.WithSite(r.Context(), v.site, v.site.mode == Develop))
 	}
@@ -321,7 +321,7 @@ func (v *visit) forward(c respwriter.PassConfig) {
 func (v *visit) compare(p *page.Page) {
 	if s := v.site; s.watch != nil {
 		http.NewResponseController(v.w).Flush() // they need not wait for it
-		own := s.routes.ForHandler(v.r, v.route)
+		own, _ := s.routes.ForHandler(v.r, v.route)
 		s.watch.Compare(v.request(), p, own.WithContext(inside.WithSite(own.Context(), s, true)))
 	}
 }
@@ -365,7 +365,7 @@ func (v *visit) placeholder() {
 // standInBy has a handler of the route's answer in place of the page. No cache may keep
 // what it says.
 func (v *visit) standInBy(h http.Handler, status string) {
-	r := v.site.routes.ForHandler(v.r, v.route)
+	r, _ := v.site.routes.ForHandler(v.r, v.route)
 	p := respwriter.NewPass(v.w, respwriter.PassConfig{CacheStatus: status, NoStore: true})
 	panicked, outer := true, v.r
 	defer func() {

@@ -125,7 +125,7 @@ func (v *visit) stream(f *flight.Flight, st flight.Stream) bool {
 	if st.Pattern != "" {
 		v.r.Pattern = st.Pattern
 	}
-	err := st.Serve(v.w, v.r, f.Route.Rules.Vary(), "isr; fwd=uri-miss; detail=too-large")
+	err := st.Serve(v.w, v.r, f.Route, "isr; fwd=uri-miss; detail=too-large")
 	v.done(Miss, st.Status, 0, err)
 	if err != nil {
 		panic(http.ErrAbortHandler) // so that no client or cache takes the part for the whole

@@ -1,9 +1,12 @@
 package isr_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -94,6 +97,93 @@ func TestSegmentsArePrivate(t *testing.T) {
 				t.Errorf("%d runs", n)
 			}
 		})
+	}
+}
+
+// Whatever else a visitor of a segment may get, no shared cache keeps it.
+func TestNothingOfASegmentIsShared(t *testing.T) {
+	unsaid := errors.New("on purpose")
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=60, s-maxage=600")
+		targeted(w.Header())
+		switch r.URL.Path {
+		case "/large":
+			w.Write(make([]byte, 2000))
+		case "/cookie":
+			w.Header().Set("Set-Cookie", "a=b")
+		case "/fails":
+			w.WriteHeader(500)
+		case "/fails-inside":
+			isr.Fail(r.Context(), unsaid)
+		case "/panics":
+			panic(unsaid)
+		case "/hangs":
+			time.Sleep(time.Hour)
+		case "/missing":
+			w.WriteHeader(404)
+		case "/moved":
+			w.Header().Set("Location", "/")
+			w.WriteHeader(301)
+		}
+		io.WriteString(w, "page")
+	})
+	private := isr.Route{Segment: role}
+	with := func(change func(*isr.Route)) isr.Route { rt := private; change(&rt); return rt }
+	opts := isr.Options{MaxPageBytes: 1000, Default: private, Routes: map[string]isr.Route{
+		"/bypass":      {Segment: role, Bypass: isr.Always},
+		"/placeholder": with(func(rt *isr.Route) { rt.Placeholder = serve }),
+		"/unknown":     with(func(rt *isr.Route) { rt.PrerenderedOnly, rt.NotFound = true, serve }),
+	}}
+	off := opts
+	off.Mode = isr.Off
+	develop := opts
+	develop.Mode = isr.Develop
+	for name, opts := range map[string]isr.Options{"on": opts, "off": off, "develop": develop} {
+		for request, header := range map[string][]string{
+			"GET /": nil, "HEAD /": nil, "POST /": nil, "OPTIONS /": nil, "QUERY /": nil, "GET /./a": nil,
+			"GET /large": nil, "HEAD /large": nil, "GET /cookie": nil, "GET /missing": nil, "GET /moved": nil,
+			"GET /fails": nil, "GET /fails-inside": nil, "GET /panics": nil, "GET /hangs": nil,
+			"GET /bypass": nil, "POST /bypass": nil, "GET /placeholder": nil, "GET /unknown": nil,
+			"GET /a": {"If-None-Match", "*"}, "GET /b": {"If-Match", `"x"`}, "GET /c": {"Range", "bytes=0-1"}, "GET /d": {"Range", "bytes=100-"},
+			"GET /e": {"Authorization", "Basic x"}, "GET /f": {"Upgrade", "h2c"}, "GET /bypass?": {"Upgrade", "h2c"},
+			"GET /outer": {"Outer", `public, max-age=60, private="Set-Cookie"`}, "GET /outer?a": {"Outer", "must-understand, no-store, public, max-age=60"},
+		} {
+			method, target, _ := strings.Cut(request, " ")
+			t.Run(name+", "+request, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					site := isr.Wrap(serve, opts)
+					visit := func(when string) {
+						w := httptest.NewRecorder()
+						r := httptest.NewRequest(method, target, nil)
+						r.Header.Set("Cookie", "role=admin")
+						for i := 0; i < len(header); i += 2 {
+							r.Header.Set(header[i], header[i+1])
+						}
+						if control := r.Header["Outer"]; control != nil {
+							w.Header()["Cache-Control"] = control
+						}
+						if recovered(func() { site.ServeHTTP(w, r) }) != nil { // as middleware does around it
+							w.WriteHeader(500)
+						}
+						h := w.Header() // also where nothing was written
+						said := strings.Split(strings.Join(h["Cache-Control"], ", "), ", ")
+						kept := slices.Contains(said, "private") || slices.Contains(said, "no-store") && !slices.Contains(said, "must-understand")
+						if forgot := w.Code == 500 && target == "/panics" && h["Cache-Control"] == nil; !kept && !forgot || len(hasTargeted(h)) > 0 {
+							t.Errorf("%s: %d %v", when, w.Code, h)
+						}
+					}
+					visit("first")
+					visit("again")
+					synctest.Wait()
+					site.Expire(t.Context(), "http://example.com/*")
+					visit("expired")
+					synctest.Wait()
+					site.Shutdown(t.Context())
+					visit("after Shutdown")
+					time.Sleep(2 * time.Hour)
+				})
+			})
+		}
 	}
 }
 

@@ -29,6 +29,15 @@ type run struct {
 
 const limit = 20
 
+// routeOf returns the route that a Spec says.
+func routeOf(t *testing.T, s policy.Spec) *policy.Route {
+	rt, err := policy.New("", s, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rt
+}
+
 // newRun returns a run without a stored page, whose visitors take no Stream.
 func newRun(t *testing.T) *run {
 	r := new(run)
@@ -200,7 +209,7 @@ func TestStream(t *testing.T) {
 			w.Finish()
 		}()
 		rec := httptest.NewRecorder()
-		err := (<-parts).Serve(rec, httptest.NewRequest("GET", "/", nil), "X-Lang", "isr; detail=too-large")
+		err := (<-parts).Serve(rec, httptest.NewRequest("GET", "/", nil), routeOf(t, policy.Spec{Vary: []string{"X-Lang"}}), "isr; detail=too-large")
 		if err != nil || rec.Body.String() != strings.Repeat("0123456789", 3) || alive == 0 || !rec.Flushed {
 			t.Errorf("%v, %q, alive %d, flushed %v", err, rec.Body, alive, rec.Flushed)
 		}
@@ -250,7 +259,9 @@ func TestStreamIsBrokenOff(t *testing.T) {
 				}()
 				st := <-offer
 				served := make(chan error, 1)
-				go func() { served <- st.Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), "", "") }()
+				go func() {
+					served <- st.Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), routeOf(t, policy.Spec{}), "")
+				}()
 				if abort != nil {
 					abort(w, st)
 				}

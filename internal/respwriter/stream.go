@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/isr-go/isr/internal/header"
+	"github.com/isr-go/isr/internal/policy"
 )
 
 // A Budget bounds how many bytes all Streams together hold in memory.
@@ -51,15 +52,21 @@ func (st *Stream) Close() {
 }
 
 // Serve passes the Stream on to its visitor. Its error says why the Stream is incomplete.
-// It adds the names vary to Vary, and the cache's own member to Cache-Status.
-func (st *Stream) Serve(w http.ResponseWriter, r *http.Request, vary, cacheStatus string) error {
+// It adds what the route varies on to Vary, and the cache's own member to Cache-Status, as
+// Pass does for those who come later.
+func (st *Stream) Serve(w http.ResponseWriter, r *http.Request, rt *policy.Route, cacheStatus string) error {
 	defer st.Close()
 	defer context.AfterFunc(r.Context(), st.Close)()
 	h := header.Forwardable(st.Header, st.begin)
 	delete(h, "Cache-Tag") // no tag goes out that no Edge has put there
-	header.AddVary(h, vary)
-	if length := st.Header["Content-Length"]; length != nil {
-		h["Content-Length"] = length
+	header.AddVary(h, rt.Rules.Vary())
+	for _, name := range [...]string{"Content-Length", "Age"} { // as they were sent
+		if said := st.Header[name]; said != nil {
+			h[name] = said
+		}
+	}
+	if rt.Rules.Segment != nil {
+		header.MakePrivate(h)
 	}
 	h.Add("Cache-Status", cacheStatus)
 	header.Copy(w.Header(), h)

@@ -234,15 +234,16 @@ func (t *Target) variant(o pagekey.Origin, k pagekey.Key, sent http.Header) stri
 }
 
 // ForHandler returns a visitor's own request as a handler may see it, where its route is
-// rt, if that was looked up: with the segment that it is of.
-func (t *Table) ForHandler(r *http.Request, rt *policy.Route) *http.Request {
+// rt, if that was looked up: with the segment that it is of. It reports whether the route
+// has any: then what the handler answers is for those of one.
+func (t *Table) ForHandler(r *http.Request, rt *policy.Route) (own *http.Request, segmented bool) {
 	if rt == nil && hasPath(r) {
 		rt = t.Of(r, "")
 	}
 	if rt == nil {
-		return (*pagekey.Rules)(nil).ForHandler(r)
+		return (*pagekey.Rules)(nil).ForHandler(r), false
 	}
-	return rt.Rules.ForHandler(r)
+	return rt.Rules.ForHandler(r), rt.Rules.Segment != nil
 }
 
 // AsksToPass reports whether the Bypass of a request's route asks for it to pass, where
