@@ -29,6 +29,7 @@ func TestConditionsAndRanges(t *testing.T) {
 		}
 		h := w.Header()
 		h.Set("Content-Type", "text/plain")
+		targeted(h)
 		switch r.URL.Path {
 		case "/strong":
 			h.Set("Etag", `"v1"`)
@@ -101,6 +102,11 @@ func TestConditionsAndRanges(t *testing.T) {
 			case res.StatusCode == 304:
 				if length != "" || res.Header.Get("Content-Type") != "" || res.Header.Get("Cache-Control") == "" || res.Header.Get("Vary") == "" {
 					t.Errorf("%s, %s %q: 304 with %v", name, test.target, test.header, res.Header)
+				}
+			case res.StatusCode == 412, res.StatusCode == 416:
+				// A cache that passes the condition on must not show the error to others.
+				if got := res.Header["Cache-Control"]; len(got) != 1 || got[0] != "no-store" || len(hasTargeted(res.Header)) > 0 {
+					t.Errorf("%s, %s %q: %d with %v", name, test.target, test.header, res.StatusCode, res.Header)
 				}
 			case test.method == "GET" && res.StatusCode < 400 && length != fmt.Sprint(len(got)):
 				t.Errorf("%s, %s %q: Content-Length %s, want %d", name, test.target, test.header, length, len(got))

@@ -439,6 +439,11 @@ func TestEdgeMarks(t *testing.T) {
 				if got := h.Get("Cdn-Tags"); got != want || h["Cache-Tag"] != nil {
 					t.Errorf("%s, %s: tags %q, want %q; Cache-Tag %q", name, how, got, want, h["Cache-Tag"])
 				}
+				for condition, value := range map[string]string{"If-Match": `"2"`, "Range": "bytes=1000-"} { // an error is not the page
+					if h := get(site, "/", condition, value).Header; h.Get("Cache-Control") != "no-store" || h["Cdn-Cache-Control"] != nil || h["Cdn-Tags"] != nil {
+						t.Errorf("%s, %s: %s fails with %v", name, how, condition, h)
+					}
+				}
 				marks := edgeOf.marks
 				visit()
 				if edgeOf.marks != marks {

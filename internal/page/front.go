@@ -106,6 +106,16 @@ func (p *Page) setOwn(name string, values []string) {
 	r.own = append(r.own, field{name, values})
 }
 
+// setUnstored changes the header of the page into that of an error which only the visitor's
+// own conditions have caused: a cache that passes these on would store it for everybody,
+// under the page's URL (RFC 9111, section 3).
+func (p *Page) setUnstored(h http.Header) {
+	for _, f := range p.extras().own { // what an Edge has marked
+		delete(h, f.name)
+	}
+	header.SetNoStore(h)
+}
+
 // note notes what the handler's header had that is another now.
 func (p *Page) note(before, now http.Header) {
 	for name, values := range before {

@@ -56,7 +56,7 @@ func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation,
 		case more || etags != nil:
 			rep.writeHeader(h, values, false, revoked)
 			modified, _ := header.ParseDate(p.plain.value("Last-Modified"))
-			http.ServeContent(&contentWriter{w, rep != &p.plain}, wellAsked(r), "", modified, bytes.NewReader(rep.body))
+			http.ServeContent(&contentWriter{w, p, rep != &p.plain}, wellAsked(r), "", modified, bytes.NewReader(rep.body))
 			return
 		}
 	}
@@ -110,6 +110,7 @@ func wellAsked(r *http.Request) *http.Request {
 // A contentWriter corrects what http.ServeContent says of a representation.
 type contentWriter struct {
 	http.ResponseWriter
+	page    *Page
 	encoded bool // whether ranges are of other bytes than these
 }
 
@@ -120,6 +121,9 @@ func (w *contentWriter) WriteHeader(status int) {
 		for _, name := range [...]string{"Content-Length", "Content-Type", "Content-Encoding", "Accept-Ranges"} {
 			h.Del(name)
 		}
+		w.page.setUnstored(h)
+	case http.StatusRequestedRangeNotSatisfiable:
+		w.page.setUnstored(h)
 	case http.StatusNotModified:
 		h.Del("Accept-Ranges")
 	default:
