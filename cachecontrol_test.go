@@ -266,6 +266,70 @@ func TestTargetedFields(t *testing.T) {
 		kept  bool
 	}{
 		"a fresh page": {visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response { return get(h) }, kept: true},
+		"a page with a TTL from inside": {
+			serve: func(w http.ResponseWriter, r *http.Request) { isr.TTL(r.Context(), time.Minute); targeted(w.Header()) },
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response { return get(h) },
+		},
+		"one that is longer": {
+			route: isr.Route{TTL: time.Second},
+			serve: func(w http.ResponseWriter, r *http.Request) { isr.TTL(r.Context(), time.Minute); targeted(w.Header()) },
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response { return get(h) },
+		},
+		"one beside a Cache-Control that is shorter": {
+			serve: func(w http.ResponseWriter, r *http.Request) {
+				isr.TTL(r.Context(), time.Minute)
+				w.Header().Set("Cache-Control", "max-age=5")
+				targeted(w.Header())
+			},
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response { return get(h) },
+		},
+		"one that a 304 renews": {
+			serve: func(w http.ResponseWriter, r *http.Request) {
+				targeted(w.Header())
+				w.Header().Set("Etag", `"1"`)
+				if r.Header.Get("If-None-Match") != "" {
+					w.WriteHeader(304)
+					return
+				}
+				isr.TTL(r.Context(), time.Minute)
+			},
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response {
+				get(h)
+				time.Sleep(time.Minute)
+				get(h)
+				synctest.Wait()
+				return get(h)
+			},
+		},
+		"a page with an Expires beyond MaxTTL": {
+			route: isr.Route{MaxTTL: time.Minute},
+			serve: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Expires", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+				targeted(w.Header())
+			},
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response {
+				res := get(h)
+				if e := res.Header.Get("Expires"); e != "" {
+					t.Errorf("Expires: %s", e)
+				}
+				return res
+			},
+		},
+		"a page with nothing beside them beyond MaxTTL": {
+			route: isr.Route{MaxTTL: time.Minute},
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response { return get(h) },
+		},
+		"a page within MaxTTL": {
+			route: isr.Route{MaxTTL: time.Hour},
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response { return get(h) }, kept: true,
+		},
+		"fields that let nobody keep it": {
+			serve: func(w http.ResponseWriter, r *http.Request) {
+				isr.Until(r.Context(), time.Now().Add(time.Minute))
+				w.Header().Set("CDN-Cache-Control", "no-store")
+			},
+			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response { return get(h) }, kept: true,
+		},
 		"an invalidated page": {
 			route: isr.Route{Tags: []string{"t"}},
 			visit: func(t *testing.T, site *isr.Site, h http.Handler) *http.Response {

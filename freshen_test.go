@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store/memory"
 )
 
 // Where the handler has set validators, it may renew its page with a 304 (RFC 9111,
@@ -92,6 +93,57 @@ func TestUnconditionalRegeneration(t *testing.T) {
 		time.Sleep(time.Second)
 		get(site, "/")
 	})
+}
+
+// What Until has shortened is whole again in a page that a 304 renews after that time, also
+// where the old one comes from the Store: it is fresh, and sent, for as long as the handler
+// has said.
+func TestFreshenAfterUntil(t *testing.T) {
+	for name, header := range map[string][2]string{
+		"max-age":  {"Cache-Control", "public, max-age=3600"},
+		"s-maxage": {"Cache-Control", "s-maxage=3600"},
+		"Expires":  {"Expires", "Sat, 01 Jan 2000 01:00:10 GMT"}, // bubbles begin an hour and ten seconds before that
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			until := time.Now().Add(10 * time.Second)
+			h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Etag", `"1"`)
+				if r.Header.Get("If-None-Match") != "" {
+					w.WriteHeader(304)
+					return
+				}
+				if time.Now().Before(until) {
+					isr.Until(r.Context(), until)
+				}
+				w.Header().Set(header[0], header[1])
+				w.Header().Set("CDN-Cache-Control", "max-age=60")
+				io.WriteString(w, "page")
+			})
+			in := fleet(t, memory.New(), isr.Options{SharedMaxAge: -1})
+			one, two := in.start(h), in.start(h)
+			first := get(one, "/").Header
+			synctest.Wait()
+			for i, site := range []*isr.Site{two, one} {
+				if i == 0 {
+					got := get(two, "/").Header
+					for _, h := range []http.Header{first, got} {
+						if h["Expires"] != nil || h["Cdn-Cache-Control"] != nil || strings.Contains(h.Get("Cache-Control"), "3600") {
+							t.Errorf("%s: before Until: %v", name, h)
+						}
+					}
+					time.Sleep(11 * time.Second)
+				}
+				got := get(site, "/").Header
+				synctest.Wait()
+				if header[0] == "Cache-Control" && !strings.HasPrefix(got.Get("Cache-Control"), header[1]) || header[0] == "Expires" && got.Get("Expires") != header[1] || got.Get("Cdn-Cache-Control") != "max-age=60" {
+					t.Errorf("%s: after it: %v", name, got)
+				}
+				if ttl := pages(site)["/"].TTL; ttl < 59*time.Minute || ttl > time.Hour {
+					t.Errorf("%s: fresh for %v", name, ttl)
+				}
+			}
+		})
+	}
 }
 
 // A page that is renewed by its Last-Modified takes none of the headers that isr has

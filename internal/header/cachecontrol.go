@@ -190,6 +190,41 @@ func DeleteTargeted(h http.Header) {
 	}
 }
 
+// LimitTargeted deletes those of the fields for caches of one kind by which they may keep a
+// response for longer than some time, or may as far as can be told.
+func LimitTargeted(h http.Header, most time.Duration) {
+	for name, lines := range h {
+		if IsTargeted(name) && !keepsAtMost(lines, http.CanonicalHeaderKey(name) == "X-Accel-Expires", most) {
+			delete(h, name)
+		}
+	}
+}
+
+// keepsAtMost reports whether the lines of a targeted field, which may be a bare number of
+// seconds, are sure to let nobody keep a response for longer than some time.
+func keepsAtMost(lines []string, bare bool, most time.Duration) (sure bool) {
+	if d := ParseCacheControl(lines); d.NoStore || d.NoCache || d.Private {
+		return true
+	}
+	for _, line := range lines {
+		if bare {
+			line = "max-age=" + line
+		}
+		for line != "" {
+			var name, arg string
+			name, arg, line = cutDirective(line)
+			switch {
+			case arg == "":
+				continue
+			case strings.Trim(arg, "0123456789") != "" || parseSeconds(arg) > most:
+				return false
+			}
+			sure = sure || strings.EqualFold(name, "max-age") || strings.EqualFold(name, "s-maxage")
+		}
+	}
+	return sure
+}
+
 // IsTargeted reports whether a field is for caches of one kind alone (RFC 9213).
 func IsTargeted(name string) bool {
 	switch name = http.CanonicalHeaderKey(name); name {

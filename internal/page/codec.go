@@ -10,6 +10,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/store"
@@ -170,8 +171,10 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 		p.Subject.Tags = m.Route.Tags
 	}
 	if !p.ownControl { // the Cache-Control that goes out is this instance's own
-		h["Cache-Control"] = []string{m.Route.CacheControlFor(p.Status, p.Lifetime)}
+		delete(h, "Cache-Control")
 	}
+	l, explicit := m.Route.Lifetime(p.Status, h, header.ParseCacheControl(h["Cache-Control"]))
+	p.setControl(h, l.TTL, explicit)
 	compressible := isCompressible(h, plain)
 	p.represent(h, p.setFront(&m, h), etag, slices.Clone(plain))
 	for _, e := range encoded {

@@ -81,6 +81,39 @@ func (p *Page) setFront(m *Meta, h http.Header) (promise int64) {
 	return promise
 }
 
+// setControl has a page's header say for how long others may keep it: as the handler says,
+// or by the route, but for no longer than the page lasts here, if it is known for how long.
+// promised is what the header or the route gives it, explicit whether it is the header. What
+// is changed of the handler's is noted: a renewal may have other bounds.
+func (p *Page) setControl(h http.Header, promised time.Duration, explicit bool) {
+	fresh, most := p.Lifetime.Fresh(), p.Route.MaxTTL
+	isShorter := explicit && fresh < promised || p.Lifetime.Until != 0
+	if isShorter || fresh < promised || p.extras().saidTTL >= 0 {
+		most = 0
+	} else if most == 0 {
+		most = policy.Forever
+	}
+	before := h
+	if most != policy.Forever {
+		before = h.Clone()
+		header.LimitTargeted(h, most)
+	}
+	if isShorter {
+		if p.ownControl {
+			h["Cache-Control"] = []string{header.Shortened(strings.Join(h["Cache-Control"], ", "), fresh)}
+		}
+		delete(h, "Expires")
+	}
+	p.note(before, h)
+	switch d := header.ParseCacheControl(h["Cache-Control"]); {
+	case !p.ownControl:
+		h["Cache-Control"] = []string{p.Route.CacheControlFor(p.Status, p.Lifetime)}
+	case d.SMaxAge >= 0 && d.MaxAge < 0 && h["Expires"] == nil:
+		// Browsers would guess how long they may keep it.
+		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
+	}
+}
+
 // cacheTag returns the handler's Cache-Tag as the page's tags tell it: those that are not the
 // route's and were not said from inside of the generation. It returns nil where they do not.
 func (p *Page) cacheTag() []string {

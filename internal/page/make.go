@@ -215,7 +215,6 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 		p.Lifetime.TTL = min(p.Lifetime.TTL, most)
 	}
 	p.Lifetime = m.Said.Apply(p.Lifetime, explicit, status, p.Generated, p.extras().upstream)
-	fresh := p.Lifetime.Fresh()
 	etag := h.Get("Etag")
 	if header.IsETag(etag) {
 		p.ownETag = true
@@ -223,23 +222,7 @@ func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte
 		sum := sha256.Sum256(plain)
 		etag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
 	}
-	if p.ownControl && (explicit && fresh < promised || p.Lifetime.Until != 0) {
-		h["Cache-Control"] = []string{header.Shortened(strings.Join(h["Cache-Control"], ", "), fresh)}
-		header.DeleteTargeted(h)
-		delete(h, "Expires")
-		d.MaxAge = max(d.MaxAge, 0) // there is one now
-	}
-	switch {
-	case !p.ownControl:
-		h["Cache-Control"] = []string{m.Route.CacheControlFor(status, p.Lifetime)}
-		if p.Lifetime.Until != 0 {
-			header.DeleteTargeted(h)
-			delete(h, "Expires")
-		}
-	case d.SMaxAge >= 0 && d.MaxAge < 0 && h["Expires"] == nil:
-		// Browsers would guess how long they may keep it.
-		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "max-age=0")
-	}
+	p.setControl(h, promised, explicit)
 	header.DropVary(h, m.Route.IgnoreVary)
 	header.AddVary(h, m.Route.Rules.Vary())
 	if !compressible {
