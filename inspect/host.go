@@ -19,7 +19,7 @@ import (
 func (h *handler) checkHost(r *http.Request) error {
 	name := hostname(r.Host)
 	switch {
-	case isLocal(name), slices.ContainsFunc(h.opts.Hosts, func(host string) bool { return strings.EqualFold(host, name) }):
+	case isLocal(name), slices.ContainsFunc(h.opts.Hosts, func(host string) bool { return hostname(host) == name }):
 		return nil
 	case h.opts.Hosts == nil && (!onLoopback(r) || r.Header.Get("Sec-Fetch-Site") != ""):
 		return nil

@@ -47,6 +47,8 @@ func TestHosts(t *testing.T) {
 		{own, public, "127.0.0.1:8080", nil, true},
 		{own, loopback, "admin.example.com", nil, true},
 		{own, public, "Admin.Example.com:8443", nil, true},
+		{own, public, "admin.example.com.", nil, true},
+		{[]string{"Admin.example.com."}, public, "admin.example.com", nil, true},
 		{own, public, "example.com", nil, false},
 		{own, loopback, "attacker.example", []string{"Sec-Fetch-Site", "same-origin"}, false},
 		{own, nil, "attacker.example", nil, false},
@@ -108,7 +110,7 @@ func TestRebindingToALocalServer(t *testing.T) {
 }
 
 func TestHostsAreNames(t *testing.T) {
-	for _, host := range []string{"", "https://example.com", "example.com:8080", "a b", "example.com/"} {
+	for _, host := range []string{"", ".", "https://example.com", "example.com:8080", "a b", "example.com/"} {
 		func() {
 			defer func() {
 				if got := fmt.Sprint(recover()); !strings.Contains(got, "want a name without scheme and port") {

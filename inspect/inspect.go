@@ -81,7 +81,7 @@ func Handler(site *isr.Site, opts Options) http.Handler {
 		panic("inspect: Handler: nil site")
 	}
 	for _, host := range opts.Hosts {
-		if host == "" || strings.ContainsAny(host, ":/@?# ") {
+		if hostname(host) == "" || strings.ContainsAny(host, ":/@?# ") {
 			panic(fmt.Sprintf("inspect: Handler: Hosts: %q: want a name without scheme and port, such as admin.example.com", host))
 		}
 	}

@@ -195,11 +195,10 @@ func modeOf(name string) (isr.Mode, error) {
 func onlyFor(origin string, h http.Handler) http.Handler {
 	own := ""
 	if u, err := url.Parse(origin); err == nil {
-		own = u.Hostname()
+		own = nameOf(u)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked := url.URL{Host: r.Host}
-		name := strings.TrimSuffix(asked.Hostname(), ".")
+		name := nameOf(&url.URL{Host: r.Host})
 		if _, err := netip.ParseAddr(name); err != nil && !strings.EqualFold(name, "localhost") && !strings.EqualFold(name, own) {
 			http.Error(w, fmt.Sprintf("There is no host %q here. If it is yours, start the blog with -origin.", r.Host), http.StatusForbidden)
 			return
@@ -207,6 +206,9 @@ func onlyFor(origin string, h http.Handler) http.Handler {
 		h.ServeHTTP(w, r)
 	})
 }
+
+// nameOf returns the name of a URL's host, without the dot that may end it.
+func nameOf(u *url.URL) string { return strings.TrimSuffix(u.Hostname(), ".") }
 
 // patience is how long a page may take. It is longer than slowness, so that a
 // slow CMS makes slow pages and a hanging one makes none.

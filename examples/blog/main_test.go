@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"strings"
@@ -348,6 +349,22 @@ func TestAdminRefuses(t *testing.T) {
 			t.Errorf("%d posts and mode %s: something was changed", n, m)
 		}
 	})
+}
+
+// A name is the same with and without the dot that ends it, in -origin and in Host.
+func TestAnswersForANameWithADot(t *testing.T) {
+	for _, origin := range []string{"https://blog.example", "https://blog.example."} {
+		h := onlyFor(origin, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		for host, want := range map[string]int{
+			"blog.example": 200, "blog.example.": 200, "blog.example.:8080": 200, "localhost.": 200, "attacker.example.": 403, ".": 403,
+		} {
+			r, w := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
+			r.Host = host
+			if h.ServeHTTP(w, r); w.Code != want {
+				t.Errorf("-origin %s, Host %s: status %d, want %d", origin, host, w.Code, want)
+			}
+		}
+	}
 }
 
 // A page of another site whose name resolves to this machine has the same origin as the

@@ -126,7 +126,8 @@ func newInstance(number int, posts *posts, addr, secret string) *instance {
 func onlyLocal(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked := url.URL{Host: r.Host} // empty: not from a browser
-		if _, err := netip.ParseAddr(asked.Hostname()); err != nil && r.Host != "" && !strings.EqualFold(asked.Hostname(), "localhost") {
+		name := strings.TrimSuffix(asked.Hostname(), ".")
+		if _, err := netip.ParseAddr(name); err != nil && r.Host != "" && !strings.EqualFold(name, "localhost") {
 			http.Error(w, "ask localhost, or an IP address", http.StatusForbidden)
 			return
 		}

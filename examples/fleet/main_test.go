@@ -117,7 +117,7 @@ func TestEditsAreBounded(t *testing.T) {
 		host string
 		want int
 	}{
-		{"localhost:8081", http.StatusNoContent}, {"127.0.0.1:8081", http.StatusNoContent}, {"[::1]:8081", http.StatusNoContent},
+		{"localhost:8081", http.StatusNoContent}, {"localhost.:8081", http.StatusNoContent}, {"127.0.0.1:8081", http.StatusNoContent}, {"[::1]:8081", http.StatusNoContent},
 		{"attacker.example", http.StatusForbidden}, {"127.0.0.1.attacker.example", http.StatusForbidden},
 	} {
 		r := httptest.NewRequest(http.MethodPut, "/post/hello", strings.NewReader(tt.host))
