@@ -20,11 +20,12 @@ import (
 const hidden = "(hidden)"
 
 // secretWords are secret as a word of a name ("X-Api-Key", "authKey"), secretEnds
-// also at the end of a longer one ("PHPSESSID", "csrftoken").
+// also at the end of a longer one ("PHPSESSID", "csrftoken"). Either may have a number
+// ("token2").
 var (
-	secretWords = []string{"auth", "hmac", "key", "keys", "otp", "pass", "sid", "sig"}
+	secretWords = []string{"auth", "bearer", "hmac", "key", "keys", "otp", "pass", "sid", "sig"}
 	secretEnds  = []string{
-		"accesskey", "apikey", "authkey", "authorization", "cookie", "cookie2", "cookies", "credential", "credentials", "csrf", "jwt",
+		"accesskey", "apikey", "authkey", "authorization", "cookie", "cookies", "credential", "credentials", "csrf", "jwt",
 		"passphrase", "passwd", "password", "privatekey", "pwd", "secret", "secrets", "secretkey", "sessid", "session", "sessionid",
 		"signature", "token", "tokens", "xsrf",
 	}
@@ -57,6 +58,7 @@ func secret(name string) bool {
 }
 
 func isSecretWord(word string) bool {
+	word = strings.TrimRight(word, "0123456789")
 	return slices.Contains(secretWords, word) || slices.ContainsFunc(secretEnds, func(end string) bool { return strings.HasSuffix(word, end) })
 }
 
@@ -99,7 +101,7 @@ func hidePath(p *isr.Page) string {
 		return p.Path // a Name
 	}
 	_, pattern, _ := strings.Cut(p.Route, "/") // behind method and host
-	if !strings.Contains(p.Path, ";") && !hasSecretWildcard(pattern) {
+	if !strings.ContainsAny(p.Path, ";=") && !hasSecretWildcard(pattern) {
 		return p.Path
 	}
 	segments, names := strings.Split(p.Path, "/"), append([]string{""}, strings.Split(pattern, "/")...)
@@ -194,9 +196,18 @@ func hideMessage(text string) string {
 	}))
 }
 
-// hideText returns a text without the values of secret parameters in the URLs that
-// it contains, and of parameters with such URLs in their values.
-func hideText(text string) string { return hideNested(text, 4) }
+// userinfo is that of a URL: a name and a password, or a token.
+var userinfo = regexp.MustCompile(`//[^/?#\s"'<>]+@`)
+
+// hideText returns a text without who the URLs that it contains are for, without the values
+// of secret parameters, in URLs or by themselves, and of parameters with such in their
+// values.
+func hideText(text string) string {
+	if strings.Contains(text, "@") {
+		text = userinfo.ReplaceAllLiteralString(text, "//"+hidden+"@")
+	}
+	return hideNested(text, 4)
+}
 
 func hideNested(text string, depth int) string {
 	const (
@@ -212,15 +223,23 @@ func hideNested(text string, depth int) string {
 		}
 		equals += from
 		begin := from + 1 + strings.LastIndexAny(text[from:equals], before+ends)
-		if begin == from || !strings.Contains(before, text[begin-1:begin]) {
-			from = equals + 1
-			continue
+		isSecret := secret(unescape(text[begin:equals]))
+		value, end := text[equals+1:], len(text)
+		switch quote := value[:min(1, len(value))]; {
+		case quote != `"` && quote != "'":
+			if n := strings.IndexAny(value, ends); n >= 0 {
+				end = equals + 1 + n
+			}
+			isSecret = isSecret || hasSecret(text[equals+1:end], depth)
+		case isSecret:
+			equals++
+			if n := strings.Index(value[1:], quote); n >= 0 {
+				end = equals + 1 + n
+			}
+		default:
+			end = equals + 2 // what is quoted may be a URL
 		}
-		end := len(text)
-		if n := strings.IndexAny(text[equals+1:], ends); n >= 0 {
-			end = equals + 1 + n
-		}
-		if value := text[equals+1 : end]; value != "" && (secret(unescape(text[begin:equals])) || hasSecret(value, depth)) {
+		if isSecret && equals+1 < end {
 			b.WriteString(text[done : equals+1])
 			b.WriteString(hidden)
 			done = end
@@ -234,18 +253,19 @@ func hideNested(text string, depth int) string {
 	return b.String()
 }
 
-// hasSecret reports whether a value is, or has in it, a query with something secret:
+// hasSecret reports whether a value is, or has in it, a URL or query with something secret:
 // ?next=%2Freset%3Ftoken%3D….
 func hasSecret(value string, depth int) bool {
 	plain := unescape(value)
-	if !strings.Contains(plain, "=") && !strings.Contains(plain, "%3") {
+	switch query := "?" + plain; {
+	case userinfo.MatchString(plain):
+		return true
+	case !strings.ContainsAny(plain, "=%"):
 		return false
-	}
-	if depth == 0 {
+	case depth == 0, hideNested(query, depth-1) != query:
 		return true
 	}
-	plain = "?" + plain
-	return hideNested(plain, depth-1) != plain
+	return plain != value && hasSecret(plain, depth-1)
 }
 
 func unescape(s string) string {

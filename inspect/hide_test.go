@@ -22,10 +22,12 @@ var secretNames = map[string]bool{
 	"X-Amz-Signature": true, "X-Amz-Security-Token": true, "X-Amz-Credential": true, "sig": true, "hmac": true,
 	"X-Client-Secret": true, "secret": true, "password": true, "passwd": true, "pwd": true, "otp": true, "jwt": true,
 	"sid": true, "PHPSESSID": true, "JSESSIONID": true, "session": true, "Session-Id": true, "X-Auth": true,
+	"token2": true, "accessToken2": true, "AUTH_TOKEN1": true, "authtoken_v2": true, "cookie1": true, "Cookie2": true, "key1": true, "apikey1": true, "X-Api-Key2": true,
+	"sid1": true, "secret3": true, "password1": true, "password01": true, "bearer": true,
 
 	"Accept-Language": false, "X-Requested-With": false, "Hx-Request": false, "Surrogate-Key": false, "X-Cache-Key": false,
 	"q": false, "page": false, "author": false, "keyword": false, "monkey": false, "tokenize": false, "side": false, "passage": false,
-	"design": false, "sort": false,
+	"design": false, "sort": false, "monkey1": false, "page2": false, "x264": false, "2": false,
 }
 
 func TestSecretHeadersAreHidden(t *testing.T) {
@@ -77,6 +79,54 @@ func TestSecretParametersAreHidden(t *testing.T) {
 					t.Errorf("%s in document %d: hidden: %t, want %t", target, i, got, want)
 				}
 			}
+		}
+	}
+}
+
+// What is secret by its name is hidden wherever a header, an address or an error has it,
+// and so is who a URL is for.
+func TestSecretsInTextsAreHidden(t *testing.T) {
+	for text, want := range map[string]string{
+		"token=s3cret":                                 "token=(hidden)",
+		"a=b, token=s3cret, c=d":                       "a=b, token=(hidden), c=d",
+		"host=db password=s3cret user=u":               "host=db password=(hidden) user=u",
+		`Digest name="u", token="s3cret, too", nc=1`:   `Digest name="u", token="(hidden)", nc=1`,
+		`token="s3cret`:                                `token="(hidden)`,
+		`GET "https://example.com/?key=s3cret": no`:    `GET "https://example.com/?key=(hidden)": no`,
+		`url="https://example.com/?a=b&key=s3cret"`:    `url="https://example.com/?a=b&key=(hidden)"`,
+		"0; url=/?token=s3cret":                        "0; url=(hidden)",
+		"</a?b=c&token=s3cret>; rel=preload":           "</a?b=c&token=(hidden)>; rel=preload",
+		"https://u:s3cret@example.com/a":               "https://(hidden)@example.com/a",
+		"https://s3cret@example.com":                   "https://(hidden)@example.com",
+		"//u:s3@cret@example.com/":                     "//(hidden)@example.com/",
+		"dial postgres://u:s3cret@db:5432/x?a=b: no":   "dial postgres://(hidden)@db:5432/x?a=b: no",
+		"/a?next=https%3A%2F%2Fu:s3cret%40example.com": "/a?next=(hidden)",
+		"/a?next=https%253A%252F%252Fs3cret%2540b.de":  "/a?next=(hidden)",
+		"/a?next=%252Fb%253Ftoken%253Ds3cret":          "/a?next=(hidden)",
+		"/a?next=%252Fb%253Fpage%253D2":                "/a?next=%252Fb%253Fpage%253D2",
+		"/a?share=100%25":                              "/a?share=100%25",
+		"https://example.com/@u/a":                     "https://example.com/@u/a",
+		"public, max-age=60":                           "public, max-age=60",
+		"mail u@example.com":                           "mail u@example.com",
+		"a == b":                                       "a == b",
+	} {
+		broken := false
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if broken {
+				panic(errors.New(text))
+			}
+			w.Header().Set("X-Note", text)
+		}), isr.Options{})
+		h := inspect.Handler(site, inspect.Options{})
+		site.ServeHTTP(httptest.NewRecorder(), request("GET", "/x"))
+		broken = true
+		site.Revalidate(t.Context(), "/x")
+		p := asJSON(t, h, "/?id="+id(t, h, "/x")).Page
+		if got := p.Header.Get("X-Note"); got != want {
+			t.Errorf("%s is shown as %s, want %s", text, got, want)
+		}
+		if !strings.Contains(p.Error, want) {
+			t.Errorf("an error with %s is shown as %s, want %s", text, p.Error, want)
 		}
 	}
 }
