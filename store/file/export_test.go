@@ -74,7 +74,7 @@ func (s *Store) SetSync(f func(*os.File) error) { s.history.fsync = f }
 
 // Settle waits until nothing goes on: no call that its caller has left, and no sweep.
 func (s *Store) Settle() {
-	for _, room := range []chan struct{}{s.reads, s.writes} {
+	for _, room := range []chan struct{}{s.reads, s.writes, s.invalidations} {
 		for range cap(room) {
 			room <- struct{}{}
 		}

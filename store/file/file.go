@@ -46,7 +46,7 @@ const (
 	defaultMaxBytes = 1 << 30
 	pollInterval    = 20 * time.Millisecond // how often Changes looks
 	heartbeat       = time.Second           // how long it does
-	maxCalls        = 64                    // of reading, and of writing, at a time: a file system that hangs blocks a thread for each
+	maxCalls        = 64                    // of each kind, at a time: a file system that hangs blocks a thread for each
 )
 
 // Options configure a [Store].
@@ -72,9 +72,13 @@ type Store struct {
 	maxBytes int64
 	history  *history
 	turn     chan struct{} // holds whose turn it is, in this process, to wait for the lock of all
-	reads    chan struct{} // holds those that are at it, and so does
-	writes   chan struct{} // which may wait for the lock, as readers do not
-	sweeper  sweeper
+	pageTurn chan struct{} // holds the one call for a page that may wait for the turn: invalidations wait for no crowd
+
+	// They hold the calls under way: reads, which wait for no lock, writes of pages and
+	// their leases, which may, and invalidations.
+	reads, writes, invalidations chan struct{}
+
+	sweeper sweeper
 
 	mu    sync.Mutex // guards fence; held alone
 	fence uint64     // of the last ticket that was given without the lock
@@ -108,8 +112,11 @@ func Open(dir string, opts Options) (*Store, error) {
 		maxBytes: opts.MaxBytes,
 		history:  newHistory(dir),
 		turn:     make(chan struct{}, 1),
-		reads:    make(chan struct{}, maxCalls),
-		writes:   make(chan struct{}, maxCalls),
+		pageTurn: make(chan struct{}, 1),
+
+		reads:         make(chan struct{}, maxCalls),
+		writes:        make(chan struct{}, maxCalls),
+		invalidations: make(chan struct{}, maxCalls),
 	}
 	if s.maxBytes == 0 {
 		s.maxBytes = defaultMaxBytes
@@ -220,7 +227,7 @@ func (s *Store) get(key keyHash) (*store.Record, store.Effect, error) {
 // begin adds a ticket to what was found under a key, or finds, now that it has the lock, a
 // record that will do.
 func (s *Store) begin(ctx context.Context, key keyHash, f found, have store.Ticket, ttl time.Duration) (found, error) {
-	l, err := s.lock(ctx, os.O_CREATE)
+	l, err := s.lockForPage(ctx, os.O_CREATE)
 	if err != nil {
 		f.ticket, err = s.beginWithout(ctx)
 		return f, err
@@ -330,7 +337,7 @@ func (s *Store) put(ctx context.Context, key keyHash, t store.Ticket, b []byte) 
 
 // commit puts a file into the place of an older record's.
 func (s *Store) commit(ctx context.Context, key keyHash, t store.Ticket, temp string, size int64) error {
-	l, err := s.lock(ctx, os.O_CREATE)
+	l, err := s.lockForPage(ctx, os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -374,7 +381,7 @@ func (s *Store) end(ctx context.Context, key keyHash, t store.Ticket) error {
 	if lease == 0 {
 		return nil
 	}
-	l, err := s.lock(ctx, 0)
+	l, err := s.lockForPage(ctx, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -392,7 +399,7 @@ func (s *Store) Invalidate(ctx context.Context, effect store.Effect, tags ...str
 		return 0, fmt.Errorf("store/file: cannot invalidate to %v", effect)
 	}
 	tags = slices.Clone(tags)
-	return call(ctx, s.writes, "invalidate", func() (store.Version, error) {
+	return call(ctx, s.invalidations, "invalidate", func() (store.Version, error) {
 		return again(func() (store.Version, error) { return s.invalidate(ctx, effect, tags) })
 	})
 }

@@ -1,11 +1,14 @@
 package file
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/isr-go/isr/store"
@@ -169,4 +172,54 @@ func TestLongLease(t *testing.T) {
 func leaseEnd(l *locked, key *keyHash) time.Time {
 	b, _ := l.bucket(key)
 	return time.Unix(0, int64(binary.LittleEndian.Uint64(b[16:])))
+}
+
+// However many calls for pages there are, or hang in their slots: an invalidation waits for
+// one of them at most.
+func TestInvalidateWaitsForNoCrowdOfPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.TempDir(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := mustInvalidate(t, s, "tag")
+		l, err := s.lock(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tickets := make(chan store.Ticket, 3*maxCalls)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		for i := range cap(tickets) {
+			go func() {
+				ticket, err := storetest.Begin(ctx, s, fmt.Sprint(i), time.Minute)
+				if err != nil {
+					t.Error(err)
+				}
+				tickets <- ticket
+			}()
+		}
+		synctest.Wait()
+		var after store.Version
+		go func() {
+			v, err := s.Invalidate(ctx, store.Gone, "tag")
+			if err != nil {
+				t.Error(err)
+			}
+			after = v
+		}()
+		synctest.Wait()
+		l.unlock()
+		older := 0
+		for range cap(tickets) {
+			if v := (<-tickets).Version; v == before {
+				older++
+			}
+		}
+		synctest.Wait()
+		if after <= before || older > 1 {
+			t.Errorf("%d tickets were given before the invalidation", older)
+		}
+		s.Settle()
+	})
 }

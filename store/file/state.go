@@ -47,7 +47,7 @@ func (k *keyHash) path() string {
 // A locked is the state under the lock.
 type locked struct {
 	f       *os.File
-	turn    chan struct{}
+	give    func() // gives the turn to the next one
 	fence   uint64
 	bytes   int64
 	removed uint64 // how many bytes were ever removed, by anybody
@@ -74,13 +74,30 @@ func (s *Store) lock(ctx context.Context, flag int) (*locked, error) {
 		<-s.turn
 		return nil, err
 	}
-	l := &locked{f: f, turn: s.turn}
+	l := &locked{f: f, give: func() { <-s.turn }}
 	var b [24]byte
 	if n, _ := f.ReadAt(b[:], 0); n == len(b) {
 		l.fence = binary.LittleEndian.Uint64(b[fenceAt:])
 		l.bytes = max(0, int64(binary.LittleEndian.Uint64(b[bytesAt:])))
 		l.removed = binary.LittleEndian.Uint64(b[removedAt:])
 	}
+	return l, nil
+}
+
+// lockForPage is lock, behind all other calls for pages and one at most of the rest.
+func (s *Store) lockForPage(ctx context.Context, flag int) (*locked, error) {
+	select {
+	case s.pageTurn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	l, err := s.lock(ctx, flag)
+	if err != nil {
+		<-s.pageTurn
+		return nil, err
+	}
+	give := l.give
+	l.give = func() { give(); <-s.pageTurn }
 	return l, nil
 }
 
@@ -132,7 +149,7 @@ func (l *locked) held() error { return named(l.f) }
 func (l *locked) unlock() {
 	unflock(l.f) // Close does it, too, where no child process is just being started
 	l.f.Close()
-	<-l.turn
+	l.give()
 }
 
 // next issues a fence. One that cannot be written still is newer than those before,
