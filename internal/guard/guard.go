@@ -35,9 +35,18 @@ const maxTags = 2000
 // maxFailures is after how many failures in a row the store counts as down.
 const maxFailures = 3
 
+// crowd is how many calls at a time may have to wait for each other in the store: an adapter
+// has slots, connections or a lock of its own, and the program has but so many processors.
+// While there is one, the store works as long as it answers anything within crowdTime.
+const (
+	crowd     = 16
+	crowdTime = putTime
+)
+
 // errBusy says that a call has waited for a slot for as long as it had, or had but a rest
-// of its time when it got one: too many are under way. That is no failure of the store;
-// those that have the slots say whether it fails. It is an ErrUnavailable.
+// of its time when it got one, or that it was late in a crowd of which the store answers
+// others: too many are under way. That is no failure of the store; those that have
+// the slots say whether it fails. It is an ErrUnavailable.
 var errBusy = fmt.Errorf("%w: too many calls at a time", store.ErrUnavailable)
 
 // A Guard stands before a store. While that is down every call fails at once with
@@ -52,6 +61,7 @@ type Guard struct {
 	pages, tags                           breaker
 	looks, writes, invalidations, changes lane
 
+	made   time.Time
 	leases leases
 }
 
@@ -60,6 +70,8 @@ type lane struct {
 	breaker *breaker
 	slots   chan struct{}
 	overdue atomic.Int64 // how many have a slot that outlive their deadline
+	success atomic.Int64 // when the store did last what it should, in ns since Guard.made; zero: never
+	said    atomic.Bool  // whether a failure was reported since then
 }
 
 func (l *lane) init(b *breaker, calls int) { l.breaker, l.slots = b, make(chan struct{}, calls) }
@@ -67,7 +79,7 @@ func (l *lane) init(b *breaker, calls int) { l.breaker, l.slots = b, make(chan s
 // New returns a Guard before s. It calls failed for each call that failed, until the store
 // counts as down.
 func New(s store.Store, failed func(error)) *Guard {
-	g := &Guard{store: s, lookTime: lookTime, failed: failed}
+	g := &Guard{store: s, lookTime: lookTime, failed: failed, made: time.Now()}
 	if s, ok := s.(store.LookTimeouter); ok {
 		g.lookTime = cmp.Or(s.LookTimeout(), lookTime)
 	}
@@ -214,6 +226,9 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 	default:
 		waited = true
 		if l.overdue.Load() >= int64(cap(l.slots)) { // all of them hang: it would wait in vain
+			if !g.answers(l) && !l.said.Swap(true) { // they have begun in a crowd
+				g.failed(fmt.Errorf("%s: %w: all calls hang", op, store.ErrUnavailable))
+			}
 			return out, g.record(ctx, l, op, errBusy)
 		}
 		select {
@@ -222,6 +237,7 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 			return out, g.record(ctx, l, op, errBusy)
 		}
 	}
+	many := g.underWay()
 	type result struct {
 		out T
 		err error
@@ -257,10 +273,24 @@ func try[T any](ctx context.Context, g *Guard, op string, l *lane, limit time.Du
 		close(gone)
 		err = within.Err()
 	}
-	if waited && within.Err() != nil && errors.Is(err, within.Err()) {
-		err = errBusy // the store had but a part of the time
+	if within.Err() != nil && errors.Is(err, within.Err()) {
+		if waited || max(many, g.underWay()) >= crowd && g.answers(l) { // the store had but a part of the time for it
+			err = errBusy
+		}
 	}
 	return out, g.record(ctx, l, op, err)
+}
+
+// underWay returns how many calls there are, but for Changes.
+func (g *Guard) underWay() int {
+	return len(g.looks.slots) + len(g.writes.slots) + len(g.invalidations.slots)
+}
+
+// answers reports whether the store has done lately what it should, of one kind, or of what
+// may go first.
+func (g *Guard) answers(l *lane) bool {
+	last := max(l.success.Load(), g.invalidations.success.Load())
+	return last > 0 && time.Since(g.made)-time.Duration(last) < crowdTime
 }
 
 // record notes the outcome of a call in the breaker, and returns its error.
@@ -268,6 +298,8 @@ func (g *Guard) record(ctx context.Context, l *lane, op string, err error) error
 	b := l.breaker
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrSuperseded), errors.Is(err, store.ErrTooLarge):
+		l.success.Store(int64(time.Since(g.made)) + 1)
+		l.said.Store(false)
 		b.succeed()
 		return err
 	case ctx.Err() != nil: // the caller has cancelled it
@@ -281,6 +313,7 @@ func (g *Guard) record(ctx context.Context, l *lane, op string, err error) error
 		err = fmt.Errorf("%w; going on without the Store until it answers again", err)
 	}
 	if !was {
+		l.said.Store(true)
 		g.failed(err)
 	}
 	return err

@@ -326,18 +326,29 @@ func TestOwedLeases(t *testing.T) {
 func TestBurst(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes time.Duration
+		slots int // of the store's own
 		down  bool
 	}{
-		"fast":     {time.Millisecond, false},
-		"slow":     {60 * time.Millisecond, false},
-		"just":     {99 * time.Millisecond, false},
-		"too slow": {101 * time.Millisecond, true},
-		"it hangs": {time.Hour, true},
+		"fast":              {time.Millisecond, 3000, false},
+		"slow":              {60 * time.Millisecond, 3000, false},
+		"just":              {99 * time.Millisecond, 3000, false},
+		"too slow":          {101 * time.Millisecond, 3000, true},
+		"it hangs":          {time.Hour, 3000, true},
+		"one at a time":     {time.Millisecond, 1, false},
+		"few at a time":     {30 * time.Millisecond, 4, false},
+		"few, and too slow": {101 * time.Millisecond, 4, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				slots := make(chan struct{}, test.slots)
 				st := stub{
-					get: func(context.Context) (*store.Record, store.Effect, error) {
+					get: func(ctx context.Context) (*store.Record, store.Effect, error) {
+						select {
+						case slots <- struct{}{}:
+							defer func() { <-slots }()
+						case <-ctx.Done():
+							return nil, 0, ctx.Err()
+						}
 						time.Sleep(test.takes)
 						return &store.Record{}, 0, nil
 					},
@@ -372,6 +383,67 @@ func TestBurst(t *testing.T) {
 			})
 		})
 	}
+}
+
+// In a crowd, too, a store that stops answering costs the callers nothing after about a
+// second, and is reported: whether the crowd fills all slots, or not.
+func TestHangInACrowd(t *testing.T) {
+	for name, every := range map[string]time.Duration{"dense": time.Millisecond, "less dense": 5 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var hangs atomic.Bool
+				forever := make(chan struct{})
+				st := stub{get: func(context.Context) (*store.Record, store.Effect, error) {
+					if hangs.Load() {
+						<-forever
+					}
+					return &store.Record{}, 0, nil
+				}}
+				var failed atomic.Int64
+				g := guard.New(&st, func(error) { failed.Add(1) })
+				if _, err := get(t.Context(), g); err != nil {
+					t.Fatal(err)
+				}
+				hangs.Store(true)
+				for range 1500 * time.Millisecond / every {
+					go get(t.Context(), g)
+					time.Sleep(every)
+				}
+				begin := time.Now()
+				if _, err := get(t.Context(), g); !errors.Is(err, store.ErrUnavailable) || time.Since(begin) > 0 {
+					t.Errorf("%v after %v", err, time.Since(begin))
+				}
+				if failed.Load() == 0 {
+					t.Error("nobody is told")
+				}
+				close(forever)
+			})
+		})
+	}
+}
+
+// A call that is late where there is no crowd is a failure, also while the store answers
+// others: who looks after it should know.
+func TestLateCallIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		takes := time.Hour
+		st := stub{get: func(context.Context) (*store.Record, store.Effect, error) {
+			time.Sleep(takes)
+			return &store.Record{}, 0, nil
+		}}
+		var failed atomic.Int64
+		g := guard.New(&st, func(error) { failed.Add(1) })
+		go get(t.Context(), g)
+		synctest.Wait()
+		takes = time.Millisecond
+		for range 200 {
+			get(t.Context(), g)
+		}
+		if g.Down() || failed.Load() != 1 {
+			t.Errorf("down: %v, %d failures, want 1", g.Down(), failed.Load())
+		}
+		time.Sleep(time.Hour)
+	})
 }
 
 // What a store makes of invalidations says nothing of the rest, and the other way round:
