@@ -267,6 +267,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: regenerations,
 		Ended:         s.ended, Evicted: s.evicted, Damaged: s.damaged, Late: s.warn.Late, Leaks: s.warn.Leaks, Log: s.log,
+		Broke:    func(f *flight.Flight, out *flight.Outcome, took time.Duration) { s.broke(f, out, took) },
 		TooLarge: func(f *flight.Flight) { s.warn.TooLargeForStore(f.Route, f.Key.Shown()) },
 		Site:     s, BaseContext: opts.BaseContext, Trace: s.tracer(opts.Trace), Off: opts.Mode == Off, Anew: opts.Mode == Develop,
 	})

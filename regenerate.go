@@ -314,12 +314,7 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 	e.Duration = took
 	switch p := out.Page; {
 	case out.Kind == flight.Failed:
-		e.Kind, e.Status, e.Err, e.Tags = Failed, out.Status, out.Err, pagekey.PlainTags(f.Tags())
-		var stack []slog.Attr
-		if out.Stack != nil {
-			stack = append(stack, slog.String("stack", string(out.Stack)))
-		}
-		s.report(e, stack...)
+		e = s.broke(f, out, took)
 	case p == nil: // nobody has waited to the end
 		e.Kind, e.Err = Failed, context.Canceled
 	case p.IsHitForPass:
@@ -341,6 +336,18 @@ func (s *Site) ended(f *flight.Flight, took time.Duration) {
 	if end, _ := f.Span().(func(Event)); end != nil {
 		end(e)
 	}
+}
+
+// broke reports a failure, if only of a response of which a visitor has a part already.
+func (s *Site) broke(f *flight.Flight, out *flight.Outcome, took time.Duration) Event {
+	e := s.event(Failed, &f.Key, f.Route)
+	e.Duration, e.Status, e.Err, e.Tags = took, out.Status, out.Err, pagekey.PlainTags(f.Tags())
+	var stack []slog.Attr
+	if out.Stack != nil {
+		stack = append(stack, slog.String("stack", string(out.Stack)))
+	}
+	s.report(e, stack...)
+	return e
 }
 
 // damaged reports that the Store's record of a page cannot be read.

@@ -342,3 +342,210 @@ func TestSlowReadersHoldABoundedPartOfMemory(t *testing.T) {
 		}
 	})
 }
+
+// breakOffs are the ways in which a handler fails when more is written than may be stored.
+var breakOffs = map[string]func(w http.ResponseWriter, r *http.Request){
+	"http.Error":      func(w http.ResponseWriter, r *http.Request) { http.Error(w, "template: no such field", 500) },
+	"429":             func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(429); io.WriteString(w, "slow down") },
+	"isr.Fail":        func(w http.ResponseWriter, r *http.Request) { isr.Fail(r.Context(), errors.New("no more rows")) },
+	"panic":           func(w http.ResponseWriter, r *http.Request) { panic("no database") },
+	"ErrAbortHandler": func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
+	"a recovery": func(w http.ResponseWriter, r *http.Request) {
+		recoveryMiddleware(w, func() { panic("nil pointer") })
+	},
+	"a short body": func(w http.ResponseWriter, r *http.Request) {},
+}
+
+// halfOfTheLargePage begins a response that is too large to be stored, and breaks off.
+func halfOfTheLargePage(w http.ResponseWriter, r *http.Request, breakOff func(w http.ResponseWriter, r *http.Request)) {
+	w.Header().Set("Content-Length", "100000")
+	for range 6 {
+		if _, err := io.WriteString(w, strings.Repeat("half", 500)); err != nil {
+			return
+		}
+	}
+	breakOff(w, r)
+}
+
+// A page that breaks off is a failure, however large it was by then: where nobody reads
+// it, who asked for it gets the error, and the good page stays.
+func TestLargePageBreaksOff(t *testing.T) {
+	for name, breakOff := range breakOffs {
+		for how, ask := range map[string]func(site *isr.Site) error{
+			"Revalidate": func(s *isr.Site) error { return s.Revalidate(context.Background(), "/") },
+			"Renew": func(s *isr.Site) (failed error) {
+				for _, err := range s.Renew(context.Background(), "t") {
+					failed = errors.Join(failed, err)
+				}
+				return failed
+			},
+			"Revalidate, and visitors wait": func(s *isr.Site) error {
+				s.Expire(context.Background(), "/")
+				for range 3 {
+					go get(s, "/")
+				}
+				return s.Revalidate(context.Background(), "/")
+			},
+			"a stale page": nil,
+			"HEAD of an expired page": func(s *isr.Site) error {
+				s.Expire(context.Background(), "/")
+				if res := do(s, "HEAD", "/"); res.StatusCode != 200 || !strings.HasSuffix(res.Header.Get("Cache-Status"), "detail=stale-if-error") {
+					return fmt.Errorf("%d %v", res.StatusCode, res.Header)
+				}
+				return pages(s)["/"].Err
+			},
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					breaks := false
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+						if !breaks {
+							io.WriteString(w, "a good page")
+							return
+						}
+						time.Sleep(time.Millisecond)
+						halfOfTheLargePage(w, r, breakOff)
+					}}
+					site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxPageBytes: 5000, Default: isr.Route{TTL: time.Minute, Tags: []string{"t"}}})
+					get(site, "/")
+					time.Sleep(time.Minute)
+					breaks = true
+					if ask != nil {
+						if err := ask(site); err == nil {
+							t.Error("no error")
+						}
+					}
+					for i := range 3 {
+						if got := body(site, "/"); got != "a good page" {
+							t.Fatalf("visitors get %.20q", got)
+						}
+						synctest.Wait()
+						time.Sleep(time.Minute)
+						if p := pages(site)["/"]; p.Failures <= i || p.State == isr.Uncacheable {
+							t.Errorf("%d failures in a row, %v", p.Failures, p.State)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// Whoever reads a large page that breaks off learns that it is not whole. The good page
+// stays, where there is one, and nobody waits for the next attempt.
+func TestStreamOfALargePageBreaksOff(t *testing.T) {
+	for name, breakOff := range breakOffs {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				breaks := false
+				c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+					if !breaks {
+						io.WriteString(w, "a good page")
+						return
+					}
+					halfOfTheLargePage(w, r, breakOff)
+				}}
+				failed := 0
+				site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: -1}, Observe: func(e isr.Event) {
+					if e.Kind == isr.Failed && e.Err != nil {
+						failed++
+					}
+				}})
+				get(site, "/")
+				time.Sleep(time.Minute)
+				breaks = true
+				for i, path := range []string{"/", "/new", "/new"} {
+					w := httptest.NewRecorder()
+					v := recovered(func() { site.ServeHTTP(w, httptest.NewRequest("GET", path, nil)) })
+					synctest.Wait()
+					if v != http.ErrAbortHandler || strings.Contains(w.Body.String(), "template") {
+						t.Errorf("%s: panic %v, %d bytes pass for the whole", path, v, w.Body.Len())
+					}
+					if failed != i+1 {
+						t.Errorf("%d failures are reported, want %d", failed, i+1)
+					}
+				}
+				if _, stored := pages(site)["/new"]; stored {
+					t.Error("what has failed leaves a mark")
+				}
+				for i := range 3 {
+					if got := body(site, "/"); got != "a good page" {
+						t.Fatalf("visitors get %.20q", got)
+					}
+					synctest.Wait()
+					if p := pages(site)["/"]; p.Failures != 2 || p.Err == nil {
+						t.Errorf("visit %d: %d failures in a row, %v; then there is a pause", i, p.Failures, p.Err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A visitor who leaves, or reads too slowly, makes nothing a failure, whatever the handler
+// does then.
+func TestStreamThatItsVisitorEndsIsNoFailure(t *testing.T) {
+	for name, stays := range map[string]time.Duration{"leaves": time.Second, "reads nothing": time.Hour} {
+		for how, breakOff := range breakOffs {
+			t.Run(name+", "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					large := false
+					c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+						if !large {
+							io.WriteString(w, "a page")
+							return
+						}
+						w.Header().Set("Content-Length", "100000")
+						for range 6 {
+							if _, err := io.WriteString(w, strings.Repeat("large", 1000)); err != nil {
+								break
+							}
+						}
+						<-r.Context().Done()
+						breakOff(w, r)
+					}}
+					site := isr.Wrap(c, isr.Options{MaxPageBytes: 5000, Default: isr.Route{TTL: time.Minute, Timeout: 10 * time.Second, StaleWhileRevalidate: -1}})
+					get(site, "/")
+					time.Sleep(time.Minute)
+					large = true
+					ctx, leave := context.WithTimeout(t.Context(), stays)
+					defer leave()
+					w := &stuckWriter{make(http.Header), make(chan struct{})}
+					time.AfterFunc(time.Minute, func() { close(w.gate) })
+					recovered(func() { site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx)) })
+					synctest.Wait()
+					if p := pages(site)["/"]; site.Stats().Failed != 0 || p.Failures != 0 {
+						t.Errorf("%d failures, %d of the page: %v", site.Stats().Failed, p.Failures, p.Err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What is too large and has no end by the deadline is too large, and no failure: visitors
+// get answers to their own requests.
+func TestEndlessPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		endless := false
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			for endless && r.Context().Err() == nil {
+				if _, err := io.WriteString(w, strings.Repeat("more", 500)); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", MaxPageBytes: 5000, Default: isr.Route{TTL: time.Minute, Timeout: 10 * time.Second}})
+		get(site, "/")
+		endless = true
+		begin := time.Now()
+		if err := site.Revalidate(t.Context(), "/"); err != nil || time.Since(begin) > 10*time.Second {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		if p := pages(site)["/"]; p.State != isr.Uncacheable || p.Failures != 0 {
+			t.Errorf("%v, %d failures", p.State, p.Failures)
+		}
+		time.Sleep(time.Minute)
+	})
+}

@@ -100,7 +100,7 @@ func (c *Cache) Get(k *pagekey.Key, at *page.Page) (*page.Page, store.Effect) {
 	}
 	effect := p.Effect(c.table)
 	if effect == store.Gone {
-		c.remove(p)
+		c.Drop(p)
 		return nil, store.None
 	}
 	return p, effect
@@ -273,8 +273,8 @@ func (c *Cache) AddEncoding(p *page.Page, e page.Encoding, codings []string) (ev
 	return c.evict(p), true
 }
 
-// remove drops a page, unless another has taken its place.
-func (c *Cache) remove(p *page.Page) {
+// Drop drops a page, unless another has taken its place.
+func (c *Cache) Drop(p *page.Page) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.places.holds(p) {
@@ -282,7 +282,7 @@ func (c *Cache) remove(p *page.Page) {
 	}
 }
 
-// drop is remove under c.mu.
+// drop is Drop under c.mu.
 func (c *Cache) drop(p *page.Page) {
 	if c.places.at(p.Place).protected {
 		c.protectedBytes -= p.Size.Load()
@@ -304,7 +304,7 @@ func (c *Cache) JudgeAll(by *invalidation.Judgements) {
 		}
 		for _, p := range some {
 			if p != nil && p.Judge(c.table, by) == store.Gone {
-				c.remove(p)
+				c.Drop(p)
 			}
 		}
 		runtime.Gosched()

@@ -360,6 +360,13 @@ func (f *Flight) isByName() bool {
 	return f.byName
 }
 
+// isNamed reports whether an editor waits.
+func (f *Flight) isNamed() bool {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	return f.editors > 0
+}
+
 // Tags returns the tags that the page will have, as far as is known.
 func (f *Flight) Tags() []string {
 	if old := f.old; !old.IsUnknown() {

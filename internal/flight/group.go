@@ -53,7 +53,8 @@ type Config struct {
 	Regenerations int // how many others, of each kind
 
 	// What is reported. They are called with no lock held, concurrently.
-	Ended    func(f *Flight, took time.Duration) // a run has ended that has called the handler; before those who wait have the Outcome, unless nobody waits
+	Ended    func(f *Flight, took time.Duration)               // a run has ended that has called the handler; before those who wait have the Outcome, unless nobody waits
+	Broke    func(f *Flight, out *Outcome, took time.Duration) // a response has failed of which a visitor has a part; after Ended
 	Evicted  func([]*page.Page)
 	Damaged  func(f *Flight, err error) // the Store's record of the page cannot be read
 	Late     func(*policy.Route)        // something was said of a page when its handler had returned

@@ -44,12 +44,18 @@ func (f *Flight) run() {
 		HandOff: func(st *respwriter.Stream) bool {
 			return f.handOff(Stream{st, matched(), f.tagsOf(st.Header)}, free)
 		},
+		ToTheEnd:  f.mattersToTheEnd,
+		Broken:    func(res respwriter.Result) { f.broke(failureOf(res)) },
 		Cancel:    func() { f.ctx.cancel(context.Canceled) },
 		KeepAlive: func() { timer.Reset(f.Route.Timeout) },
 		Done:      f.recorded,
 	})
-	timer = time.AfterFunc(f.Route.Timeout, func() {
-		f.finish(Outcome{Kind: Failed, Err: ErrTimeout, Status: http.StatusGatewayTimeout}) // before the handler sees that its context is done
+	timer = time.AfterFunc(f.Route.Timeout, func() { // first the outcome, before the handler sees that its context is done
+		if res, ok := rec.TooLarge(); ok {
+			f.recorded(res) // however long it is
+		} else {
+			f.finish(Outcome{Kind: Failed, Err: ErrTimeout, Status: http.StatusGatewayTimeout})
+		}
 		f.ctx.cancel(context.DeadlineExceeded)
 		rec.Abort(ErrTimeout)
 		free()
@@ -76,8 +82,13 @@ func (f *Flight) run() {
 		if err := f.scope.Err(); err != nil {
 			out.Err = err // that it has failed was said before it panicked
 		}
+		streaming := rec.IsStreaming()
 		rec.Abort(out.Err)
-		if !f.finish(out) && out.Stack != nil && g.c.Log != nil { // it reaches no visitor and no report
+		switch {
+		case f.finish(out):
+		case streaming:
+			f.broke(out)
+		case out.Stack != nil && g.c.Log != nil: // it reaches no visitor and no report
 			g.c.Log.Error("isr: a handler panicked whose response was not waited for any more",
 				"path", f.Key.Shown(), "route", f.Route.Pattern, "error", out.Err, "stack", string(out.Stack))
 		}
@@ -203,12 +214,40 @@ func (f *Flight) recorded(res respwriter.Result) {
 		mark.Removes = policy.Removes(res.Status, res.Header)
 		f.finish(Outcome{Page: mark, Status: res.Status, Location: res.Header.Get("Location")})
 	case respwriter.Failure:
-		out := Outcome{Kind: Failed, Status: res.Status, Err: res.Err, retryAfter: res.RetryAfter, Pattern: f.matched}
+		out := failureOf(res)
+		out.Pattern = f.matched
 		if res.Header != nil {
 			out.Answer = &Answer{header.Forwardable(res.Header, res.Body), bytes.Clone(res.Body)}
 		}
 		f.finish(out)
 	}
+}
+
+func failureOf(res respwriter.Result) Outcome {
+	return Outcome{Kind: Failed, Status: res.Status, Err: res.Err, retryAfter: res.RetryAfter}
+}
+
+// mattersToTheEnd reports whether it matters how a response ends that is too large to be
+// stored: an editor waits for it, or it is to replace a page.
+func (f *Flight) mattersToTheEnd() bool {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	return f.editors > 0 || !f.old.IsUnknown()
+}
+
+// broke notes that a response has failed of which a visitor has a part already. The run has
+// ended with it as one that is too large, and what it has put into the cache is undone.
+func (f *Flight) broke(out Outcome) {
+	<-f.done
+	g := f.g
+	switch p := g.c.Cache.Peek(&f.Key); {
+	case p == nil:
+	case p == f.outcome.Page && !p.Removes:
+		g.c.Cache.Drop(p)
+	case p.Reinstate(f.seq):
+		p.Fail(out.Err, f.began, f.seq, out.retryAfter)
+	}
+	g.c.Broke(f, &out, time.Since(f.begin))
 }
 
 // zip compresses a page before it is stored, where no visitor waits for it: then no
@@ -248,10 +287,11 @@ type Stream struct {
 	Tags    []string // that the page would have
 }
 
-// handOff hands a stream to one of those who wait, if there is one. The run's slot
-// goes to the next run: from now on the handler runs at the pace of that visitor.
+// handOff hands a stream to one of those who wait, if there is one, and no editor waits to
+// hear whether it fails. The run's slot goes to the next run: from now on the handler runs
+// at the pace of that visitor.
 func (f *Flight) handOff(o Stream, free func()) bool {
-	for f.takers.Load() > 0 {
+	for f.takers.Load() > 0 && !f.isNamed() {
 		select {
 		case f.offer <- o:
 			free()

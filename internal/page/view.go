@@ -89,6 +89,8 @@ type standby struct {
 	why     policy.Refusal
 	since   time.Time
 	subject invalidation.Subject // of the generation that said so
+	seq     uint64               // which it was
+	before  *failureRecord       // the failures before it
 	over    bool                 // whether the page was invalidated since: the rest is zero, and the handler is asked again
 }
 
@@ -100,10 +102,24 @@ func (p *Page) SetAside(table *invalidation.Table, mark *Page) bool {
 	if p.IsUnknown() || p.Seq > mark.Seq || p.Effect(table) == store.Gone {
 		return false
 	}
-	p.standby.Store(&standby{why: mark.NotStored(), since: mark.Generated, subject: invalidation.Subject{Since: mark.Subject.Since}})
-	if t := p.failures.Load(); t != nil && t.seq <= mark.Seq {
+	t := p.failures.Load()
+	p.standby.Store(&standby{
+		why: mark.NotStored(), since: mark.Generated, subject: invalidation.Subject{Since: mark.Subject.Since}, seq: mark.Seq, before: t,
+	})
+	if t != nil && t.seq <= mark.Seq {
 		p.failures.CompareAndSwap(t, nil) // where it fails, there is a newer one
 	}
+	return true
+}
+
+// Reinstate undoes SetAside by a generation that has failed after all, and reports whether
+// it was that which has set the page aside.
+func (p *Page) Reinstate(seq uint64) bool {
+	mark := p.standby.Load()
+	if mark == nil || mark.over || mark.seq != seq || !p.standby.CompareAndSwap(mark, nil) {
+		return false
+	}
+	p.failures.CompareAndSwap(nil, mark.before)
 	return true
 }
 

@@ -45,6 +45,15 @@ type Config struct {
 	// false when no visitor who would take it waits any more.
 	HandOff func(*Stream) bool
 
+	// ToTheEnd reports whether a response that is too large, and that no visitor takes, is
+	// read to its end, since it matters whether it fails before that. It may be nil.
+	ToTheEnd func() bool
+
+	// Broken gets the Failure of a Stream whose Result was Refused: a visitor has a part of
+	// it. It is called at most once, and not where that visitor, or Abort, has ended the
+	// Stream.
+	Broken func(Result)
+
 	Cancel    func() // ends the handler's context: the rest is not needed
 	KeepAlive func() // extends the deadline: a visitor has got a part of the Stream
 
@@ -88,7 +97,8 @@ var (
 
 // A Recorder is the ResponseWriter of a run that makes a page. It calls Done as soon as
 // the Result is known: with the header, where the response may not be stored, and with
-// the first byte that is too many.
+// the first byte that is too many, where a visitor takes the Stream or nobody cares for
+// the end.
 type Recorder struct {
 	c      Config
 	header http.Header // the handler's
@@ -106,8 +116,10 @@ type Recorder struct {
 	overrun     bool  // whether more was written than declared
 	late        int   // the status of a failure that comes after the header, or zero
 	pipe        *io.PipeWriter
-	overflows   *Stream // what is about to be handed over
-	broken      error   // what has ended the response before the handler has
+	overflows   *Stream        // what is about to be handed over
+	stream      *Stream        // what was, with pipe
+	tooLarge    policy.Refusal // of what is larger than Limit
+	broken      error          // what has ended the response before the handler has
 }
 
 // NewRecorder returns a Recorder of a response to a request without conditions.
@@ -196,18 +208,14 @@ func (r *Recorder) Retry() bool {
 func (r *Recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
 	r.mu.Lock()
 	began, conditional, h := r.status != 0, r.conditional, r.header
-	ignored := r.closed != nil || began && (implicit || r.late != 0)
+	ignored := r.isDecided() || began && (implicit || r.late != 0)
 	r.mu.Unlock()
 	if ignored {
 		return why
 	}
 	if began {
 		if r.c.IsFailure(status, h) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if r.closed == nil && r.late == 0 {
-				r.late = status
-			}
+			r.fail(status)
 		}
 		return why
 	}
@@ -245,6 +253,28 @@ func (r *Recorder) takeHeader(status int, implicit bool) (why policy.Refusal) {
 	return why
 }
 
+// isDecided reports whether what is still to come cannot make the response a failure. It
+// is called under r.mu.
+func (r *Recorder) isDecided() bool {
+	return r.closed != nil && (r.pipe == nil || r.stream.left.Load())
+}
+
+// fail notes a failure that comes after the header. A visitor who has a part of the
+// response gets no more of it.
+func (r *Recorder) fail(status int) {
+	r.mu.Lock()
+	if r.isDecided() || r.late != 0 {
+		r.mu.Unlock()
+		return
+	}
+	r.late = status
+	streaming := r.pipe != nil
+	r.mu.Unlock()
+	if streaming {
+		r.endStream(r.c.Failed())
+	}
+}
+
 // refuse reports that the response may not be stored, where there is a reason.
 func (r *Recorder) refuse(why policy.Refusal) {
 	if why == (policy.Refusal{}) {
@@ -268,14 +298,19 @@ func (r *Recorder) Write(b []byte) (n int, err error) {
 	if failed && r.pipe == nil && (r.kind == Page || r.kind == Renewal) {
 		r.kind = Failure
 	}
+	overflows := false
 	if why == (policy.Refusal{}) {
 		n, why, err = r.write(b)
+		overflows = why != (policy.Refusal{})
 	}
 	pipe, st := r.pipe, r.overflows
 	r.overflows = nil
 	r.mu.Unlock()
 	if st != nil {
 		pipe = r.handOver(st)
+	}
+	if overflows && pipe == nil && r.goesOn() {
+		return n, nil
 	}
 	r.refuse(why)
 	switch {
@@ -303,11 +338,11 @@ func (r *Recorder) write(b []byte) (n int, why policy.Refusal, err error) {
 		r.size = size
 	}
 	switch {
-	case r.pipe != nil, r.kind == Failure && r.size > limit:
+	case r.pipe != nil, r.tooLarge != (policy.Refusal{}), r.kind == Failure && r.size > limit:
 	case r.kind != Failure && (r.size > limit || r.length > limit):
 		r.overflow()
 		why = policy.Refusal{Why: fmt.Sprintf("is larger than MaxPageBytes (%d)", limit), Remedy: "raise it, or set Route.Bypass"}
-		r.closed = discarded(why)
+		r.tooLarge, r.closed = why, discarded(why)
 	default:
 		if r.body == nil {
 			r.body = getBuffer()
@@ -315,45 +350,6 @@ func (r *Recorder) write(b []byte) (n int, why policy.Refusal, err error) {
 		r.body.Write(b)
 	}
 	return len(b), why, nil
-}
-
-// overflow makes a Stream of what is too large to be stored. What its reader has not
-// taken yet is held in memory, within the Budget: beyond that there is no Stream. It
-// is called under r.mu.
-func (r *Recorder) overflow() {
-	body, held := r.body, int64(0)
-	if body != nil {
-		held = int64(body.Cap())
-	}
-	r.body = nil
-	release, ok := r.c.Budget.hold(held)
-	if !ok {
-		return
-	}
-	reader, writer := io.Pipe()
-	r.overflows = &Stream{
-		Status: r.status, Header: r.sent, rest: reader, writer: writer,
-		release: release, cancel: r.c.Cancel, keepAlive: r.c.KeepAlive,
-	}
-	if body != nil {
-		r.overflows.begin = body.Bytes()
-	}
-}
-
-// handOver hands a Stream to one of those who wait, if there is one. It is called
-// without r.mu: that takes as long as they take.
-func (r *Recorder) handOver(st *Stream) *io.PipeWriter {
-	if !r.c.HandOff(st) {
-		st.release()
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.pipe = st.writer
-	if r.broken != nil {
-		r.pipe.CloseWithError(r.broken)
-	}
-	return r.pipe
 }
 
 // Abort ends the response before the handler does: what that writes from now on is
@@ -386,14 +382,18 @@ func (r *Recorder) Finish() {
 	r.mu.Unlock()
 	r.refuse(why)
 	if pipe != nil {
-		pipe.CloseWithError(failed)
+		r.endStream(failed)
 	}
 	if decided {
 		return
 	}
 	// From here on no other goroutine touches the response.
 	defer putBuffer(r.body)
-	r.c.Done(r.result(failed))
+	res := r.result(failed)
+	r.c.Done(res)
+	if res.Kind == Refused {
+		r.c.Cancel()
+	}
 }
 
 // refusesAtEnd says why a response that is being recorded may not be stored after all,
@@ -450,6 +450,8 @@ func (r *Recorder) result(failed error) Result {
 		if r.size <= r.c.Limit {
 			fail.Header, fail.Body = r.sent, body
 		}
+	case r.tooLarge != (policy.Refusal{}):
+		return Result{Kind: Refused, Status: r.status, Header: r.sent, Why: r.tooLarge}
 	default:
 		return Result{Kind: r.kind, Status: r.status, Header: r.sent, Body: body}
 	}

@@ -42,10 +42,12 @@ type Stream struct {
 	release   func()         // returns the bytes of begin to the Budget
 	cancel    func()         // ends the run
 	keepAlive func()         // extends its deadline
+	left      atomic.Bool    // whether it was closed: what the handler does then says nothing of the response
 }
 
 // Close ends the Stream, and the run with it.
 func (st *Stream) Close() {
+	st.left.Store(true)
 	st.release()
 	st.rest.CloseWithError(errDiscarded)
 	st.cancel()
