@@ -332,6 +332,42 @@ func TestFailureAfterTheHeader(t *testing.T) {
 	}
 }
 
+// Who says that a page is still good, and then fails, has failed: the page is as old as it
+// was.
+func TestFailureAfterNotModified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		breaks := false
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			w.Header().Set("ETag", `"good"`)
+			if breaks {
+				if r.Header.Get("If-None-Match") != `"good"` {
+					t.Error("the request has no conditions")
+				}
+				w.WriteHeader(http.StatusNotModified)
+				http.Error(w, "no database", http.StatusInternalServerError)
+				return
+			}
+			io.WriteString(w, "a good page")
+		}}
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Default: isr.Route{TTL: time.Minute, Tags: []string{"t"}}})
+		get(site, "/")
+		breaks = true
+		time.Sleep(time.Minute)
+		for _, err := range site.Renew(t.Context(), "t") {
+			if err == nil || !strings.Contains(err.Error(), "after it had begun to answer 304") {
+				t.Errorf("Renew: %v", err)
+			}
+		}
+		if got := body(site, "/"); got != "a good page" {
+			t.Errorf("%q", got)
+		}
+		synctest.Wait()
+		if p := pages(site)["/"]; p.State != isr.Stale || p.Failures != 2 || time.Since(p.Generated) != time.Minute {
+			t.Errorf("%v, %d failures, %v old", p.State, p.Failures, time.Since(p.Generated))
+		}
+	})
+}
+
 // A Route.Failure that panics counts like a handler that panics: the last good page
 // stays, and the next visitor does not wait.
 func TestRouteFailurePanics(t *testing.T) {

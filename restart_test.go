@@ -277,6 +277,34 @@ func TestPurgeOfSomethingElseBeforeTheRestart(t *testing.T) {
 	}
 }
 
+// A 404 is not shown for longer than NotFoundTTL after a restart either, so that what was
+// published meanwhile is seen, and caches in front are not told to keep it.
+func TestNotFoundAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		published := false
+		c := countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if !published {
+				w.WriteHeader(http.StatusNotFound)
+			}
+		}}
+		in := fleet(t, memory.New(), isr.Options{Default: isr.Route{
+			NotFoundTTL: 10 * time.Second, CacheControl: "public, immutable, max-age=31536000",
+		}})
+		get(in.start(&c), "/")
+		published = true
+		time.Sleep(9 * time.Second)
+		want := "404 isr; hit; ttl=1 public, max-age=0, s-maxage=10"
+		for _, site := range []*isr.Site{in.start(&c), in.start(&c)} {
+			res := get(site, "/")
+			if got := fmt.Sprint(res.StatusCode, " ", res.Header.Get("Cache-Status"), " ", res.Header.Get("Cache-Control")); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			time.Sleep(2 * time.Second)
+			want = "200 isr; fwd=uri-miss; stored public, immutable, max-age=31536000"
+		}
+	})
+}
+
 // A renewal that fails counts as a failure of the page that its run has found in the
 // Store, and nobody waits for the next attempt.
 func TestFailureToRenewWhatWasFound(t *testing.T) {

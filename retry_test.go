@@ -73,7 +73,8 @@ func TestPauseBetweenAttempts(t *testing.T) {
 	}
 }
 
-// An invalidation ends the pause, and so does Prerender; a visit does not.
+// An invalidation ends the pause; Prerender, Revalidate and Renew ignore it; a visit does
+// neither.
 func TestPauseEnds(t *testing.T) {
 	for name, test := range map[string]struct {
 		route isr.Route
@@ -85,6 +86,10 @@ func TestPauseEnds(t *testing.T) {
 		"Revalidate":     {isr.Route{}, func(ctx context.Context, s *isr.Site) { s.Revalidate(ctx, "/") }, 1},
 		"Prerender": {isr.Route{}, func(ctx context.Context, s *isr.Site) {
 			for range s.Prerender(ctx, slices.Values([]string{"/"})) {
+			}
+		}, 1},
+		"Renew": {isr.Route{}, func(ctx context.Context, s *isr.Site) {
+			for range s.Renew(ctx, "t") {
 			}
 		}, 1},
 		"when nothing may be shown": {isr.Route{StaleWhileRevalidate: 100 * time.Second, StaleIfError: 100 * time.Second},

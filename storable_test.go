@@ -76,13 +76,17 @@ func TestWhatIsStored(t *testing.T) {
 		"NoStore, Expires":                {isr.Route{TTL: isr.NoStore}, header("Date", "Mon, 02 Jan 2006 15:04:05 GMT", "Expires", "Mon, 02 Jan 2006 15:05:05 GMT"), ""},
 		"404 with a negative NotFoundTTL": {isr.Route{NotFoundTTL: -1}, status(404), "has status 404, and Route.NotFoundTTL is negative"},
 		"404 with a negative NotFoundTTL, but a lifetime": {isr.Route{NotFoundTTL: -1}, status(404, "Cache-Control", "max-age=5"), ""},
-		"too large":                   {serve: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1001)) }, notStored: "is larger than MaxPageBytes (1000): raise it, or set Route.Bypass"},
-		"too large by Content-Length": {serve: header("Content-Length", "1001"), notStored: "is larger than MaxPageBytes (1000): raise it, or set Route.Bypass"},
-		"as large as MaxPageBytes":    {serve: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1000)) }},
-		"hijacked":                    {serve: func(w http.ResponseWriter, r *http.Request) { http.NewResponseController(w).Hijack() }, notStored: "takes over the connection: set Route.Bypass"},
-		"an invalid tag":              {serve: header("Cache-Tag", strings.Repeat("x", 257)), notStored: "has a Cache-Tag that is none: a tag has at most 256 bytes, not 257"},
-		"a tag like a path":           {serve: header("Cache-Tag", "a, /a"), notStored: "has a Cache-Tag that is none: a tag does not begin with \"/\": paths are for Revalidate and Purge, and need no tag"},
-		"many tags":                   {serve: header("Cache-Tag", manyTags(5000))},
+		"too large": {serve: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1001)) }, notStored: "is larger than MaxPageBytes (1000): raise it, or set Route.Bypass"},
+		"too large by Content-Length": {serve: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1001")
+			io.WriteString(w, strings.Repeat("x", 500)) // fewer in all would be a failure
+			io.WriteString(w, strings.Repeat("x", 501))
+		}, notStored: "is larger than MaxPageBytes (1000): raise it, or set Route.Bypass"},
+		"as large as MaxPageBytes": {serve: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1000)) }},
+		"hijacked":                 {serve: func(w http.ResponseWriter, r *http.Request) { http.NewResponseController(w).Hijack() }, notStored: "takes over the connection: set Route.Bypass"},
+		"an invalid tag":           {serve: header("Cache-Tag", strings.Repeat("x", 257)), notStored: "has a Cache-Tag that is none: a tag has at most 256 bytes, not 257"},
+		"a tag like a path":        {serve: header("Cache-Tag", "a, /a"), notStored: "has a Cache-Tag that is none: a tag does not begin with \"/\": paths are for Revalidate and Purge, and need no tag"},
+		"many tags":                {serve: header("Cache-Tag", manyTags(5000))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
