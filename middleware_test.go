@@ -103,6 +103,7 @@ func TestOneRunForManyVisitors(t *testing.T) {
 			all.Go(func() { body(site, "/") })
 		}
 		all.Wait()
+		synctest.Wait() // until the run behind them has begun
 		if got := c.calls.Load(); got != 2 {
 			t.Errorf("%d runs after the stale visits, want 2", got)
 		}
