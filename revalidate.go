@@ -306,10 +306,11 @@ func (s *Site) mayBeElsewhere(r *http.Request, p changed.Path) bool {
 // A POST revalidates; so does a GET, for webhooks that can do no other; a DELETE
 // purges. What is concerned is named by path and tag, each repeatable, in the
 // query or in a form, or as JSON: {"paths": ["/blog/1"], "tags": ["blog"]}, at
-// most 1 MiB. Where the query names something, a body of another shape is ignored:
-// a CMS may send one of its own. With expire=1, in the query or form, the pages with a
-// tag, or below a path that ends in "/*", are expired instead of stale. The secret comes as "Authorization: Bearer …" or as
-// ?secret=…; the former does not appear in access logs. With several it is refused.
+// most 1 MiB. Where the query names something, a body is ignored that is larger, of another
+// shape, or has an invalid path or tag: a CMS may send one of its own. With expire=1, in the
+// query or form, the pages with a tag, or below a path that ends in "/*", are expired
+// instead of stale. The secret comes as "Authorization: Bearer …" or as ?secret=…; the
+// former does not appear in access logs. With several it is refused.
 //
 // The answers are JSON and no-store: 200 {"revalidated":true,"pages":{"/blog/1":1}}
 // when every page is renewed (those with a tag when they are next asked for), with
@@ -325,14 +326,20 @@ func RevalidateHandler(site *Site, secret string) http.Handler {
 	if secret == "" {
 		panic("isr: RevalidateHandler: empty secret; with one, only those who know it can renew pages")
 	}
-	return webhook.Handler(secret, site.handleWebhook)
+	return webhook.Handler(secret, site.checkOrder, site.handleWebhook)
+}
+
+// checkOrder reports what is invalid of what a request to a RevalidateHandler names.
+func (s *Site) checkOrder(o webhook.Order) error {
+	_, err := s.routes.Targets(o.Paths)
+	return errors.Join(err, pagekey.CheckTags(o.Tags))
 }
 
 // handleWebhook does what a request to a RevalidateHandler asks for.
 func (s *Site) handleWebhook(ctx context.Context, o webhook.Order) (map[string]int, error) {
 	targets, err := s.routes.Targets(o.Paths)
-	if err = errors.Join(err, pagekey.CheckTags(o.Tags)); err != nil {
-		return nil, webhook.Invalid{Err: err}
+	if err != nil {
+		return nil, err // checkOrder has found none
 	}
 	pages := make(map[string]int, len(targets))
 	for i := range targets {

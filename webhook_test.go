@@ -67,11 +67,23 @@ func TestRevalidateHandler(t *testing.T) {
 		"a bad tag":                 {request{"POST", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
 		"a bad tag, purging":        {request{"DELETE", "?path=/a&tag=", "", "", secret}, 400, `{"message":"isr: tag \"\": a tag is not empty"}`, ""},
 		"no JSON":                   {request{"POST", "", "application/json", "{", secret}, 400, `{"message":"want JSON such as {\"paths\": [\"/blog/1\"], \"tags\": [\"blog\"]}: unexpected end of JSON input"}`, ""},
-		"too large":                 {request{"POST", "?path=/a", "application/json", strings.Repeat(" ", 1<<20+1), secret}, 413, `{"message":"Body is larger than 1048576 bytes"}`, ""},
-		"PUT":                       {request{"PUT", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
-		"HEAD":                      {request{"HEAD", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
-		"failing":                   {request{"POST", "?path=/fails&path=/a", "", "", secret}, 500, `{"message":"Error revalidating"}`, "/a"},
-		"failing, with reasons":     {request{"GET", query + "&path=/fails", "", "", ""}, 500, `{"message":"Error revalidating"}`, ""},
+		"Strapi's own body": {request{"POST", "?path=/a", "application/json",
+			`{"event": "entry.update", "createdAt": "2026-01-10T08:58:26.563Z", "model": "article", "entry": {"id": 1, "slug": "/b", "tags": ["tb"]}}`, secret}, 200, a, "/a"},
+		"Prismic's own body": {request{"POST", "?path=/a", "application/json",
+			`{"type": "api-update", "masterRef": "X6qn-RIAACMAVge1", "releases": {}, "masks": {}, "tags": {}, "experiments": {}, "documents": ["b"], "domain": "x", "secret": null}`, secret}, 200, a, "/a"},
+		"Contentful's own body": {request{"POST", "?path=/a", "application/vnd.contentful.management.v1+json",
+			`{"metadata": {"tags": [{"sys": {"id": "tb"}}]}, "sys": {"type": "Entry", "id": "b"}, "fields": {"slug": {"en": "/b"}}}`, secret}, 200, a, "/a"},
+		"a sender's own form":         {request{"POST", "?path=/a", "application/x-www-form-urlencoded", "path=uploads/a.png&post_id=3", secret}, 200, a, "/a"},
+		"its own tags":                {request{"POST", "?path=/a", "application/json", `{"tags": ["tb", "a, b"]}`, secret}, 200, a, "/a"},
+		"its own paths":               {request{"POST", "?tag=ta", "application/json", `{"paths": ["/b", "c"]}`, secret}, 200, ok, "/a"},
+		"its own tags that are paths": {request{"DELETE", "?path=/a", "application/json", `{"tags": ["tb", "/news"]}`, secret}, 200, a, "/a"},
+		"its own, too large":          {request{"POST", "?path=/a", "application/json", strings.Repeat(" ", 1<<20+1), secret}, 200, a, "/a"},
+		"tags that are paths":         {request{"POST", "", "application/json", `{"paths": ["/a"], "tags": ["/b"]}`, secret}, 400, `{"message":"isr: tag \"/b\": a tag does not begin with \"/\": paths are for Revalidate and Purge, and need no tag"}`, ""},
+		"too large":                   {request{"POST", "", "application/json", strings.Repeat(" ", 1<<20+1), secret}, 413, `{"message":"Body is larger than 1048576 bytes"}`, ""},
+		"PUT":                         {request{"PUT", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
+		"HEAD":                        {request{"HEAD", "?path=/a", "", "", secret}, 405, `{"message":"Method not allowed"}`, ""},
+		"failing":                     {request{"POST", "?path=/fails&path=/a", "", "", secret}, 500, `{"message":"Error revalidating"}`, "/a"},
+		"failing, with reasons":       {request{"GET", query + "&path=/fails", "", "", ""}, 500, `{"message":"Error revalidating"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -171,8 +183,8 @@ func TestBadNamesChangeNothing(t *testing.T) {
 			}
 		}
 	}
-	for _, tag := range []string{"", "a,b", "a\x00", " a", strings.Repeat("x", 257)} {
-		for verb, call := range map[string]func(context.Context, ...string) error{"RevalidateTag": site.RevalidateTag, "PurgeTag": site.PurgeTag} {
+	for _, tag := range []string{"", "a,b", "a\x00", " a", "/", "/blog", strings.Repeat("x", 257)} {
+		for verb, call := range map[string]func(context.Context, ...string) error{"RevalidateTag": site.RevalidateTag, "ExpireTag": site.ExpireTag, "PurgeTag": site.PurgeTag} {
 			if err := call(ctx, "t", tag); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("isr: tag %q: ", tag)) {
 				t.Errorf("%s %q: error %v", verb, tag, err)
 			}

@@ -3,14 +3,8 @@ package webhook
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"net/http"
 )
-
-// An Invalid is an error in what a request names.
-type Invalid struct{ Err error }
-
-func (e Invalid) Error() string { return e.Err.Error() }
 
 // An Order is what a request asks for.
 type Order struct {
@@ -19,16 +13,17 @@ type Order struct {
 	Paths, Tags []string
 }
 
-// Handler returns the handler of isr.RevalidateHandler, which says what it answers. It
-// calls do with each Order; do returns how many pages were stored
-// under each path. The message of an Invalid is sent to the caller; that of any other
-// error is not.
-func Handler(secret string, do func(context.Context, Order) (pages map[string]int, err error)) http.Handler {
-	return &handler{sha256.Sum256([]byte(secret)), do}
+// Handler returns the handler of isr.RevalidateHandler, which says what it answers. check
+// says whether paths and tags are valid; the message of its error is sent to the caller. do
+// is called with each Order, and returns how many pages were stored under each path; the
+// message of its error is not sent.
+func Handler(secret string, check func(Order) error, do func(context.Context, Order) (pages map[string]int, err error)) http.Handler {
+	return &handler{sha256.Sum256([]byte(secret)), check, do}
 }
 
 type handler struct {
 	secret [sha256.Size]byte // its hash
+	check  func(Order) error
 	do     func(context.Context, Order) (map[string]int, error)
 }
 
@@ -44,17 +39,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		RefuseUnauthorized(w, "Invalid token")
 		return
 	}
-	order, err := Names(w, r)
+	order, err := Names(w, r, h.check)
 	order.Purge = r.Method == http.MethodDelete
 	if err != nil {
 		RefuseBody(w, err)
 		return
 	}
 	pages, err := h.do(r.Context(), order)
-	var invalid Invalid
 	switch {
-	case errors.As(err, &invalid):
-		Refuse(w, http.StatusBadRequest, invalid.Error())
 	case err != nil:
 		Refuse(w, http.StatusInternalServerError, "Error revalidating")
 	default:

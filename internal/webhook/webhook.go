@@ -46,27 +46,41 @@ func Authorized(r *http.Request, secret [sha256.Size]byte) bool {
 }
 
 // Names returns the paths and tags that a request names in its query and, unless it
-// is a GET, in its body, and whether the query or a form says expire=1. Where the query names something, a body of another shape is
-// ignored. The caller checks whether they are valid.
+// is a GET, in its body, and whether the query or a form says expire=1. Where the query
+// names something, the body may be one of the sender's own: it counts only if it is whole,
+// and has paths and tags alone that check allows. No more than MaxBytes of it are read.
 //
-// The error is an *http.MaxBytesError where the body is larger than MaxBytes; any
-// other has a message for the sender, whose request is wrong.
-func Names(w http.ResponseWriter, r *http.Request) (o Order, err error) {
+// The error is an *http.MaxBytesError where a body is needed that is larger than MaxBytes;
+// any other has a message for the sender, whose request is wrong: check's, or another.
+func Names(w http.ResponseWriter, r *http.Request, check func(Order) error) (o Order, err error) {
 	o, err = namesInForm(r.URL.Query())
 	if err != nil {
 		return o, err
 	}
+	named := len(o.Paths)+len(o.Tags) > 0
+	if named {
+		if err := check(o); err != nil {
+			return Order{}, err
+		}
+	}
 	if r.Method != http.MethodGet {
 		body, err := Read(w, r)
-		if err != nil {
-			return o, err
+		switch tooLarge := (*http.MaxBytesError)(nil); {
+		case named && errors.As(err, &tooLarge):
+			return o, nil
+		case err != nil:
+			return Order{}, err
 		}
-		named := len(o.Paths)+len(o.Tags) > 0
 		more, err := namesInBody(r.Header.Get("Content-Type"), body, named)
-		if err != nil && !named {
-			return o, err
+		if err == nil {
+			err = check(more)
 		}
-		o.Paths, o.Tags, o.Expire = append(o.Paths, more.Paths...), append(o.Tags, more.Tags...), o.Expire || more.Expire
+		switch {
+		case err == nil:
+			o.Paths, o.Tags, o.Expire = append(o.Paths, more.Paths...), append(o.Tags, more.Tags...), o.Expire || more.Expire
+		case !named:
+			return Order{}, err
+		}
 	}
 	if len(o.Paths)+len(o.Tags) == 0 {
 		return o, errNothing
@@ -85,8 +99,8 @@ func namesInForm(form url.Values) (o Order, err error) {
 	return o, err
 }
 
-// namesInBody returns the paths and tags in a body. JSON may hold more than them,
-// unless strictly is set: then it may not.
+// namesInBody returns the paths and tags in a body. It may hold more than them, unless
+// strictly is set: then it may not.
 func namesInBody(contentType string, body []byte, strictly bool) (o Order, err error) {
 	kind, params, _ := mime.ParseMediaType(contentType)
 	var form url.Values
@@ -105,6 +119,13 @@ func namesInBody(contentType string, body []byte, strictly bool) (o Order, err e
 			return o, fmt.Errorf("want a form: %w", err)
 		}
 		form = parts.Value
+	}
+	if strictly {
+		for name := range form {
+			if name != "path" && name != "tag" && name != "expire" {
+				return o, fmt.Errorf("want path, tag and expire alone, not %q", name)
+			}
+		}
 	}
 	return namesInForm(form)
 }

@@ -14,6 +14,21 @@ import (
 	"github.com/isr-go/isr/internal/webhook"
 )
 
+// check allows paths that begin with a slash, and tags that are words.
+func check(o webhook.Order) error {
+	for _, path := range o.Paths {
+		if !strings.HasPrefix(path, "/") {
+			return errors.New("bad " + path)
+		}
+	}
+	for _, tag := range o.Tags {
+		if tag == "" || strings.ContainsAny(tag, "/, ") {
+			return errors.New("bad " + tag)
+		}
+	}
+	return nil
+}
+
 func TestNames(t *testing.T) {
 	const (
 		asJSON = "application/json"
@@ -39,33 +54,41 @@ func TestNames(t *testing.T) {
 		"malformed form beside a query": {"POST", "?tag=x", form, "path=/b&%zz", names{Tags: []string{"x"}}},
 		"multipart": {"POST", "", "multipart/form-data; boundary=x",
 			"--x\r\nContent-Disposition: form-data; name=path\r\n\r\n/a\r\n--x--\r\n", names{Paths: []string{"/a"}}},
-		"malformed multipart":                    {"POST", "", "multipart/form-data; boundary=x", "--y", names{Err: "want a form: multipart: NextPart: EOF"}},
-		"multipart without boundary":             {"POST", "", "multipart/form-data", "--y", names{Err: "want a form: multipart: boundary is empty"}},
-		"JSON":                                   {"POST", "", asJSON, `{"paths": ["/a", "/b"], "tags": ["x"]}`, names{Paths: []string{"/a", "/b"}, Tags: []string{"x"}}},
-		"JSON of a DELETE":                       {"DELETE", "", asJSON, `{"tags": ["x"]}`, names{Tags: []string{"x"}}},
-		"JSON with more in it":                   {"POST", "", asJSON, `{"paths": ["/a"], "event": {"id": 1}}`, names{Paths: []string{"/a"}}},
-		"JSON as curl -d sends it":               {"POST", "", form, ` {"paths": ["/a"]}`, names{Paths: []string{"/a"}}},
-		"JSON without a type":                    {"POST", "", "", `{"paths": ["/a"]}`, names{Paths: []string{"/a"}}},
-		"JSON beside the query":                  {"POST", "?path=/a", asJSON, `{"paths": ["/b"]}`, names{Paths: []string{"/a", "/b"}}},
-		"a sender's own JSON beside the query":   {"POST", "?path=/a", asJSON, `{"id": 1, "tags": ["x", ""]}`, names{Paths: []string{"/a"}}},
-		"an array beside the query":              {"POST", "?path=/a", asJSON, `[{"paths": ["/b"]}]`, names{Paths: []string{"/a"}}},
-		"tags in one string beside the query":    {"POST", "?tag=x", asJSON, `{"tags": "y, z"}`, names{Tags: []string{"x"}}},
-		"an unknown type beside the query":       {"POST", "?path=/a", "text/plain", "path=/b", names{Paths: []string{"/a"}}},
-		"an empty body of a type":                {"POST", "?tag=x", asJSON, " \n", names{Tags: []string{"x"}}},
-		"an array":                               {"POST", "", "", `["/a"]`, names{Err: want + "got array"}},
-		"tags in one string":                     {"POST", "", asJSON, `{"tags": "y, z"}`, names{Err: want + "got string"}},
-		"truncated JSON":                         {"POST", "", asJSON, "{", names{Err: want + "unexpected end of JSON input"}},
-		"two JSON values":                        {"POST", "", asJSON, `{"paths":["/a"]}{}`, names{Err: want + "invalid character '{' after top-level value"}},
-		"expire in the query":                    {"POST", "?tag=x&expire=1", "", "", names{Tags: []string{"x"}, Expire: true}},
-		"expire=0":                               {"GET", "?tag=x&expire=0", "", "", names{Tags: []string{"x"}}},
-		"expire in a form":                       {"POST", "", form, "tag=x&expire=1", names{Tags: []string{"x"}, Expire: true}},
-		"expire in the query, a tag in JSON":     {"POST", "?expire=1", asJSON, `{"tags": ["x"]}`, names{Tags: []string{"x"}, Expire: true}},
-		"a sender's own expire":                  {"POST", "", asJSON, `{"tags": ["x"], "expire": "2026-01-01"}`, names{Tags: []string{"x"}}},
-		"expire that is neither":                 {"POST", "?tag=x&expire=soon", "", "", names{Err: `want expire=1, not "soon"`}},
-		"nothing":                                {"POST", "", "", "", names{Err: "name a path or a tag"}},
-		"nothing of a GET":                       {"GET", "?paths=/a", "", "", names{Err: "name a path or a tag"}},
-		"nothing in JSON":                        {"POST", "", asJSON, "{}", names{Err: "name a path or a tag"}},
-		"what is empty is for the caller to see": {"POST", "?path=&tag=", "", "", names{Paths: []string{""}, Tags: []string{""}}},
+		"malformed multipart":                   {"POST", "", "multipart/form-data; boundary=x", "--y", names{Err: "want a form: multipart: NextPart: EOF"}},
+		"multipart without boundary":            {"POST", "", "multipart/form-data", "--y", names{Err: "want a form: multipart: boundary is empty"}},
+		"JSON":                                  {"POST", "", asJSON, `{"paths": ["/a", "/b"], "tags": ["x"]}`, names{Paths: []string{"/a", "/b"}, Tags: []string{"x"}}},
+		"JSON of a DELETE":                      {"DELETE", "", asJSON, `{"tags": ["x"]}`, names{Tags: []string{"x"}}},
+		"JSON with more in it":                  {"POST", "", asJSON, `{"paths": ["/a"], "event": {"id": 1}}`, names{Paths: []string{"/a"}}},
+		"JSON as curl -d sends it":              {"POST", "", form, ` {"paths": ["/a"]}`, names{Paths: []string{"/a"}}},
+		"JSON without a type":                   {"POST", "", "", `{"paths": ["/a"]}`, names{Paths: []string{"/a"}}},
+		"JSON beside the query":                 {"POST", "?path=/a", asJSON, `{"paths": ["/b"]}`, names{Paths: []string{"/a", "/b"}}},
+		"a sender's own JSON beside the query":  {"POST", "?path=/a", asJSON, `{"id": 1, "tags": ["x", ""]}`, names{Paths: []string{"/a"}}},
+		"an array beside the query":             {"POST", "?path=/a", asJSON, `[{"paths": ["/b"]}]`, names{Paths: []string{"/a"}}},
+		"tags in one string beside the query":   {"POST", "?tag=x", asJSON, `{"tags": "y, z"}`, names{Tags: []string{"x"}}},
+		"an unknown type beside the query":      {"POST", "?path=/a", "text/plain", "path=/b", names{Paths: []string{"/a"}}},
+		"a bad path in a form beside the query": {"POST", "?path=/a", form, "path=uploads/b.png", names{Paths: []string{"/a"}}},
+		"a good and a bad one beside the query": {"POST", "?path=/a", form, "path=/b&path=c", names{Paths: []string{"/a"}}},
+		"a sender's own form beside the query":  {"POST", "?path=/a", form, "path=/uploads/b.png&post_id=3", names{Paths: []string{"/a"}}},
+		"its own expire beside the query":       {"POST", "?path=/a", form, "path=/b&expire=never", names{Paths: []string{"/a"}}},
+		"bad tags in JSON beside the query":     {"POST", "?path=/a", asJSON, `{"paths": ["/b"], "tags": ["y, z"]}`, names{Paths: []string{"/a"}}},
+		"a bad path in the query":               {"POST", "?path=a", asJSON, `{"paths": ["/b"]}`, names{Err: "bad a"}},
+		"a bad path in a form":                  {"POST", "", form, "path=/a&path=b", names{Err: "bad b"}},
+		"bad tags in JSON":                      {"POST", "", asJSON, `{"tags": ["y, z"]}`, names{Err: "bad y, z"}},
+		"an empty body of a type":               {"POST", "?tag=x", asJSON, " \n", names{Tags: []string{"x"}}},
+		"an array":                              {"POST", "", "", `["/a"]`, names{Err: want + "got array"}},
+		"tags in one string":                    {"POST", "", asJSON, `{"tags": "y, z"}`, names{Err: want + "got string"}},
+		"truncated JSON":                        {"POST", "", asJSON, "{", names{Err: want + "unexpected end of JSON input"}},
+		"two JSON values":                       {"POST", "", asJSON, `{"paths":["/a"]}{}`, names{Err: want + "invalid character '{' after top-level value"}},
+		"expire in the query":                   {"POST", "?tag=x&expire=1", "", "", names{Tags: []string{"x"}, Expire: true}},
+		"expire=0":                              {"GET", "?tag=x&expire=0", "", "", names{Tags: []string{"x"}}},
+		"expire in a form":                      {"POST", "", form, "tag=x&expire=1", names{Tags: []string{"x"}, Expire: true}},
+		"expire in the query, a tag in JSON":    {"POST", "?expire=1", asJSON, `{"tags": ["x"]}`, names{Tags: []string{"x"}, Expire: true}},
+		"a sender's own expire":                 {"POST", "", asJSON, `{"tags": ["x"], "expire": "2026-01-01"}`, names{Tags: []string{"x"}}},
+		"expire that is neither":                {"POST", "?tag=x&expire=soon", "", "", names{Err: `want expire=1, not "soon"`}},
+		"nothing":                               {"POST", "", "", "", names{Err: "name a path or a tag"}},
+		"nothing of a GET":                      {"GET", "?paths=/a", "", "", names{Err: "name a path or a tag"}},
+		"nothing in JSON":                       {"POST", "", asJSON, "{}", names{Err: "name a path or a tag"}},
+		"what is empty":                         {"POST", "?path=&tag=", "", "", names{Err: "bad "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest(test.method, "/hook"+test.query, strings.NewReader(test.body))
@@ -73,7 +96,7 @@ func TestNames(t *testing.T) {
 				r.Header.Set("Content-Type", test.contentType)
 			}
 			var got names
-			o, err := webhook.Names(httptest.NewRecorder(), r)
+			o, err := webhook.Names(httptest.NewRecorder(), r, check)
 			got.Paths, got.Tags, got.Expire = o.Paths, o.Tags, o.Expire
 			if err != nil {
 				got.Err = err.Error()
@@ -85,16 +108,31 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// No more than MaxBytes are read of a body. Where the query names something, a larger one is
+// ignored: a CMS may send one of its own, and the page is renewed all the same.
 func TestNamesBoundsTheBody(t *testing.T) {
 	for _, query := range []string{"", "?path=/a"} {
-		for _, size := range []int{webhook.MaxBytes, webhook.MaxBytes + 1} {
+		for _, size := range []int{webhook.MaxBytes, webhook.MaxBytes + 1, 3 * webhook.MaxBytes} {
 			body := `{"paths": ["/b"]}`
 			body += strings.Repeat(" ", size-len(body))
-			r := httptest.NewRequest("POST", "/hook"+query, strings.NewReader(body))
-			_, err := webhook.Names(httptest.NewRecorder(), r)
+			sent := strings.NewReader(body)
+			o, err := webhook.Names(httptest.NewRecorder(), httptest.NewRequest("POST", "/hook"+query, sent), check)
 			tooLarge := (*http.MaxBytesError)(nil)
-			if got, want := errors.As(err, &tooLarge), size > webhook.MaxBytes; got != want {
+			if got, want := errors.As(err, &tooLarge), size > webhook.MaxBytes && query == ""; got != want {
 				t.Errorf("query %q, body of %d bytes: %v", query, size, err)
+			}
+			var want []string
+			if query != "" {
+				want = append(want, "/a")
+			}
+			if size <= webhook.MaxBytes {
+				want = append(want, "/b")
+			}
+			if !slices.Equal(o.Paths, want) {
+				t.Errorf("query %q, body of %d bytes: %q, want %q", query, size, o.Paths, want)
+			}
+			if read := size - sent.Len(); read > webhook.MaxBytes+1 {
+				t.Errorf("query %q: read %d bytes of %d", query, read, size)
 			}
 		}
 	}
@@ -157,7 +195,7 @@ func FuzzNames(f *testing.F) {
 		r := httptest.NewRequest("POST", "/hook", strings.NewReader(body))
 		r.URL.RawQuery = query
 		r.Header["Content-Type"] = []string{contentType}
-		o, err := webhook.Names(httptest.NewRecorder(), r)
+		o, err := webhook.Names(httptest.NewRecorder(), r, check)
 		paths, tags := o.Paths, o.Tags
 		switch named := len(paths)+len(tags) > 0; {
 		case named == (err != nil):
@@ -166,11 +204,17 @@ func FuzzNames(f *testing.F) {
 			t.Errorf("the sender cannot know what is meant by %q", err)
 		}
 		q := r.URL.Query()
+		if err != nil {
+			return
+		}
 		if named := q["path"]; !slices.Equal(named, paths[:min(len(paths), len(named))]) {
 			t.Errorf("the query names %q, got %q", named, paths)
 		}
 		if named := q["tag"]; !slices.Equal(named, tags[:min(len(tags), len(named))]) {
 			t.Errorf("the query names %q, got %q", named, tags)
+		}
+		if check(o) != nil {
+			t.Errorf("%q, %q are not checked", paths, tags)
 		}
 	})
 }
