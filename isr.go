@@ -251,7 +251,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		log: opts.Logger, warn: warning.New(opts.Logger), observe: opts.Observe,
 	}
 	regenerations := cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0))
-	s.patterns.Init(h, origin)
+	s.patterns.Init(h)
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warn.Overflow)
 	s.cache = cache.New(maxBytes, s.table)
 	if opts.Edge != nil && opts.Mode == On {
@@ -381,7 +381,7 @@ type visit struct {
 
 // request returns what to generate for the visitor.
 func (v *visit) request() flight.Request {
-	return flight.Request{Key: v.key, Route: v.route, Pattern: v.r.Pattern, Cause: v.r.Context()}
+	return flight.Request{Key: v.key, Route: v.route, Cause: v.r.Context()}
 }
 
 // hit answers with a page from memory.

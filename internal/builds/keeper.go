@@ -218,7 +218,7 @@ func (k *Keeper) asked(now time.Time) (asked []Asked) {
 	for _, p := range k.c.Cache.Hottest(maxPages, now, isWorthKeeping) {
 		v := Visit{
 			Scheme: p.Key.Scheme, Host: p.Key.Host, Path: p.Key.Path, Query: p.Key.Query,
-			Pattern: p.Pattern(), Header: pagekey.ParseHeader(p.Key.Variant),
+			Pattern: p.Key.Pattern, Header: pagekey.ParseHeader(p.Key.Variant),
 		}
 		if o.Host != "" {
 			v.Scheme, v.Host = o.Scheme, o.Host

@@ -391,7 +391,7 @@ func (f *Flight) isSuperseded() bool {
 // matched: that is for the run's goroutine alone.
 func (f *Flight) meta() page.Meta {
 	return page.Meta{
-		Key: f.Key, Route: f.Route, Pattern: f.Pattern,
+		Key: f.Key, Route: f.Route,
 		Since: f.began, Seq: f.seq, Order: f.lease, MaxBytes: f.g.c.Cache.MaxBytes(), Mark: f.mark(),
 		Codings: f.g.c.Encodings.Codings(),
 	}

@@ -65,11 +65,10 @@ type Config struct {
 
 // A Request says what to generate.
 type Request struct {
-	Key     pagekey.Key
-	Route   *policy.Route
-	Pattern string          // of a ServeMux around the Site, if there is one
-	Fetch   *Fetch          // of data: what makes it, instead of the handler
-	Cause   context.Context // of who asks, for Trace; may be nil
+	Key   pagekey.Key
+	Route *policy.Route
+	Fetch *Fetch          // of data: what makes it, instead of the handler
+	Cause context.Context // of who asks, for Trace; may be nil
 }
 
 // A Fetch makes a value, and reads it.
@@ -80,7 +79,7 @@ type Fetch struct {
 
 // Build returns the request that the handler sees.
 func (r *Request) Build(ctx context.Context, o pagekey.Origin) *http.Request {
-	return r.Key.Request(ctx, o, r.Pattern)
+	return r.Key.Request(ctx, o)
 }
 
 // A Group is the runs under way and those that wait for a slot: of each page at most
@@ -333,9 +332,6 @@ func (f *Flight) isAwaited() bool { return f.visitors+f.editors > 0 }
 func (g *Group) newFlight(req Request, old *page.Page) *Flight {
 	req.Key = req.Key.Clone()
 	rt := req.Route
-	if req.Pattern == "" && old != nil {
-		req.Pattern = old.Pattern()
-	}
 	if g.c.Trace == nil {
 		req.Cause = nil // it holds a visitor's request
 	}

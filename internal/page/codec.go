@@ -39,7 +39,7 @@ func (p *Page) Record(key string) *store.Record {
 
 // pageFormat is the number of the encoding that encode makes. The checksum comes
 // after it: not every Store notices when it damages what it keeps.
-const pageFormat = 7
+const pageFormat = 8
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -58,8 +58,7 @@ func (p *Page) encode(key string) []byte {
 	}
 	b := append(make([]byte, 0, n), pageFormat, 0, 0, 0, 0)
 	b = pagekey.AppendString(b, key)
-	b = pagekey.AppendString(b, p.muxes().outer)
-	b = pagekey.AppendString(b, p.muxes().matched)
+	b = pagekey.AppendString(b, p.matchedPattern())
 	for _, n := range [...]int64{
 		int64(p.Status), p.Generated.UnixNano(), int64(p.Took),
 		int64(p.Lifetime.TTL), int64(p.Lifetime.StaleWhileRevalidate), int64(p.Lifetime.StaleIfError),
@@ -128,7 +127,7 @@ func Decode(data []byte, key string, m Meta) (*Page, error) {
 		return nil, errForeign
 	}
 	p := &Page{
-		Key: m.Key.Clone(), Route: m.Route, patterns: unique.Make(patterns{outer: string(d.bytes()), matched: string(d.bytes())}),
+		Key: m.Key.Clone(), Route: m.Route, matched: unique.Make(string(d.bytes())),
 		Status: int(d.number()), Generated: time.Unix(0, d.number()), Took: time.Duration(d.number()),
 		Lifetime: policy.Lifetime{
 			TTL: time.Duration(d.number()), StaleWhileRevalidate: time.Duration(d.number()), StaleIfError: time.Duration(d.number()),

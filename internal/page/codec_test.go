@@ -15,7 +15,7 @@ import (
 func samplePage() (*Page, Meta) {
 	rules, _ := pagekey.NewRules(nil, nil, nil, nil, nil)
 	m := Meta{
-		Key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/a", Query: "b=c"}, Pattern: "/{outer}", MaxBytes: 1 << 20,
+		Key: pagekey.Key{Scheme: "http", Host: "example.com", Path: "/a", Query: "b=c"}, MaxBytes: 1 << 20,
 		Route:   &policy.Route{Rules: rules, TTL: time.Hour, StaleWhileRevalidate: policy.Forever, StaleIfError: policy.Forever, Tags: []string{"all"}},
 		Codings: []string{"br", "zstd", "gzip"},
 	}

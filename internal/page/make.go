@@ -157,7 +157,7 @@ func Freshen(m Meta, old *Page, merged http.Header) *Page {
 // since those who have waited for it hold it.
 func HitForPass(m Meta, why policy.Refusal) *Page {
 	p := &Page{
-		Key: m.Key, Route: m.Route, patterns: unique.Make(patterns{outer: m.Pattern}), Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: OrderOf(m.Order),
+		Key: m.Key, Route: m.Route, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: OrderOf(m.Order),
 		Generated: time.Now(), IsHitForPass: true,
 	}
 	p.addExtra().notStored = why
@@ -184,7 +184,7 @@ const (
 func makePage(m Meta, status int, h http.Header, age time.Duration, plain []byte, encoded []Encoding, compressible bool) *Page {
 	d := header.ParseCacheControl(h["Cache-Control"])
 	p := &Page{
-		Key: m.Key, Route: m.Route, patterns: unique.Make(patterns{outer: m.Pattern, matched: m.Matched}),
+		Key: m.Key, Route: m.Route, matched: unique.Make(m.Matched),
 		Subject: invalidation.Subject{Since: m.Since, Tags: m.Route.TagsOf(h, &m.Said)}, Seq: m.Seq, Order: OrderOf(m.Order),
 		Status: status, Generated: time.Now(), ownControl: h["Cache-Control"] != nil, HasData: len(m.Said.Data) > 0,
 	}

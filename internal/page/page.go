@@ -31,7 +31,7 @@ type Page struct {
 	encoding  atomic.Int32               // whether more of them may come: unfinished, begun or zero
 	Place     uint32                     // in the cache; zero: none; guarded by cache.Cache.mu
 	Size      atomic.Int64               // in bytes; written as encoded is
-	patterns  unique.Handle[patterns]
+	matched   unique.Handle[string]      // the pattern by the handler, as http.Request has it; many pages share it
 	Status    int
 	Seq       uint64 // which of the Site's generations it is: a later one has more
 	Order     Order  // the Store's; zero where it was not to be had
@@ -56,22 +56,13 @@ type Page struct {
 	standby           atomic.Pointer[standby]       // since when this page is kept only for errors, and why, if so
 }
 
-// patterns are those of ServeMuxes, which many pages share.
-type patterns struct {
-	outer   string // around the Site
-	matched string // by the handler, as http.Request has it
-}
-
-// muxes returns the patterns of the page.
-func (p *Page) muxes() patterns {
-	if p.patterns == (unique.Handle[patterns]{}) {
-		return patterns{}
+// matchedPattern returns the pattern that the handler has matched, empty for none.
+func (p *Page) matchedPattern() string {
+	if p.matched == (unique.Handle[string]{}) {
+		return ""
 	}
-	return p.patterns.Value()
+	return p.matched.Value()
 }
-
-// Pattern returns the pattern of a ServeMux around the Site.
-func (p *Page) Pattern() string { return p.muxes().outer }
 
 // extra is what a plain page does without. It is written before the page is shared.
 type extra struct {
@@ -155,7 +146,6 @@ func (p *Page) Effect(table *invalidation.Table) store.Effect {
 type Meta struct {
 	Key      pagekey.Key
 	Route    *policy.Route
-	Pattern  string                // of a ServeMux around the Site
 	Matched  string                // the pattern that the handler has matched
 	Since    invalidation.Snapshot // when its generation began
 	Seq      uint64                // which of the Site's generations it is: a later one has more

@@ -163,7 +163,7 @@ func asServed(t *testing.T, target string) (path string, ok bool) {
 		t.Errorf("%q is %q, and that is %q, %v", target, path, again, err)
 	}
 	k := Key{Scheme: "http", Host: "example.com", Path: path, Query: "q=1"}
-	r := k.Request(context.Background(), Origin{}, "")
+	r := k.Request(context.Background(), Origin{})
 	if r.URL.EscapedPath() != path || r.URL.Path != u.Path || r.RequestURI != path+"?q=1" {
 		t.Errorf("%q: the page request has path %q, escaped %q, and RequestURI %q; want %q, %q", target, r.URL.Path, r.URL.EscapedPath(), r.RequestURI, u.Path, path)
 	}

@@ -18,7 +18,7 @@ import (
 type Key struct {
 	Scheme, Host string // empty where Options.Origin makes them constant; host by CleanHost
 	Path         string // escaped; by CleanPath
-	Pattern      string // of a ServeMux around the Site, where it says more than the path; by Patterns.Of
+	Pattern      string // of a ServeMux around the Site, where the handler sees it; by Patterns.Of
 	Query        string // the kept parameters in canonical order
 	Variant      string // the declared headers and cookies; see appendHeader
 }

@@ -116,7 +116,7 @@ func FuzzNarrow(f *testing.F) {
 			return k, err.Error()
 		}
 		k = rules.Key(r, path, Origin{}, new(Patterns))
-		return k, viewOf(k.Request(context.Background(), Origin{}, ""))
+		return k, viewOf(k.Request(context.Background(), Origin{}))
 	}
 	f.Fuzz(func(t *testing.T, path, host, q, page, accept, theme string, https bool, header, value, cookie, utm, remote string, head, proxied bool, other string) {
 		c := narrowCase{path, host, q, page, accept, theme, https, header, value, cookie, utm, remote, head, proxied}

@@ -15,36 +15,30 @@ type outerMatch struct {
 
 // Patterns remember those of a ServeMux around the Site.
 type Patterns struct {
-	unseen  bool         // whether the handler is a ServeMux, which sets its own
-	oneHost bool         // whether the key has no host
-	known   sync.Map     // from a pattern to its outerMatch
-	n       atomic.Int32 // how many
+	unseen bool         // whether the handler is a ServeMux, which sets its own
+	known  sync.Map     // from a pattern to its outerMatch
+	n      atomic.Int32 // how many
 }
 
-// Init says which handler is to see the patterns, and whether the Site has one origin.
-func (p *Patterns) Init(h http.Handler, o Origin) {
-	_, p.unseen = h.(*http.ServeMux)
-	p.oneHost = o.Host != ""
-}
+// Init says which handler is to see the patterns.
+func (p *Patterns) Init(h http.Handler) { _, p.unseen = h.(*http.ServeMux) }
 
 // maxOuter is how many patterns are remembered: more than that are not patterns, but made
 // of what visitors send.
 const maxOuter = 1 << 10
 
-// Of returns what a key holds of the pattern by which a ServeMux around
-// the Site has found it. Which pattern that is may depend on the visitor's Host, so
-// it is part of the key as far as it says more than the path (and the host, where
-// that is in the key): where it has path values or a host. But it is not where the
-// handler cannot see it: where it does not match the page's path, or where that
-// handler is a ServeMux, which sets its own.
+// Of returns the pattern by which a ServeMux around the Site has found it, where the
+// handler is to see that: it is then part of the key, since which pattern it is may depend
+// on the visitor's method, on their Host, however they spell it, and on a prefix that was
+// stripped. The handler sees the patterns that have path values. Any other says nothing
+// that the path does not, and is not seen, so that a page that was made without a visitor,
+// and so without a pattern, is the one that visitors get. Nor is a pattern that does not
+// match the page's path, or one around a ServeMux, which sets its own.
 func (p *Patterns) Of(pattern, path string) string {
 	if p.unseen {
 		return ""
 	}
-	wildcard := strings.IndexByte(pattern, '{')
-	hasWildcard := wildcard >= 0 && pattern[wildcard:] != "{$}"
-	hasHost := p.oneHost && !strings.HasPrefix(pattern[strings.IndexByte(pattern, ' ')+1:], "/")
-	if !hasWildcard && !hasHost {
+	if wildcard := strings.IndexByte(pattern, '{'); wildcard < 0 || pattern[wildcard:] == "{$}" {
 		return ""
 	}
 	known, ok := p.known.Load(pattern)
@@ -88,9 +82,9 @@ func getPattern(pattern string) string {
 	return pattern
 }
 
-// setOuterPattern gives r the pattern of a ServeMux around the Site, and the path values
-// that follow from it and the page's own path. The method and host with which a
-// visitor has come do not count. A pattern of another kind of router is ignored.
+// setOuterPattern gives r the pattern of a ServeMux around the Site, as the key has it, and
+// the path values that follow from it and the page's own path. The method and host with
+// which a visitor has come do not count. A pattern of another kind of router is ignored.
 func setOuterPattern(pattern string, r *http.Request) {
 	mux := outerMux(pattern)
 	if mux == nil {
@@ -98,7 +92,7 @@ func setOuterPattern(pattern string, r *http.Request) {
 	}
 	mux.ServeHTTP(discard{}, r) // which sets both
 	if r.Pattern != "" {
-		r.Pattern = getPattern(pattern)
+		r.Pattern = pattern
 	}
 }
 

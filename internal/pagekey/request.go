@@ -20,9 +20,8 @@ func HasPage(r *http.Request) bool {
 }
 
 // Request returns the request that the handler sees. It depends on the key and on
-// what the developer has configured, on nothing else: the pattern of an outer
-// ServeMux counts, and has path values, as far as it matches the key's own path.
-func (k *Key) Request(ctx context.Context, o Origin, pattern string) *http.Request {
+// what the developer has configured, on nothing else.
+func (k *Key) Request(ctx context.Context, o Origin) *http.Request {
 	r := &http.Request{
 		Method: http.MethodGet, URL: URL(k.Path, k.Query), RequestURI: k.Path,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -40,8 +39,8 @@ func (k *Key) Request(ctx context.Context, o Origin, pattern string) *http.Reque
 	if scheme == "https" {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	}
-	if pattern != "" {
-		setOuterPattern(pattern, r)
+	if k.Pattern != "" {
+		setOuterPattern(k.Pattern, r)
 	}
 	return r.WithContext(context.WithValue(ctx, http.ServerContextKey, server))
 }

@@ -115,7 +115,7 @@ func (r *Renewer) Of(targets []routing.Target) []*Renewal {
 }
 
 func requestOf(p *page.Page) flight.Request {
-	return flight.Request{Key: p.Key, Route: p.Route, Pattern: p.Pattern()}
+	return flight.Request{Key: p.Key, Route: p.Route}
 }
 
 // maxVariants is how many variants of a path, beside the plain page, are generated:
@@ -286,8 +286,8 @@ func (r *Renewer) visited(v builds.Visit, patterns *pagekey.Patterns) (req fligh
 	if r.Origin.Host != "" && (pagekey.Origin{Scheme: v.Scheme, Host: v.Host}) != r.Origin {
 		return req, false
 	}
-	k := pagekey.Key{Scheme: v.Scheme, Host: v.Host, Path: v.Path, Query: v.Query}
-	visit := k.Request(context.Background(), r.Origin, v.Pattern)
+	k := pagekey.Key{Scheme: v.Scheme, Host: v.Host, Path: v.Path, Pattern: v.Pattern, Query: v.Query}
+	visit := k.Request(context.Background(), r.Origin)
 	maps.Copy(visit.Header, v.Header)
 	rt := r.Routes.Of(visit, v.Path)
 	if rt.Bypasses(visit) {
@@ -300,7 +300,7 @@ func (r *Renewer) visited(v builds.Visit, patterns *pagekey.Patterns) (req fligh
 	if rt.Rules.Segment != nil { // of the visitors, which the visit's request does not tell
 		key.Variant = rt.Rules.VariantIn(v.Header.Get(pagekey.SegmentHeader), visit.Header)
 	}
-	return flight.Request{Key: key, Route: rt, Pattern: visit.Pattern}, true
+	return flight.Request{Key: key, Route: rt}, true
 }
 
 // errNoTags says that nothing is named.

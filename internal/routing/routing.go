@@ -227,7 +227,7 @@ func (t *Target) variant(o pagekey.Origin, k pagekey.Key, sent http.Header) stri
 		return t.Route.Rules.Variant(sent)
 	}
 	k.Variant = ""
-	r := k.Request(context.Background(), o, "")
+	r := k.Request(context.Background(), o)
 	maps.Copy(r.Header, sent)
 	variant, _ := t.Route.Rules.VariantOf(r)
 	return variant
