@@ -71,26 +71,27 @@ func (v *visit) wait(p *page.Page) bool {
 		timeout = t.C
 	}
 	v.waited = true
+	over := false // whether Patience is
 	for found := f.Found(); ; {
 		select {
 		case <-f.Done():
 			return v.answer(f, how == flight.Joined)
 		case <-found:
-			found = nil
-			if v.showStale(f) {
+			if v.showStale(f) || over && v.meanwhile("patience", nil) {
 				return true
 			}
+			found = f.Found()
 		case st := <-streams:
 			return v.stream(f, st)
 		case <-patience:
-			if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "patience"}, nil) {
+			if over = true; v.meanwhile("patience", nil) {
 				return true
 			}
 		case <-timeout:
 			if !f.HasStarted() {
 				v.busy()
 			} else {
-				v.failed(&flight.Outcome{Err: flight.ErrTimeout, Status: http.StatusGatewayTimeout}, v.forwardOf(f, how == flight.Joined))
+				v.failed(&flight.Outcome{Err: flight.ErrTimeout, Status: http.StatusGatewayTimeout}, f.Forward(how == flight.Joined))
 			}
 			return true
 		case <-ctx.Done():
@@ -133,9 +134,20 @@ func (v *visit) stream(f *flight.Flight, st flight.Stream) bool {
 	return true
 }
 
+// meanwhile answers with the stored page, if it may be shown while a new one is not to be
+// had. It leaves the run behind as background work, like a stale page's: else, where nobody
+// waits for long enough, the page would never be renewed.
+func (v *visit) meanwhile(detail string, err error) bool {
+	p, effect := v.site.cache.Get(&v.key, nil)
+	if view := p.View(effect, time.Now()); view.State != page.Fresh && view.IsShowable() && v.site.mode != Develop {
+		v.site.runs.Join(v.request(), p, nil)
+	}
+	return v.standIn(header.CacheStatus{Fwd: "stale", Detail: detail}, err)
+}
+
 // busy answers where too many wait for a slot.
 func (v *visit) busy() {
-	if v.standIn(header.CacheStatus{Fwd: "stale", Detail: "busy"}, errBusy) {
+	if v.meanwhile("busy", errBusy) {
 		return
 	}
 	v.w.Header().Set("Retry-After", "1")
@@ -148,6 +160,8 @@ func (v *visit) busy() {
 func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 	p, effect := v.site.cache.Get(&v.key, nil)
 	switch view := p.View(effect, time.Now()); {
+	case v.site.mode == Develop:
+		return false
 	case view.State == page.Fresh: // by another run, begun later
 		v.hit(p, view)
 	case view.IsShowable():
@@ -160,19 +174,10 @@ func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 	return true
 }
 
-// forwardOf says why a visitor had to wait for a run.
-func (v *visit) forwardOf(f *flight.Flight, joined bool) header.CacheStatus {
-	fwd := header.CacheStatus{Fwd: "uri-miss", Collapsed: joined}
-	if !f.Old().IsUnknown() {
-		fwd.Fwd = "stale"
-	}
-	return fwd
-}
-
 // answer answers with the outcome of a run. It reports false where the visit has to
 // be decided again.
 func (v *visit) answer(f *flight.Flight, joined bool) bool {
-	s, fwd, out := v.site, v.forwardOf(f, joined), f.Outcome()
+	s, fwd, out := v.site, f.Forward(joined), f.Outcome()
 	switch out.Kind {
 	case flight.Again:
 		return false
@@ -245,7 +250,7 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 	fwd.FwdStatus = out.Status
 	old := fwd
 	old.Detail = "stale-if-error"
-	if v.site.mode != Develop && v.standIn(old, out.Err) {
+	if v.standIn(old, out.Err) {
 		return
 	}
 	if out.Pattern != "" {

@@ -223,23 +223,23 @@ func (l *Loader) load(ctx context.Context, src *Source, key string, fetch func(c
 			v, err := fetch(ctx)
 			return v, false, err
 		case how == flight.Full:
-			return l.fallback(ctx, src, key, &req.Key, errBusy)
+			return l.fallback(ctx, src, key, req, errBusy)
 		case f == nil:
 			continue
 		}
 		out, err := wait(ctx, f, w, deadline)
 		switch {
 		case err != nil:
-			return l.fallback(ctx, src, key, &req.Key, err)
+			return l.fallback(ctx, src, key, req, err)
 		case out.Kind == flight.Failed:
-			v, hit, err := l.fallback(ctx, src, key, &req.Key, out.Err)
+			v, hit, err := l.fallback(ctx, src, key, req, out.Err)
 			if err != nil {
 				scope.Use(f.Depends(), time.Time{}, nil, time.Time{})
 				out.Repanic()
 			}
 			return v, hit, err
 		case out.Kind == flight.Busy:
-			return l.fallback(ctx, src, key, &req.Key, errBusy)
+			return l.fallback(ctx, src, key, req, errBusy)
 		case out.Page == nil: // Again, Nothing
 			continue
 		}
@@ -284,13 +284,20 @@ func wait(ctx context.Context, f *flight.Flight, w *flight.Waiter, deadline time
 }
 
 // fallback returns the last good value, if it may be used where a new one cannot be had,
-// else the error.
-func (l *Loader) fallback(ctx context.Context, src *Source, key string, k *pagekey.Key, err error) (any, bool, error) {
-	p, _ := l.cache.Get(k, nil)
+// else the error. Where that is for lack of time or room, it is renewed in the background.
+func (l *Loader) fallback(ctx context.Context, src *Source, key string, req flight.Request, err error) (any, bool, error) {
+	p, _ := l.cache.Get(&req.Key, nil)
 	scope := inside.From(ctx)
 	usable := ctx.Err() == nil && !l.anew && !p.IsUnknown() && runOf(scope).MayUseOnError(l.runs, p) // before its effect is asked for
-	if !usable || !p.View(p.Effect(l.table), time.Now()).IsShowable() {
+	var view page.View
+	if usable {
+		view = p.View(p.Effect(l.table), time.Now())
+	}
+	if !usable || !view.IsShowable() {
 		return nil, false, fmt.Errorf("isr: Data %q, key %q: %w", src.Name, key, err)
+	}
+	if view.State != page.Fresh && (err == errBusy || err == errTimeout) {
+		l.runs.Join(req, p, nil)
 	}
 	depend(scope, p, err)
 	return p.Value(), false, nil

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/inside"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -52,7 +53,7 @@ type Flight struct {
 	hasInherited bool          // whether other builds were asked for the page
 	isNowhere    bool          // whether none of them had it then
 	looked       func()        // closes found, once
-	found        chan struct{} // closed when the Store was asked for the page; nil without a Store
+	found        chan struct{} // closed when the Store was asked for the page, or the run has ended; nil without a Store
 
 	scope   *inside.Scope // what the handler says of the page; constant
 	span    any           // by Trace; constant once the run calls the handler
@@ -227,6 +228,9 @@ func (g *Group) done(f *Flight) {
 	if g.c.Backing != nil && f.started {
 		g.c.Backing.WriteBehind(f.writeBehind)
 	}
+	if f.found != nil {
+		f.looked()
+	}
 	if f.counted {
 		f.counted = false
 		g.active--
@@ -254,28 +258,9 @@ func (f *Flight) Done() <-chan struct{} { return f.done }
 // Outcome returns what the run has ended with. It is called once Done is closed.
 func (f *Flight) Outcome() *Outcome { return &f.outcome }
 
-// Found is closed when the Store was asked for the page. It is nil without a Store.
-func (f *Flight) Found() <-chan struct{} { return f.found }
-
 // Streams yields, to one of those who would take it, a response that is too large to
 // be stored.
 func (f *Flight) Streams() <-chan Stream { return f.offer }
-
-// WaitForStore waits until the Store was asked for the page, or ctx is done, where the
-// run has begun to ask it. It reports false where it has not.
-func (f *Flight) WaitForStore(ctx context.Context) bool {
-	f.g.mu.Lock()
-	begun := f.counted || f.ended.Load()
-	f.g.mu.Unlock()
-	if f.found == nil || !begun {
-		return false
-	}
-	select {
-	case <-f.found:
-	case <-ctx.Done():
-	}
-	return true
-}
 
 // HasStarted reports whether the run has, or had, a slot.
 func (f *Flight) HasStarted() bool {
@@ -289,6 +274,15 @@ func (f *Flight) Old() *page.Page {
 	f.g.mu.Lock()
 	defer f.g.mu.Unlock()
 	return f.old
+}
+
+// Forward says why a visitor had to wait for the run.
+func (f *Flight) Forward(joined bool) header.CacheStatus {
+	fwd := header.CacheStatus{Fwd: "uri-miss", Collapsed: joined}
+	if !f.Old().IsUnknown() {
+		fwd.Fwd = "stale"
+	}
+	return fwd
 }
 
 // Value returns the value that the run has made. It is called once Done is closed.

@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -236,6 +237,41 @@ func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Ef
 		return false
 	}
 	f.finish(Outcome{Kind: Found, Page: p, Stored: true})
+	return true
+}
+
+// Found returns a channel that is closed when the Store was asked for the page, by the run
+// before this one or, where that has asked it, by this one. It is nil where both have, and
+// without a Store.
+func (f *Flight) Found() <-chan struct{} {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	for _, asks := range [...]*Flight{f.g.flights[f.Key], f} {
+		if asks == nil || asks.found == nil {
+			continue
+		}
+		select {
+		case <-asks.found:
+		default:
+			return asks.found
+		}
+	}
+	return nil
+}
+
+// WaitForStore waits until the Store was asked for the page, or ctx is done, where the
+// run has begun to ask it. It reports false where it has not.
+func (f *Flight) WaitForStore(ctx context.Context) bool {
+	f.g.mu.Lock()
+	begun := f.counted || f.ended.Load()
+	f.g.mu.Unlock()
+	if f.found == nil || !begun {
+		return false
+	}
+	select {
+	case <-f.found:
+	case <-ctx.Done():
+	}
 	return true
 }
 
