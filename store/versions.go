@@ -226,6 +226,26 @@ func (t *Versions) Known(after Version, tags []string) Effect {
 	return effect
 }
 
+// First returns when the first of the invalidations was applied that are remembered of one
+// of the tags, of those after a version that were applied at a time or later. Of each tag
+// and effect the last is remembered.
+func (t *Versions) First(after Version, notBefore time.Time, tags []string) (at time.Time, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, tag := range tags {
+		e := t.tags[tag]
+		if e == nil {
+			continue
+		}
+		for _, m := range e.Value.(*tagVersions).marks {
+			if m.version > after && !m.at.Before(notBefore) && (!ok || m.at.Before(at)) {
+				at, ok = m.at, true
+			}
+		}
+	}
+	return at, ok
+}
+
 func (t *Versions) effect(after Version, tags []string, forgotten bool) (strongest Effect, at time.Time) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -457,3 +457,34 @@ func TestVersionsConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// First is when the first of what concerns one of the tags was applied, also of a weaker
+// effect; what was applied before a time, or has no version after another, does not count.
+func TestFirst(t *testing.T) {
+	v := store.NewVersions(10)
+	v.Apply(second(1), store.Change{Tag: "a", Version: 1, Effect: store.Gone})
+	v.Apply(second(2), store.Change{Tag: "a", Version: 2, Effect: store.Stale})
+	v.Apply(second(3), store.Change{Tag: "b", Version: 3, Effect: store.Expired})
+	v.Apply(time.Time{}, store.Change{Tag: "c", Version: 4, Effect: store.Stale})
+	for _, test := range []struct {
+		after     store.Version
+		notBefore time.Time
+		tags      []string
+		want      time.Time
+		ok        bool
+	}{
+		{0, time.Time{}, []string{"b", "a"}, second(1), true},
+		{1, time.Time{}, []string{"b", "a"}, second(2), true},
+		{0, second(2), []string{"b", "a"}, second(2), true},
+		{2, time.Time{}, []string{"b", "a"}, second(3), true},
+		{3, time.Time{}, []string{"b", "a"}, time.Time{}, false},
+		{0, second(4), []string{"b", "a"}, time.Time{}, false},
+		{0, time.Time{}, []string{"a", "c"}, time.Time{}, true},
+		{0, second(0), []string{"a", "c"}, second(1), true},
+		{0, time.Time{}, []string{"other"}, time.Time{}, false},
+	} {
+		if got, ok := v.First(test.after, test.notBefore, test.tags); ok != test.ok || !got.Equal(test.want) {
+			t.Errorf("%+v: got %v, %v", test, got, ok)
+		}
+	}
+}

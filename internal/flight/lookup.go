@@ -186,7 +186,8 @@ func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Ef
 		}
 		p.SetValue(v, size)
 	}
-	effect = max(effect, g.c.Table.KnownEffect(rec.Version, &p.Key, p.Subject.Tags))
+	said := effect
+	effect = max(said, g.c.Table.KnownEffect(rec.Version, &p.Key, p.Subject.Tags))
 	p.Order, p.Seq, p.Subject.StoreEffect = page.OrderOf(rec.Ticket()), f.seq, effect
 	p.Subject.Since = invalidation.Snapshot{Clock: before.Clock, Version: max(before.Version, rec.Version)}
 	if now := time.Now(); p.Generated.After(now) { // by a clock that is ahead of this instance's
@@ -195,6 +196,9 @@ func (f *Flight) adopt(key string, rec *store.Record, effect, inherited store.Ef
 	p.Subject.NotBefore = p.Began().UnixNano()
 	if p.Inherited && effect == store.None {
 		p.Subject.NotBefore = time.Now().UnixNano()
+	}
+	if effect != store.None {
+		p.Subject.SetInvalidatedAt(g.c.Table.FirstKnown(rec.Version, said, p.Began(), &p.Key, p.Subject.Tags))
 	}
 	p.Subject.StoreEffect = max(effect, inherited)
 	also := store.None // on what is stored here

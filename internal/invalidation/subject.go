@@ -30,7 +30,15 @@ type Subject struct {
 
 // InvalidatedAt returns when what has an effect was invalidated, but not before its
 // generation began.
-func (s *Subject) InvalidatedAt() time.Time { return time.Unix(0, s.effectAt.Load()) }
+func (s *Subject) InvalidatedAt() time.Time { return time.Unix(0, max(s.effectAt.Load(), s.NotBefore)) }
+
+// SetInvalidatedAt says when what has a StoreEffect was invalidated; zero: that is not
+// known. It is called before the subject is shared.
+func (s *Subject) SetInvalidatedAt(at time.Time) {
+	if !at.IsZero() {
+		s.effectAt.Store(max(1, s.NotBefore, at.UnixNano()))
+	}
+}
 
 // A judgement says what became of a page by what was invalidated up to a point.
 type judgement struct {

@@ -38,6 +38,7 @@ type Table struct {
 	highest          atomic.Uint64 // the newest of theirs that is known: what begins now begins after it
 	generatedOffline atomic.Bool   // whether anything was generated offline since the last contact
 	reconnects       atomic.Uint64 // how often the Store has recovered
+	follows          atomic.Bool   // whether theirs are complete up to a moment ago: the last of them were no history
 
 	limit         int64         // of each table, in bytes
 	trigger       atomic.Int64  // from how many bytes on a compaction is worth it
@@ -129,7 +130,8 @@ func (t *Table) apply(at time.Time, c store.Changes) {
 	t.tick()
 }
 
-// Apply applies all that was invalidated in the Store up to a version.
+// Apply applies all that was invalidated in the Store up to a version, at a time. Where that
+// is zero, it is history.
 func (t *Table) Apply(at time.Time, c store.Changes) {
 	if c.Reset && uint64(c.Upto) <= t.followed.Load() {
 		// It is another history: what was judged by a later version is unknown in it.
@@ -142,6 +144,7 @@ func (t *Table) Apply(at time.Time, c store.Changes) {
 		t.mu.Unlock()
 	}
 	t.apply(at, c)
+	t.follows.Store(!at.IsZero())
 	if uint64(c.Upto) > t.followed.Load() { // only one goroutine follows
 		t.followed.Store(uint64(c.Upto))
 		t.makeRoom()
@@ -232,4 +235,30 @@ func (t *Table) effectSince(began *Snapshot, k *pagekey.Key, tags []string) (str
 		return store.Stale, time.Unix(0, t.reconnectedAt.Load())
 	}
 	return strongest, at
+}
+
+// FirstKnown returns when what comes from the Store with a version, and was invalidated, was
+// so first, as far as that is known here; else zero. The Store says that it has an effect,
+// and its generation began at a time.
+func (t *Table) FirstKnown(v store.Version, effect store.Effect, began time.Time, k *pagekey.Key, tags []string) (first time.Time) {
+	if forgotten, _ := t.theirs.Effect(v, nil); forgotten != store.None {
+		return first
+	}
+	all := append(append(make([]string, 0, 32), tags...), pagekey.Everything)
+	for tag := range k.Tags {
+		all = append(all, tag)
+	}
+	first, ok := t.theirs.First(v, time.Time{}, all)
+	if t.theirs.Known(v, all) < effect { // of what was invalidated since the last contact
+		switch {
+		case !t.follows.Load():
+			return time.Time{}
+		case !ok:
+			first, ok = time.Now(), true
+		}
+	}
+	if at, has := t.ours.First(0, began, all); has && (!ok || at.Before(first)) { // what is not delivered, or was later
+		first = at
+	}
+	return first
 }
