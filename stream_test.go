@@ -382,7 +382,7 @@ func TestLargePageBreaksOff(t *testing.T) {
 			"Revalidate, and visitors wait": func(s *isr.Site) error {
 				s.Expire(context.Background(), "/")
 				for range 3 {
-					go get(s, "/")
+					go recovered(func() { get(s, "/") }) // one of them may have a stream that breaks off, of a run before
 				}
 				return s.Revalidate(context.Background(), "/")
 			},
