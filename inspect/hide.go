@@ -25,9 +25,9 @@ const hidden = "(hidden)"
 var (
 	secretWords = []string{"auth", "bearer", "hmac", "key", "keys", "otp", "pass", "sid", "sig"}
 	secretEnds  = []string{
-		"accesskey", "apikey", "authkey", "authorization", "cookie", "cookies", "credential", "credentials", "csrf", "jwt",
+		"accesskey", "apikey", "authkey", "authorization", "cookie", "cookies", "credential", "credentials", "csrf", "jwt", "licensekey",
 		"passphrase", "passwd", "password", "privatekey", "pwd", "secret", "secrets", "secretkey", "sessid", "session", "sessionid",
-		"signature", "token", "tokens", "xsrf",
+		"signature", "sshkey", "token", "tokens", "xsrf",
 	}
 	// notSecret are names that would pass for secret, and are the cache's own.
 	notSecret = []string{"cache-key", "surrogate-key", "x-cache-key"}

@@ -23,7 +23,7 @@ var secretNames = map[string]bool{
 	"X-Client-Secret": true, "secret": true, "password": true, "passwd": true, "pwd": true, "otp": true, "jwt": true,
 	"sid": true, "PHPSESSID": true, "JSESSIONID": true, "session": true, "Session-Id": true, "X-Auth": true,
 	"token2": true, "accessToken2": true, "AUTH_TOKEN1": true, "authtoken_v2": true, "cookie1": true, "Cookie2": true, "key1": true, "apikey1": true, "X-Api-Key2": true,
-	"sid1": true, "secret3": true, "password1": true, "password01": true, "bearer": true,
+	"sid1": true, "secret3": true, "password1": true, "password01": true, "bearer": true, "licensekey": true, "sshkey": true,
 
 	"Accept-Language": false, "X-Requested-With": false, "Hx-Request": false, "Surrogate-Key": false, "X-Cache-Key": false,
 	"q": false, "page": false, "author": false, "keyword": false, "monkey": false, "tokenize": false, "side": false, "passage": false,
