@@ -210,7 +210,7 @@ func (c *check) run(v Visitors) (findings []string) {
 
 // cookiesSet returns the cookies that the handler sets when it is asked directly.
 func (c *check) cookiesSet() []*http.Cookie {
-	w := httptest.NewRecorder()
+	w := recorder{httptest.NewRecorder()}
 	defer func() { recover() }() // run has asked it before
 	c.handler.ServeHTTP(w, c.request(nil))
 	return w.Result().Cookies()

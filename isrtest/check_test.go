@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/isr-go/isr"
@@ -45,6 +47,30 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A handler that asks for CloseNotify, as gin's Stream does, is checked as any other, and
+// so are the cookies that it sets.
+func TestCheckOfStreams(t *testing.T) {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
+		if r.URL.Path == "/shop" {
+			http.SetCookie(w, &http.Cookie{Name: "basket", Value: "3"})
+		}
+		fmt.Fprint(w, r.Header.Get("Accept-Language"), r.CookiesNamed("basket"))
+	})
+	rewrite := func(_ int, h http.Header) { h.Del("Set-Cookie") }
+	got, _ := Visitors{}.findings(h, isr.Options{Default: isr.Route{Rewrite: rewrite}}, []string{"/", "/shop"})
+	want := []string{"/: differs by Accept-Language", "/shop: differs by Accept-Language", "/shop: differs by the cookie basket"}
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		site := New(t, h, isr.Options{Default: isr.Route{Bypass: isr.Always}})
+		if got := site.Get("/", "Accept-Language", "de"); got.Body != "de[]" {
+			t.Errorf("a request that passes gets %+v", got)
+		}
+	})
 }
 
 // A page that is not stored is a finding, where its route or handler did not ask for that.

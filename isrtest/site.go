@@ -58,11 +58,17 @@ type Response struct {
 	Cache  string // Cache-Status, such as "isr; hit"
 }
 
+// A recorder has CloseNotify, as a server's ResponseWriter has: gin's Stream asks for it.
+type recorder struct{ *httptest.ResponseRecorder }
+
+// CloseNotify returns nil: the visitor stays.
+func (recorder) CloseNotify() <-chan bool { return nil }
+
 // Get asks for a page as a visitor does who sends headers, given as name, value, name,
 // value, and waits until what that has begun is done, such as renewing the page. What the
 // visitor got was sent before.
 func (s *Site) Get(target string, header ...string) Response {
-	r, w := httptest.NewRequest(http.MethodGet, target, nil), httptest.NewRecorder()
+	r, w := httptest.NewRequest(http.MethodGet, target, nil), recorder{httptest.NewRecorder()}
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Add(header[i], header[i+1])
 	}

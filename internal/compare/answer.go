@@ -4,6 +4,7 @@ package compare
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -31,7 +32,7 @@ func (a Answer) Equal(b Answer) bool {
 
 // Ask asks a handler. Its panic is an error.
 func Ask(h http.Handler, r *http.Request) (a Answer, err error) {
-	w := &recorder{header: make(http.Header)}
+	w := &recorder{context: r.Context(), header: make(http.Header)}
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("the handler panicked: %v", v)
@@ -44,6 +45,7 @@ func Ask(h http.Handler, r *http.Request) (a Answer, err error) {
 
 // A recorder is the ResponseWriter of Ask.
 type recorder struct {
+	context      context.Context // of the request
 	header, sent http.Header
 	status       int // zero until the header is written
 	body         []byte
@@ -64,6 +66,13 @@ func (w *recorder) Write(b []byte) (int, error) {
 }
 
 func (w *recorder) Flush() {}
+
+// CloseNotify is for handlers that ask for it (gin's Stream).
+func (w *recorder) CloseNotify() <-chan bool {
+	gone := make(chan bool, 1)
+	context.AfterFunc(w.context, func() { gone <- true })
+	return gone
+}
 
 // A Part is what a visitor sends that a route may not declare: a header, one cookie, or
 // where both are empty something else.
