@@ -345,6 +345,9 @@ func TestVisitorsRequestGetsThePattern(t *testing.T) {
 			}
 		})
 		mux.HandleFunc("POST /blog/{id}", func(w http.ResponseWriter, r *http.Request) {})
+		hangs := http.NewServeMux()
+		hangs.HandleFunc("GET /hangs/{id}", func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Minute) })
+		mux.Handle("/hangs/", isr.With(hangs, isr.Route{}))
 		opts := isr.Options{Origin: "https://example.com", MaxPageBytes: 1000, Store: memory.New()}
 		site := isr.Wrap(mux, opts)
 		defer site.Shutdown(context.Background())
@@ -364,10 +367,36 @@ func TestVisitorsRequestGetsThePattern(t *testing.T) {
 			{"GET", "/blog/passes", "GET /blog/{id}"},
 			{"GET", "/blog/passes", "GET /blog/{id}"},
 			{"GET", "/blog/large", "GET /blog/{id}"},
+			{"GET", "/hangs/1", "GET /hangs/{id}"}, // which it has matched, by all that is known
 		} {
 			if got := pattern(site, test.method, test.target); got != test.want {
 				t.Errorf("%s %s: %q, want %q", test.method, test.target, got, test.want)
 			}
+		}
+		r := httptest.NewRequest("GET", "/hangs/2", nil)
+		ctx, cancel := context.WithTimeout(r.Context(), time.Second) // of a middleware
+		defer cancel()
+		r = r.WithContext(ctx)
+		site.ServeHTTP(httptest.NewRecorder(), r)
+		if r.Pattern != "GET /hangs/{id}" {
+			t.Errorf("%q when the visitor leaves", r.Pattern)
+		}
+		// Another router has to be asked, and says it by what it has made before.
+		calls := 0
+		other := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Pattern = "/posts/:id"
+			if calls++; calls > 1 {
+				time.Sleep(time.Minute)
+			}
+		}), isr.Options{Default: isr.Route{StaleIfError: -1}})
+		if got := pattern(other, "GET", "/posts/1"); got != "/posts/:id" {
+			t.Errorf("another router: %q", got)
+		}
+		if err := other.Expire(t.Context(), "http://example.com/posts/1"); err != nil {
+			t.Fatal(err)
+		}
+		if got := pattern(other, "GET", "/posts/1"); got != "/posts/:id" {
+			t.Errorf("another router that hangs: %q", got)
 		}
 		outer := http.NewServeMux()
 		outer.Handle("/", site)
@@ -384,5 +413,6 @@ func TestVisitorsRequestGetsThePattern(t *testing.T) {
 		if got := pattern(again, "GET", "/blog/2"); got != "GET /blog/{id}" {
 			t.Errorf("of a page that the Store has: %q", got)
 		}
+		time.Sleep(time.Minute) // until those that hang have returned
 	})
 }

@@ -261,7 +261,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 		s.open(opts.Store, opts.Version)
 	}
 	s.runs = flight.NewGroup(flight.Config{
-		Handler: h, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Builds: s.builds, Inherit: inherited[opts.Inherit], Mark: s.front.Marker(),
+		Handler: h, Matches: s.routes.Matches, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Builds: s.builds, Inherit: inherited[opts.Inherit], Mark: s.front.Marker(),
 		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Encodings:     encode.New(encode.Config{Cache: s.cache, Evicted: s.evicted, Failed: s.warn.EncoderFailed}, opts.Encoders),
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),

@@ -91,12 +91,14 @@ func (v *visit) wait(p *page.Page) bool {
 			if !f.HasStarted() {
 				v.busy()
 			} else {
-				v.failed(&flight.Outcome{Err: flight.ErrTimeout, Status: http.StatusGatewayTimeout}, f.Forward(how == flight.Joined))
+				out := f.TimedOut()
+				v.failed(&out, f.Forward(how == flight.Joined))
 			}
 			return true
 		case <-ctx.Done():
 			// The visitor may still be there, if it was a middleware's deadline: an
 			// empty 200 would pass for a page.
+			v.r.Pattern = cmp.Or(f.Matches(), v.r.Pattern)
 			v.fail(http.StatusServiceUnavailable, nil, "")
 			v.done(Miss, http.StatusServiceUnavailable, 0, ctx.Err())
 			return true
@@ -123,9 +125,7 @@ func (v *visit) stream(f *flight.Flight, st flight.Stream) bool {
 		st.Close()
 		return false
 	}
-	if st.Pattern != "" {
-		v.r.Pattern = st.Pattern
-	}
+	v.r.Pattern = cmp.Or(st.Pattern, v.r.Pattern)
 	err := st.Serve(v.w, v.r, f.Route, "isr; fwd=uri-miss; detail=too-large")
 	v.done(Miss, st.Status, 0, err)
 	if err != nil {
@@ -253,9 +253,7 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 	if v.standIn(old, out.Err) {
 		return
 	}
-	if out.Pattern != "" {
-		v.r.Pattern = out.Pattern
-	}
+	v.r.Pattern = cmp.Or(out.Pattern, v.r.Pattern)
 	v.done(Miss, out.Status, 0, out.Err)
 	out.Repanic()
 	v.fail(out.Status, out.Answer, fwd.String())

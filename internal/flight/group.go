@@ -32,6 +32,7 @@ import (
 // A Config is what the runs of a Group need. All but Backing and Log is required.
 type Config struct {
 	Handler   http.Handler
+	Matches   func(*http.Request) string // the pattern that Handler is known to match a page request with, if any
 	Origin    pagekey.Origin
 	Cache     *cache.Cache
 	Table     *invalidation.Table

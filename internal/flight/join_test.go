@@ -25,7 +25,7 @@ func TestJoinLooksAgain(t *testing.T) {
 		pages = cache.New(1<<20, table)
 		group := flight.NewGroup(flight.Config{
 			Encodings: encode.New[encode.Encoder](encode.Config{Cache: pages}, nil),
-			Handler:   http.NotFoundHandler(), Cache: pages, Table: table, Streaming: respwriter.NewBudget(1 << 20), MaxPageBytes: 1 << 20,
+			Handler:   http.NotFoundHandler(), Matches: func(*http.Request) string { return "" }, Cache: pages, Table: table, Streaming: respwriter.NewBudget(1 << 20), MaxPageBytes: 1 << 20,
 			Generations: 1, Regenerations: 1, Ended: func(*flight.Flight, time.Duration) {}, Evicted: func([]*page.Page) {},
 		})
 		rules, err := pagekey.NewRules(nil, nil, nil, nil, nil)

@@ -54,7 +54,7 @@ func (f *Flight) run() {
 		if res, ok := rec.TooLarge(); ok {
 			f.recorded(res) // however long it is
 		} else {
-			f.finish(Outcome{Kind: Failed, Err: ErrTimeout, Status: http.StatusGatewayTimeout})
+			f.finish(f.TimedOut())
 		}
 		f.ctx.cancel(context.DeadlineExceeded)
 		rec.Abort(ErrTimeout)
@@ -116,6 +116,24 @@ func (f *Flight) run() {
 	f.scope.Close()
 	rec.Finish()
 	returned = true
+}
+
+// TimedOut returns the Outcome for those who wait no longer, though the handler runs.
+func (f *Flight) TimedOut() Outcome {
+	return Outcome{Kind: Failed, Err: ErrTimeout, Status: http.StatusGatewayTimeout, Pattern: f.Matches()}
+}
+
+// Matches returns the pattern that the handler has presumably matched, while it runs: that
+// of the page before, or else what is known of it. The handler's own request cannot be
+// looked at before it returns.
+func (f *Flight) Matches() string {
+	switch old := f.Old(); {
+	case f.Fetch != nil:
+		return ""
+	case old != nil && old.Matched() != "":
+		return old.Matched()
+	}
+	return f.g.c.Matches(f.Build(context.Background(), f.g.c.Origin))
 }
 
 // runFetch makes a value.

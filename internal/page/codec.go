@@ -58,7 +58,7 @@ func (p *Page) encode(key string) []byte {
 	}
 	b := append(make([]byte, 0, n), pageFormat, 0, 0, 0, 0)
 	b = pagekey.AppendString(b, key)
-	b = pagekey.AppendString(b, p.matchedPattern())
+	b = pagekey.AppendString(b, p.Matched())
 	for _, n := range [...]int64{
 		int64(p.Status), p.Generated.UnixNano(), int64(p.Took),
 		int64(p.Lifetime.TTL), int64(p.Lifetime.StaleWhileRevalidate), int64(p.Lifetime.StaleIfError),

@@ -56,8 +56,8 @@ type Page struct {
 	standby           atomic.Pointer[standby]       // since when this page is kept only for errors, and why, if so
 }
 
-// matchedPattern returns the pattern that the handler has matched, empty for none.
-func (p *Page) matchedPattern() string {
+// Matched returns the pattern that the handler has matched, empty for none.
+func (p *Page) Matched() string {
 	if p.matched == (unique.Handle[string]{}) {
 		return ""
 	}

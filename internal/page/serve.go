@@ -31,7 +31,7 @@ const meanwhileTTL = time.Second
 // send writes a representation with the given header values, which it takes over. It is
 // the body without encoding meanwhile, where choose says so.
 func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, invalidated, meanwhile bool) {
-	if matched := p.matchedPattern(); matched != "" {
+	if matched := p.Matched(); matched != "" {
 		r.Pattern = matched // for the traces and logs of outer middleware
 	}
 	h := w.Header()

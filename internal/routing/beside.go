@@ -79,6 +79,23 @@ func (t *Table) beside(r *http.Request) (found *Handler, at string) {
 	return found, at
 }
 
+// Matches returns the pattern by which the Site's handler finds a page request, as far as
+// that is a ServeMux, and those inside of it are.
+func (t *Table) Matches(r *http.Request) (pattern string) {
+	h := t.handler
+	for range maxNested {
+		switch x := h.(type) {
+		case *Handler:
+			h = x.Handler
+		case *http.ServeMux:
+			h, pattern = x.Handler(r)
+		default:
+			return pattern
+		}
+	}
+	return pattern
+}
+
 // routeAt returns the route of a Handler at a pattern.
 func (t *Table) routeAt(h *Handler, pattern string) *policy.Route {
 	key := besideKey{h, pattern}
