@@ -145,6 +145,13 @@ var differences = []difference{
 		},
 	},
 	{
+		"`Cache-Control: no-store`", "412, 416",
+		"A cache in front that passes a visitor's conditions on would else show the error to everybody.",
+		func(x *exchange, c change) bool {
+			return added("Cache-Control", "no-store")(x, c) && (x.on["status"] == "412" || x.on["status"] == "416")
+		},
+	},
+	{
 		"`Cache-Control: private`", "`Authorization`, `Upgrade`, a body with GET, `//posts`, `/posts/./1`",
 		"These pass although the route is cached: what the handler says of its page must not be said of one visitor's answer.",
 		func(x *exchange, c change) bool {
