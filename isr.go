@@ -110,18 +110,21 @@ type Options struct {
 
 	// MaxRegenerations is how many generations run at a time that no visitor waits
 	// for: renewals of stale pages, and what Revalidate and Prerender ask for, in all
-	// calls together. The others queue. Zero means 4 × GOMAXPROCS. Visitors who wait
-	// are never queued behind them. Pages behind a Placeholder have as many again, so
-	// that they delay no renewal, and so have pages whose visitors have left.
+	// calls together. The others queue: first what is asked for by name, then stale
+	// pages, those that were asked for most within the last hour first. Sixteen times as
+	// many stale pages queue; the others are renewed at a later visit. Zero means
+	// 4 × GOMAXPROCS. Visitors who wait are never queued behind them. Pages behind a
+	// Placeholder have as many again, so that they delay no renewal, and so have pages
+	// whose visitors have left.
 	MaxRegenerations int
 
 	// MaxGenerations is how many generations run at a time that visitors wait for.
-	// Sixteen times as many queue, those of pages that are stored first. A visitor who
-	// finds the queue full, or has waited for Route.Timeout, gets the old page where
-	// errors would show it, else a 503 with Retry-After. Zero means 32 × GOMAXPROCS. A
-	// generation that asks the Site for another page, with its own request's context,
-	// needs no second slot. Over HTTP it does, since it cannot be recognized there: a
-	// site that fetches its own pages over loopback should bypass what it fetches.
+	// Sixteen times as many queue, those of stored pages first: they turn others out of a
+	// full queue. Visitors for whom there is no room, or who have waited for Route.Timeout,
+	// get the old page where errors would show it, else a 503 with Retry-After. Zero means
+	// 32 × GOMAXPROCS. A generation that asks the Site for another page, with its own
+	// request's context, needs no second slot. Over HTTP it does, since it cannot be
+	// recognized there: a site that fetches its own pages over loopback should bypass them.
 	MaxGenerations int
 
 	// SharedMaxAge is the longest s-maxage that is derived from a route's TTL. Shared

@@ -48,15 +48,17 @@ func TestMaxGenerations(t *testing.T) {
 	})
 }
 
-// Visitors of stored pages come before those of unknown pages; where the queue is full,
-// or no slot is free in time, they get the old page.
+// Visitors of stored pages come before those of unknown pages; where the queue is full of
+// such visitors, or no slot is free in time, they get the old page.
 func TestStoredPagesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &slowHandler{}
 		rt := isr.Route{TTL: time.Second, StaleWhileRevalidate: -1, StaleIfError: time.Hour, Timeout: 10 * time.Second}
 		site := isr.Wrap(c, isr.Options{MaxGenerations: 1, Default: rt})
 		get(site, "/known")
-		get(site, "/known/too")
+		for i := range 18 {
+			get(site, fmt.Sprint("/known/", i))
+		}
 		time.Sleep(time.Second)
 		c.takes = 3 * time.Second
 		var all sync.WaitGroup
@@ -74,11 +76,11 @@ func TestStoredPagesFirst(t *testing.T) {
 
 		c.takes = 8 * time.Second
 		for i := range 17 {
-			all.Go(func() { get(site, fmt.Sprint("/new/", i)) })
+			all.Go(func() { get(site, fmt.Sprint("/known/", i)) })
 		}
 		synctest.Wait()
 		begin = time.Now()
-		res := get(site, "/known/too")
+		res := get(site, "/known/17")
 		if got := res.Header.Get("Cache-Status"); got != "isr; fwd=stale; detail=busy" || res.StatusCode != 200 || time.Since(begin) != 0 {
 			t.Errorf("with a full queue: %d %q after %v", res.StatusCode, got, time.Since(begin))
 		}
@@ -152,7 +154,7 @@ func TestTimeoutOfTwoRuns(t *testing.T) {
 }
 
 // A Revalidate keeps its place in the queue, no matter who else asks for that page or
-// leaves.
+// leaves; visitors who do need no place of their own.
 func TestRenewalsKeepTheirPlace(t *testing.T) {
 	for name, ask := range map[string]func(site *isr.Site){
 		"another editor who leaves": func(site *isr.Site) {
@@ -160,12 +162,19 @@ func TestRenewalsKeepTheirPlace(t *testing.T) {
 			defer cancel()
 			site.Revalidate(ctx, "/1")
 		},
-		"a visitor for whom there is no room": func(site *isr.Site) {
+		"a visitor who leaves, where there is no room for visitors": func(site *isr.Site) {
 			for i := range 17 {
 				go body(site, fmt.Sprint("/unknown/", i))
 				synctest.Wait()
 			}
-			if res := get(site, "/1"); res.StatusCode != http.StatusServiceUnavailable {
+			visit(site, "/1", time.Millisecond)
+		},
+		"a visitor who stays, where there is no room for visitors": func(site *isr.Site) {
+			for i := range 17 {
+				go body(site, fmt.Sprint("/unknown/", i))
+				synctest.Wait()
+			}
+			if res := get(site, "/1"); res.StatusCode != http.StatusOK {
 				t.Errorf("a visitor got %d", res.StatusCode)
 			}
 		},
@@ -291,14 +300,14 @@ func TestMaxRegenerations(t *testing.T) {
 		}}
 		site := isr.Wrap(c, isr.Options{MaxRegenerations: 3, MaxGenerations: 100, Default: isr.Route{TTL: time.Minute, StaleWhileRevalidate: time.Minute}})
 		var all sync.WaitGroup
-		for i := range 100 {
+		for i := range 50 {
 			all.Go(func() { get(site, fmt.Sprint("/", i)) })
 		}
 		all.Wait()
 		time.Sleep(119 * time.Second) // all are stale
 		most.Store(0)
 		for range 5 {
-			for i := range 100 {
+			for i := range 50 {
 				body(site, fmt.Sprint("/", i))
 			}
 		}
@@ -315,13 +324,13 @@ func TestMaxRegenerations(t *testing.T) {
 		// By now the pages in the queue have expired.
 		start = time.Now()
 		time.Sleep(5 * time.Second)
-		if res := get(site, "/99"); res.Header.Get("Cache-Status") != "isr; fwd=stale; stored; collapsed" || time.Since(start) != 6*time.Second {
+		if res := get(site, "/49"); res.Header.Get("Cache-Status") != "isr; fwd=stale; stored; collapsed" || time.Since(start) != 6*time.Second {
 			t.Errorf("%q after %v", res.Header.Get("Cache-Status"), time.Since(start))
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := c.calls.Load(); got != 201 {
-			t.Errorf("%d runs, want 201: each page once, and once more", got)
+		if got := c.calls.Load(); got != 101 {
+			t.Errorf("%d runs, want 101: each page once, and once more", got)
 		}
 		if got := site.Stats().Generating; got != 0 {
 			t.Errorf("%d generations under way", got)

@@ -107,11 +107,10 @@ func (v *visit) wait(p *page.Page) bool {
 }
 
 // showStale answers with a page that the run has found in the Store, if it may be
-// shown while a new one is made: by that run, or by another if it has ended with it. A
-// page that the run has made itself is its outcome.
+// shown while the run makes a new one. What the run has ended with is its outcome.
 func (v *visit) showStale(f *flight.Flight) bool {
 	p, effect := v.site.cache.Get(&v.key, nil)
-	if view := p.View(effect, time.Now()); view.State == page.Stale && p == f.Old() {
+	if view := p.View(effect, time.Now()); view.State == page.Stale && !f.HasEnded() {
 		v.site.runs.Join(v.request(), p, nil)
 		v.hit(p, view)
 		return true

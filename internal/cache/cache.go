@@ -143,6 +143,19 @@ func (c *Cache) RecentHits(pages []*page.Page, now time.Time) map[*page.Page]uin
 	return counts
 }
 
+// Demand returns how often the page with a key was asked for within about the last hour, or
+// false where there is none, or only a hit-for-pass.
+func (c *Cache) Demand(k *pagekey.Key, now time.Time) (hits uint64, ok bool) {
+	hash := c.places.hashOfKey(k)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	p := c.places.find(k, hash)
+	if p.IsUnknown() {
+		return 0, false
+	}
+	return p.Recent.Count(p.Hits.Load(), now.Unix()), true
+}
+
 // SortByRecentHits sorts pages: those first that were asked for most within about the last
 // hour.
 func (c *Cache) SortByRecentHits(pages []*page.Page, now time.Time) {

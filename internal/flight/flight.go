@@ -34,6 +34,7 @@ type Flight struct {
 	waits     []*Flight     // the runs that it waits for
 	queue     *list.List    // where it waits for a slot, if it does
 	place     *list.Element // in queue
+	demand    uint64        // how much its page was asked for when it got that place
 	counted   bool          // in Group.active
 	looking   bool          // whether it asks the Store before it has a slot
 	slot      slot
@@ -41,7 +42,8 @@ type Flight struct {
 	ctx       *deadlineContext // the handler's; nil before it is called
 
 	// Guarded by Group.mu, but constant once the run calls the handler: until then
-	// it may find in the Store what it is to replace, and the lease for it.
+	// it may find in the Store what it is to replace, and the lease for it. While it is
+	// queued it has no old page.
 	started bool // whether began holds
 	old     *page.Page
 	began   invalidation.Snapshot // of the orders of invalidations, when it began
@@ -214,7 +216,6 @@ func (g *Group) done(f *Flight) {
 		delete(g.flights, f.Key)
 		if next := f.successor; next != nil {
 			g.flights[f.Key] = next
-			next.old = g.c.Cache.Peek(&f.Key)
 			g.advance(next)
 		}
 	} else if first != nil && first.successor == f {
@@ -247,8 +248,12 @@ func (g *Group) advance(f *Flight) {
 		g.drop(f, Outcome{Kind: Again})
 	case f.inside:
 		g.start(f, forInside)
-	case !g.dispatch(f):
-		f.enter(&g.queues[f.queueIndex()]) // there are no more of these than of those that run
+	case g.dispatch(f):
+	case f.isAwaited():
+		i, demand := g.queueOf(f)
+		g.enter(f, i, demand) // there are no more of these than of those that run
+	default:
+		g.drop(f, Outcome{Kind: Again})
 	}
 }
 
@@ -261,6 +266,9 @@ func (f *Flight) Outcome() *Outcome { return &f.outcome }
 // Streams yields, to one of those who would take it, a response that is too large to
 // be stored.
 func (f *Flight) Streams() <-chan Stream { return f.offer }
+
+// HasEnded reports whether the outcome is decided. Before it is, nothing is stored.
+func (f *Flight) HasEnded() bool { return f.ended.Load() }
 
 // HasStarted reports whether the run has, or had, a slot.
 func (f *Flight) HasStarted() bool {

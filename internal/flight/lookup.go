@@ -19,7 +19,7 @@ func (g *Group) lookFirst(f *Flight) {
 	f.looking = true
 	g.setBegan(f)
 	ttl := f.leaseTTL()
-	if _, free := g.slotFor(f, slotOf[f.queueIndex()]); !free && !f.inside {
+	if i, _ := g.queueOf(f); g.slotFor(f, i) == noSlot && !f.inside {
 		ttl = 0 // others shall not wait for one that waits for a slot
 	}
 	go func() {

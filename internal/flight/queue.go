@@ -1,6 +1,6 @@
 package flight
 
-import "container/list"
+import "time"
 
 // A slot is what a run needs to call the handler: there is a bounded number of each.
 type slot int
@@ -18,90 +18,127 @@ const (
 
 // The queues of the runs that wait for a slot, in the order in which they get one.
 const (
-	queueOfStored  = iota // visitors wait, and may be shown an old page if all else fails
-	queueOfUnknown        // visitors wait, for a page that is not stored
-	queueOfRenewals
+	queueOfNamed    = iota // an editor has asked for the page by its name; visitors may wait, too
+	queueOfStored          // visitors wait, for a page that is stored and too old
+	queueOfUnknown         // visitors wait, for a page that is not stored
+	queueOfRenewals        // nobody waits, and the page is stored
 	queueOfPlaceholders
 
 	queues
 )
 
 // slotOf says which slot a queue is for.
-var slotOf = [queues]slot{forVisitors, forVisitors, forRenewal, forUnknown}
+var slotOf = [queues]slot{forRenewal, forVisitors, forVisitors, forRenewal, forUnknown}
 
 // maxQueued is how many runs may wait for each slot of their kind, where visitors can
 // ask for any number of them.
 const maxQueued = 16
 
-// queueIndex returns in which queue a run waits for a slot. It is called under Group.mu.
-func (f *Flight) queueIndex() int {
-	switch unknown := f.old.IsUnknown(); {
-	case f.visitors > 0 && unknown:
-		return queueOfUnknown
+// queueOf returns in which queue a run waits for a slot, and how much its page is asked
+// for. In a queue those pages come first that are asked for most, so that a stranger who
+// asks for many pages delays none of them; but editors get what they ask for in that order.
+// It is called under Group.mu.
+func (g *Group) queueOf(f *Flight) (queue int, demand uint64) {
+	demand, stored := g.c.Cache.Demand(&f.Key, time.Now())
+	switch {
+	case f.byName:
+		return queueOfNamed, 0
+	case f.visitors > 0 && stored:
+		return queueOfStored, demand
 	case f.visitors > 0:
-		return queueOfStored
-	case unknown && !f.byName:
-		return queueOfPlaceholders
+		return queueOfUnknown, 0
+	case stored:
+		return queueOfRenewals, demand
 	}
-	return queueOfRenewals
+	return queueOfPlaceholders, 0
 }
 
-// dispatch begins a run, or puts it into its queue. It reports false where that is
-// full. It is called under Group.mu.
+// dispatch begins a run, or puts it into its queue. It reports false where there is no
+// room. It is called under Group.mu.
 func (g *Group) dispatch(f *Flight) bool {
-	i := f.queueIndex()
-	switch slot, free := g.slotFor(f, slotOf[i]); {
-	case free:
+	i, demand := g.queueOf(f)
+	switch slot := g.slotFor(f, i); {
+	case slot != noSlot:
 		g.start(f, slot)
-	case !g.hasRoom(i):
+	case !g.makeRoom(i, demand):
 		return false
 	default:
-		f.enter(&g.queues[i])
+		g.enter(f, i, demand)
 	}
 	return true
 }
 
 // requeue is dispatch for a run that waits already, when a waiter has joined or left: it
-// keeps its place unless it gets a slot, or belongs into another queue. It is called
-// under Group.mu.
+// keeps its place unless it gets a slot, belongs into another queue, or its page is asked
+// for more by now. It is called under Group.mu.
 func (g *Group) requeue(f *Flight) bool {
-	i := f.queueIndex()
-	switch _, free := g.slotFor(f, slotOf[i]); {
-	case free:
-	case f.queue == &g.queues[i]:
+	i, demand := g.queueOf(f)
+	switch isThere := f.queue == &g.queues[i]; {
+	case g.slotFor(f, i) != noSlot:
+	case isThere && demand <= f.demand, f.queue == &g.queues[queueOfStored] && i == queueOfUnknown: // it was evicted
 		return true
-	case !g.hasRoom(i):
+	case !isThere && !g.makeRoom(i, demand):
 		return false
 	}
 	f.leaveQueue()
 	return g.dispatch(f)
 }
 
-// slotFor returns the slot that a run can have at once, if there is one: its own, or
-// that of a renewal where an editor has asked for it by its name, so that they do not
-// queue among visitors. It is called under Group.mu.
-func (g *Group) slotFor(f *Flight, own slot) (slot, bool) {
-	switch {
+// slotFor returns the slot that a run can have at once, or noSlot. What an editor and
+// visitors wait for gets the slot of either, so that nobody waits longer because of the
+// others. It is called under Group.mu.
+func (g *Group) slotFor(f *Flight, queue int) slot {
+	switch own := slotOf[queue]; {
 	case g.taken[own] < g.limits[own]:
-		return own, true
-	case f.editors > 0 && g.taken[forRenewal] < g.limits[forRenewal]:
-		return forRenewal, true
+		return own
+	case f.visitors > 0 && g.taken[forVisitors] < g.limits[forVisitors]:
+		return forVisitors
 	}
-	return noSlot, false
+	return noSlot
 }
 
-// hasRoom reports whether another run may wait in a queue. It is called under Group.mu.
-func (g *Group) hasRoom(queue int) bool {
-	slot, length := slotOf[queue], g.queues[queue].Len()
-	if slot == forVisitors {
-		length = g.queues[queueOfStored].Len() + g.queues[queueOfUnknown].Len()
+// makeRoom reports whether another run may wait in a queue, for a page that is asked for
+// so much. Where there is no room for it, the run is turned out whose turn would come last.
+// Visitors then get the old page, or a 503; what is to be renewed will be asked for again.
+// It is called under Group.mu.
+func (g *Group) makeRoom(queue int, demand uint64) bool {
+	last, length := queue, g.queues[queue].Len()
+	switch queue {
+	case queueOfNamed: // editors are few, and wait themselves
+		return true
+	case queueOfStored, queueOfUnknown:
+		last, length = queueOfUnknown, g.queues[queueOfStored].Len()+g.queues[queueOfUnknown].Len()
+		if g.queues[last].Len() == 0 {
+			last = queueOfStored
+		}
 	}
-	return queue == queueOfRenewals || length < maxQueued*g.limits[slot]
+	if length < maxQueued*g.limits[slotOf[queue]] {
+		return true
+	}
+	out := g.queues[last].Back().Value.(*Flight)
+	if last < queue || last == queue && out.demand >= demand {
+		return false
+	}
+	g.drop(out, Outcome{Kind: Busy})
+	return true
 }
 
-// enter puts a run at the end of a queue, and leaveQueue takes it out of the one
-// that it is in. They are called under Group.mu.
-func (f *Flight) enter(q *list.List) { f.queue, f.place = q, q.PushBack(f) }
+// enter puts a run into a queue, behind those whose pages are asked for as much, and
+// leaveQueue takes it out of the one that it is in. What waits does not hold the page that
+// it is to replace, which may be evicted meanwhile. They are called under Group.mu.
+func (g *Group) enter(f *Flight, queue int, demand uint64) {
+	q := &g.queues[queue]
+	f.old, f.queue, f.demand = nil, q, demand
+	before := q.Back()
+	for before != nil && before.Value.(*Flight).demand < demand {
+		before = before.Prev()
+	}
+	if before == nil {
+		f.place = q.PushFront(f)
+	} else {
+		f.place = q.InsertAfter(f, before)
+	}
+}
 
 func (f *Flight) leaveQueue() {
 	if f.queue != nil {
@@ -126,19 +163,32 @@ func (g *Group) setBegan(f *Flight) {
 // start begins a run. It is called under Group.mu.
 func (g *Group) start(f *Flight, slot slot) {
 	g.setBegan(f)
+	f.old = g.c.Cache.Peek(&f.Key)
 	f.started, f.slot = true, slot
 	g.taken[slot]++
 	go f.run()
 }
 
-// next starts the runs that have waited longest for the slots that are free. It is
-// called under Group.mu.
+// next starts the runs whose turn it is for the slots that are free. It is called under
+// Group.mu.
 func (g *Group) next() {
 	for i := range g.queues {
-		for q, slot := &g.queues[i], slotOf[i]; q.Len() > 0 && g.taken[slot] < g.limits[slot]; {
-			f := q.Front().Value.(*Flight)
-			f.leaveQueue()
-			g.start(f, slot)
+		q := &g.queues[i]
+		for at := q.Front(); at != nil; {
+			f := at.Value.(*Flight)
+			switch slot := g.slotFor(f, i); {
+			case slot != noSlot && i == queueOfRenewals && g.c.Cache.Peek(&f.Key).IsUnknown():
+				g.drop(f, Outcome{Kind: Again}) // it was evicted
+				at = q.Front()
+			case slot != noSlot:
+				f.leaveQueue()
+				g.start(f, slot)
+				at = q.Front()
+			case i == queueOfNamed && g.taken[forVisitors] < g.limits[forVisitors]:
+				at = at.Next() // visitors may wait for another one
+			default:
+				at = nil
+			}
 		}
 	}
 }
