@@ -131,6 +131,25 @@ func TestRevalidateUnknown(t *testing.T) {
 	}
 }
 
+// What else visitors have asked for at a path, its plain page is generated.
+func TestRevalidateUnknownPlainPage(t *testing.T) {
+	for name, test := range map[string]struct{ asked, named string }{
+		"a query":       {"/new?x=1", "/new"},
+		"a header":      {"/new", "/new"},
+		"another query": {"/new?x=1", "/new?x=2"},
+	} {
+		c := new(countingHandler)
+		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Default: isr.Route{Vary: []string{"Accept-Language"}}})
+		get(site, test.asked, "Accept-Language", "de")
+		if err := site.Revalidate(t.Context(), test.named); err != nil {
+			t.Error(err)
+		}
+		if got := get(site, test.named).Header.Get("Cache-Status"); got != "isr; hit" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
 // Revalidate returns when its context ends, and the run goes on.
 func TestRevalidateReturnsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -100,12 +100,12 @@ func (r *Renewer) Of(targets []routing.Target) []*Renewal {
 			}
 		}
 		stored := r.Stored(t)
-		if req, ok := r.PageOf(t, nil); ok && len(stored) == 0 && !r.Bypasses(req) {
-			add(&first, req, false)
-		}
+		isStored := len(stored) > 0
 		plain, more := r.mostAsked(t, stored)
 		if plain != nil {
 			add(&first, requestOf(plain), true)
+		} else if req, ok := r.PageOf(t, nil); ok && !r.Bypasses(req) {
+			add(&first, req, isStored)
 		}
 		for _, p := range more {
 			add(&others, requestOf(p), true)
