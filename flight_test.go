@@ -194,3 +194,51 @@ func TestSupersededRunsAreForgotten(t *testing.T) {
 		})
 	}
 }
+
+// Nor do visitors who leave during a stream have more handlers than there are slots, but no
+// slot is taken for those who read it, however slowly, or by a handler past its Timeout.
+func TestHandlersOfDesertedStreamsTakeASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c slowHandler
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, strings.Repeat("x", 6000))
+			c.ServeHTTP(w, r)
+		}), isr.Options{MaxGenerations: 4, MaxRegenerations: 2, MaxPageBytes: 5000, Default: isr.Route{Timeout: time.Minute}})
+		c.takes = 10 * time.Second
+		for i := range 200 {
+			recovered(func() { visit(site, fmt.Sprint("/", i), 10*time.Millisecond) })
+		}
+		if n := c.most.Load(); n > 4 {
+			t.Errorf("%d handlers at a time of visitors who leave, want 4", n)
+		}
+		time.Sleep(time.Minute)
+
+		c.most.Store(0)
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				if got := body(site, fmt.Sprint("/reads/", i)); len(got) != 6004 {
+					t.Errorf("%d bytes", len(got))
+				}
+			})
+			synctest.Wait()
+		}
+		if n := c.most.Load(); n != 20 {
+			t.Errorf("%d streams at a time, want 20: they take no slots", n)
+		}
+		all.Wait()
+
+		c.takes = time.Hour // longer than a handler may have a slot
+		for i := range 4 {
+			recovered(func() { visit(site, fmt.Sprint("/hangs/", i), 10*time.Millisecond) })
+		}
+		time.Sleep(30 * time.Second)
+		c.takes = 0
+		begin := time.Now()
+		got := body(site, "/honest")
+		if took := time.Since(begin).Round(time.Second); len(got) != 6004 || took != 30*time.Second {
+			t.Errorf("%d bytes after %v", len(got), took)
+		}
+		time.Sleep(time.Hour)
+	})
+}

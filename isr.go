@@ -110,12 +110,11 @@ type Options struct {
 
 	// MaxRegenerations is how many generations run at a time that no visitor waits
 	// for: renewals of stale pages, and what Revalidate and Prerender ask for, in all
-	// calls together. The others queue: first what is asked for by name, then stale
-	// pages, those that were asked for most within the last hour first. Sixteen times as
-	// many stale pages queue; the others are renewed at a later visit. Zero means
-	// 4 × GOMAXPROCS. Visitors who wait are never queued behind them. Pages behind a
-	// Placeholder have as many again, so that they delay no renewal, and so have pages
-	// whose visitors have left.
+	// calls together. The others queue: what is asked for by name first, then stale pages,
+	// those first that were asked for most within the last hour. Sixteen times as many stale
+	// pages queue; the rest is renewed at a later visit. Zero means 4 × GOMAXPROCS. Visitors
+	// who wait are never queued behind them. Pages behind a Placeholder have as many again,
+	// so that they delay no renewal, and so have pages whose visitors have left.
 	MaxRegenerations int
 
 	// MaxGenerations is how many generations run at a time that visitors wait for.

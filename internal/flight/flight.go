@@ -38,6 +38,8 @@ type Flight struct {
 	counted   bool          // in Group.active
 	looking   bool          // whether it asks the Store before it has a slot
 	slot      slot
+	deserted  bool             // whether the visitor of its Stream has left
+	returned  bool             // whether its handler has
 	waiting   bool             // whether it has given its slot back, to wait for another instance
 	ctx       *deadlineContext // the handler's; nil before it is called
 

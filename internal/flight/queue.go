@@ -193,14 +193,53 @@ func (g *Group) next() {
 	}
 }
 
-// releaseSlot gives the slot of a run to the next: when the handler has returned, when
-// its Timeout has passed, or when a visitor has taken its Stream.
+// releaseSlot gives the slot of a run to the next, if it has one: when its Timeout has
+// passed.
 func (f *Flight) releaseSlot() {
 	g := f.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.taken[f.slot]--
-	g.taken[noSlot]++
-	f.slot = noSlot
+	g.setSlot(f, noSlot)
 	g.next()
+}
+
+// lendSlot is releaseSlot when a visitor has taken the run's Stream, and retakeSlot gives it
+// a slot again, free or not, when they have left: else visitors who leave could have any
+// number of handlers. It reports false where the handler has returned.
+func (f *Flight) lendSlot() {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !f.deserted {
+		g.setSlot(f, noSlot)
+		g.next()
+	}
+}
+
+func (f *Flight) retakeSlot() bool {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f.deserted = true
+	if !f.returned {
+		g.setSlot(f, forVisitors)
+	}
+	return !f.returned
+}
+
+// end notes that the handler has returned, or is not called.
+func (f *Flight) end() {
+	g := f.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f.returned = true
+	g.setSlot(f, noSlot)
+	g.next()
+}
+
+// setSlot gives a run another slot. It is called under Group.mu.
+func (g *Group) setSlot(f *Flight, slot slot) {
+	g.taken[f.slot]--
+	g.taken[slot]++
+	f.slot = slot
 }

@@ -21,9 +21,9 @@ import (
 // run looks into the Store, where there is one, and calls the handler. In every case
 // the run ends: with the handler's response, its panic, its Goexit, or at the deadline.
 func (f *Flight) run() {
-	g, free := f.g, sync.OnceFunc(f.releaseSlot)
+	g := f.g
 	defer f.endDropped()
-	defer free()
+	defer f.end()
 	defer f.encode()
 	if g.c.Backing != nil && f.fetch() || !f.call() {
 		return
@@ -42,10 +42,15 @@ func (f *Flight) run() {
 		IsFailure: f.Route.IsFailure, Rewrite: f.Route.Rewrite, Refuses: f.Route.Refuses, Renew: f.renewal(),
 		RefusesAtEnd: f.refusesAtEnd, Failed: f.scope.Err,
 		HandOff: func(st *respwriter.Stream) bool {
-			return f.handOff(Stream{st, matched(), f.tagsOf(st.Header)}, free)
+			return f.handOff(Stream{st, matched(), f.tagsOf(st.Header)})
 		},
-		ToTheEnd:  f.mattersToTheEnd,
-		Broken:    func(res respwriter.Result) { f.broke(failureOf(res)) },
+		ToTheEnd: f.mattersToTheEnd,
+		Broken:   func(res respwriter.Result) { f.broke(failureOf(res)) },
+		Left: sync.OnceFunc(func() {
+			if f.retakeSlot() {
+				timer.Reset(f.Route.Timeout) // it ends as that of any other run does
+			}
+		}),
 		Cancel:    func() { f.ctx.cancel(context.Canceled) },
 		KeepAlive: func() { timer.Reset(f.Route.Timeout) },
 		Done:      f.recorded,
@@ -58,7 +63,7 @@ func (f *Flight) run() {
 		}
 		f.ctx.cancel(context.DeadlineExceeded)
 		rec.Abort(ErrTimeout)
-		free()
+		f.releaseSlot()
 	})
 	returned := false
 	stop := context.AfterFunc(f.ctx.base, func() { f.ctx.cancel(f.ctx.base.Err()) })
@@ -307,12 +312,12 @@ type Stream struct {
 
 // handOff hands a stream to one of those who wait, if there is one, and no editor waits to
 // hear whether it fails. The run's slot goes to the next run: from now on the handler runs
-// at the pace of that visitor.
-func (f *Flight) handOff(o Stream, free func()) bool {
+// at the pace of that visitor, until they leave.
+func (f *Flight) handOff(o Stream) bool {
 	for f.takers.Load() > 0 && !f.isNamed() {
 		select {
 		case f.offer <- o:
-			free()
+			f.lendSlot()
 			f.ctx.open.Store(true)
 			return true
 		case <-f.left:

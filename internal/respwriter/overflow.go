@@ -22,7 +22,7 @@ func (r *Recorder) overflow() {
 	reader, writer := io.Pipe()
 	r.overflows = &Stream{
 		Status: r.status, Header: r.sent, rest: reader, writer: writer,
-		release: release, cancel: r.c.Cancel, keepAlive: r.c.KeepAlive,
+		release: release, desert: r.c.Left, cancel: r.c.Cancel, keepAlive: r.c.KeepAlive,
 	}
 	if body != nil {
 		r.overflows.begin = body.Bytes()

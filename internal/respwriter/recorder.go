@@ -54,6 +54,7 @@ type Config struct {
 	// Stream.
 	Broken func(Result)
 
+	Left      func() // the visitor of a Stream needs no more of it; it may be called more than once
 	Cancel    func() // ends the handler's context: the rest is not needed
 	KeepAlive func() // extends the deadline: a visitor has got a part of the Stream
 

@@ -57,6 +57,7 @@ func newRun(t *testing.T) *run {
 		HandOff:   func(*respwriter.Stream) bool { return false },
 		Cancel:    cancel,
 		KeepAlive: func() {},
+		Left:      func() {},
 		Done: func(res respwriter.Result) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

@@ -40,6 +40,7 @@ type Stream struct {
 	rest      *io.PipeReader // a read of nothing is a flush
 	writer    *io.PipeWriter // of rest
 	release   func()         // returns the bytes of begin to the Budget
+	desert    func()         // notes that its visitor needs no more of it
 	cancel    func()         // ends the run
 	keepAlive func()         // extends its deadline
 	left      atomic.Bool    // whether it was closed: what the handler does then says nothing of the response
@@ -49,6 +50,7 @@ type Stream struct {
 func (st *Stream) Close() {
 	st.left.Store(true)
 	st.release()
+	st.desert()
 	st.rest.CloseWithError(errDiscarded)
 	st.cancel()
 }
