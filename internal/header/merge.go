@@ -113,9 +113,12 @@ func Merge(h http.Header, name string, values []string) []string {
 	case "Vary":
 		return mergeVary(h[name], values)
 	case "Cache-Control":
+		if !IsPersonal(h) {
+			return values
+		}
 		outer, own := ParseCacheControl(h[name]), ParseCacheControl(values)
 		switch {
-		case !IsPersonal(h), own.IsUnstored():
+		case own.IsUnstored():
 			return values
 		case outer.IsUnshared():
 			return h[name]
