@@ -242,3 +242,51 @@ func TestHandlersOfDesertedStreamsTakeASlot(t *testing.T) {
 		time.Sleep(time.Hour)
 	})
 }
+
+// A page that may not be stored has one run at a time, too, although what comes of it is
+// known before its handler returns. Visitors do not wait for that: their own requests pass.
+func TestOneRunOfWhatMayNotBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var runs, passes slowHandler
+		runs.takes = 10 * time.Second
+		site := isr.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !isr.Generating(r.Context()) {
+				passes.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Set-Cookie", "a=b")
+			w.WriteHeader(http.StatusOK)
+			runs.ServeHTTP(w, r)
+		}), isr.Options{Origin: "http://example.com", MaxRegenerations: 16, Default: isr.Route{Timeout: 20 * time.Second}})
+		begin := time.Now()
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() { site.Revalidate(t.Context(), "/hot") })
+			synctest.Wait()
+		}
+		for range 2 {
+			asked := time.Now()
+			if res := get(site, "/hot"); res.StatusCode != http.StatusOK || time.Since(asked) != 0 {
+				t.Errorf("a visitor got %d after %v", res.StatusCode, time.Since(asked))
+			}
+			time.Sleep(time.Second)
+		}
+		all.Wait()
+		if n := runs.calls.Load(); n != 2 || runs.most.Load() != 1 || passes.calls.Load() != 2 {
+			t.Errorf("%d runs, %d at a time, %d visitors passed", n, runs.most.Load(), passes.calls.Load())
+		}
+		if took := time.Since(begin); took != 10*time.Second {
+			t.Errorf("the second run began after %v", took)
+		}
+		time.Sleep(time.Minute)
+
+		runs.takes = time.Hour // no longer than Timeout is the next run kept waiting
+		begin = time.Now()
+		site.Revalidate(t.Context(), "/hot")
+		site.Revalidate(t.Context(), "/hot")
+		if took := time.Since(begin); took != 20*time.Second {
+			t.Errorf("behind a handler that hangs the next run began after %v", took)
+		}
+		time.Sleep(time.Hour)
+	})
+}

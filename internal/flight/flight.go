@@ -40,6 +40,7 @@ type Flight struct {
 	slot      slot
 	deserted  bool             // whether the visitor of its Stream has left
 	returned  bool             // whether its handler has
+	lingers   bool             // whether that has not, although the outcome is decided: the run behind it waits
 	waiting   bool             // whether it has given its slot back, to wait for another instance
 	ctx       *deadlineContext // the handler's; nil before it is called
 
@@ -207,23 +208,18 @@ func (g *Group) drop(f *Flight, out Outcome) {
 	close(f.done)
 }
 
-// done makes room for the run behind this one. It is called under Group.mu.
+// done lets the run behind this one begin, at once or when the handler has returned that was
+// refused: a page that may not be stored has one run at a time, too. It is called under
+// Group.mu.
 func (g *Group) done(f *Flight) {
 	f.leaveQueue()
 	path := pagekey.CanonicalPath(f.Key.Path)
 	if g.paths[path]--; g.paths[path] == 0 {
 		delete(g.paths, path)
 	}
-	if first := g.flights[f.Key]; first == f {
-		delete(g.flights, f.Key)
-		if next := f.successor; next != nil {
-			g.flights[f.Key] = next
-			g.advance(next)
-		}
-	} else if first != nil && first.successor == f {
-		first.successor = nil
+	if f.lingers = f.slot != noSlot && !f.returned && f.outcome.Page != nil && f.outcome.Page.IsHitForPass && f.Fetch == nil; !f.lingers {
+		g.makeWay(f)
 	}
-	f.successor = nil
 	if f.waiting {
 		f.waiting = false
 		g.waiting--
@@ -240,6 +236,20 @@ func (g *Group) done(f *Flight) {
 		g.c.Table.EndRun(f.hold)
 	}
 	g.maybeIdle()
+}
+
+// makeWay lets the run behind this one begin. It is called under Group.mu.
+func (g *Group) makeWay(f *Flight) {
+	if first := g.flights[f.Key]; first == f {
+		delete(g.flights, f.Key)
+		if next := f.successor; next != nil {
+			g.flights[f.Key] = next
+			g.advance(next)
+		}
+	} else if first != nil && first.successor == f {
+		first.successor = nil
+	}
+	f.successor = nil
 }
 
 // advance begins the run behind another, which has ended. It is called under

@@ -230,7 +230,13 @@ func (g *Group) Join(req Request, seen *page.Page, w *Waiter) (*Flight, Joining)
 		w.Outer = nil // it is a run of another Site, whose orders are others
 	}
 	f, how := g.flights[req.Key], Joined
-	if f != nil && (f.isSuperseded() || w != nil && w.Fresh && w.Outer != nil && f.isOlderThan(w.Outer)) {
+	switch {
+	case f == nil:
+	case f.lingers: // visitors are told at once that their own requests pass
+		if w != nil && w.ByName {
+			f = f.successor
+		}
+	case f.isSuperseded(), w != nil && w.Fresh && w.Outer != nil && f.isOlderThan(w.Outer):
 		f = f.successor
 	}
 	if f == nil {

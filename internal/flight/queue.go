@@ -237,9 +237,13 @@ func (f *Flight) end() {
 	g.next()
 }
 
-// setSlot gives a run another slot. It is called under Group.mu.
+// setSlot gives a run another slot, or none. It is called under Group.mu.
 func (g *Group) setSlot(f *Flight, slot slot) {
 	g.taken[f.slot]--
 	g.taken[slot]++
 	f.slot = slot
+	if f.lingers && slot == noSlot {
+		f.lingers = false
+		g.makeWay(f)
+	}
 }
