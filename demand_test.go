@@ -128,9 +128,9 @@ func TestRenewalsThatWaitHoldNoEvictedPage(t *testing.T) {
 	})
 }
 
-// A visitor who waits for a page that was stored turns out one who waits for a page that
-// nobody knows, where there is no room for both; and of stored pages that comes first that
-// is asked for most.
+// A visitor who waits for a page that was stored, and may not be shown any more, turns out
+// one who waits for a page that nobody knows, where there is no room for both; and of stored
+// pages that comes first that is asked for most.
 func TestStoredPagesHaveRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &slowHandler{}

@@ -279,6 +279,7 @@ func TestOneRunOfWhatMayNotBeStored(t *testing.T) {
 			t.Errorf("the second run began after %v", took)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 
 		runs.takes = time.Hour // no longer than Timeout is the next run kept waiting
 		begin = time.Now()

@@ -118,9 +118,9 @@ type Options struct {
 	MaxRegenerations int
 
 	// MaxGenerations is how many generations run at a time that visitors wait for.
-	// Sixteen times as many queue, those of stored pages first: they turn others out of a
-	// full queue. Visitors for whom there is no room, or who have waited for Route.Timeout,
-	// get the old page where errors would show it, else a 503 with Retry-After. Zero means
+	// Sixteen times as many queue, those of stored pages first. Visitors for whom there is
+	// no room, or who have waited for Route.Timeout, get the old page where errors would
+	// show it, else a 503 with Retry-After, those of unknown pages first. Zero means
 	// 32 × GOMAXPROCS. A generation that asks the Site for another page, with its own
 	// request's context, needs no second slot. Over HTTP it does, since it cannot be
 	// recognized there: a site that fetches its own pages over loopback should bypass them.

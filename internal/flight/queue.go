@@ -1,6 +1,10 @@
 package flight
 
-import "time"
+import (
+	"time"
+
+	"github.com/isr-go/isr/internal/pagekey"
+)
 
 // A slot is what a run needs to call the handler: there is a bounded number of each.
 type slot int
@@ -60,7 +64,7 @@ func (g *Group) dispatch(f *Flight) bool {
 	switch slot := g.slotFor(f, i); {
 	case slot != noSlot:
 		g.start(f, slot)
-	case !g.makeRoom(i, demand):
+	case !g.makeRoom(f, i, demand):
 		return false
 	default:
 		g.enter(f, i, demand)
@@ -77,7 +81,7 @@ func (g *Group) requeue(f *Flight) bool {
 	case g.slotFor(f, i) != noSlot:
 	case isThere && demand <= f.demand, f.queue == &g.queues[queueOfStored] && i == queueOfUnknown: // it was evicted
 		return true
-	case !isThere && !g.makeRoom(i, demand):
+	case !isThere && !g.makeRoom(f, i, demand):
 		return false
 	}
 	f.leaveQueue()
@@ -97,11 +101,11 @@ func (g *Group) slotFor(f *Flight, queue int) slot {
 	return noSlot
 }
 
-// makeRoom reports whether another run may wait in a queue, for a page that is asked for
-// so much. Where there is no room for it, the run is turned out whose turn would come last.
-// Visitors then get the old page, or a 503; what is to be renewed will be asked for again.
-// It is called under Group.mu.
-func (g *Group) makeRoom(queue int, demand uint64) bool {
+// makeRoom reports whether a run may wait in a queue, since there is room, or since the run
+// is turned out whose turn would come last: its page is asked for less, or unknown. Those who
+// wait for that get a 503; what is to be renewed will be asked for again. Visitors to whom
+// the old page may be shown get that instead of another's place. It is called under Group.mu.
+func (g *Group) makeRoom(f *Flight, queue int, demand uint64) bool {
 	last, length := queue, g.queues[queue].Len()
 	switch queue {
 	case queueOfNamed: // editors are few, and wait themselves
@@ -116,11 +120,18 @@ func (g *Group) makeRoom(queue int, demand uint64) bool {
 		return true
 	}
 	out := g.queues[last].Back().Value.(*Flight)
-	if last < queue || last == queue && out.demand >= demand {
+	if last < queue || last == queue && out.demand >= demand || queue == queueOfStored && g.mayShowOld(&f.Key) {
 		return false
 	}
 	g.drop(out, Outcome{Kind: Busy})
 	return true
+}
+
+// mayShowOld reports whether the page with a key may be shown where a new one is not to be
+// had. It is called under Group.mu.
+func (g *Group) mayShowOld(k *pagekey.Key) bool {
+	p := g.c.Cache.Peek(k)
+	return p != nil && !g.c.Anew && p.View(p.Effect(g.c.Table), time.Now()).IsShowable()
 }
 
 // enter puts a run into a queue, behind those whose pages are asked for as much, and
