@@ -134,11 +134,11 @@ type Route struct {
 	// crawlers wait for the page, and so does everyone after a failure.
 	Placeholder http.Handler
 
-	// PrerenderedOnly makes every path that neither Prerender nor Revalidate was
-	// asked for a 404 that does not reach the handler. What a Store has of the route
-	// is known, too; but a path whose page was purged since is known only where this
-	// Site was asked for it. So prerender at each start: what is stored costs only a
-	// look-up.
+	// PrerenderedOnly makes every path that neither Prerender nor Revalidate was asked for
+	// a 404 that does not reach the handler, whatever a GET or HEAD has with it. Other
+	// methods pass, and so does what Bypass is true of. What a Store has of the route is
+	// known, too; but a path whose page was purged since is known only where this Site was
+	// asked for it. So prerender at each start: what is stored costs only a look-up.
 	PrerenderedOnly bool
 
 	// NotFound answers for the unknown paths of PrerenderedOnly, with no-store. Nil means
@@ -247,16 +247,6 @@ func newRoutes(h http.Handler, o pagekey.Origin, opts *Options) *routing.Table {
 	return routing.Of(h, o, cmp.Or(opts.SharedMaxAge, defaultSharedMaxAge), opts.Default.spec(), specs)
 }
 
-// An EdgePurge is a path or tag that the Edge was told, or is yet to be told.
-type EdgePurge struct {
-	Host, Path, Query, Tag, Route string    // as in Event: a path, which may end in "/*", or a tag; no Host: of any
-	Soft                          bool      // whether as stale, which is the Edge's soft purge
-	Told                          time.Time // zero while it is owed
-	Owed                          bool      // whether the Edge has not taken it, or was not yet asked to
-	Next                          time.Time // when it is told again, or once more; zero: now, or if it is not owed, not
-	Err                           error     // why the Edge has not taken it
-}
-
 // remakes watches for Sites that are made anew for each request.
 var remakes remade.Watch[Site]
 
@@ -283,7 +273,17 @@ func (v *visit) pass(status string) { v.forward(respwriter.PassConfig{CacheStatu
 // for that: what the handler says of its page, such as public, does not hold for this
 // answer.
 func (v *visit) passPrivate(status string) {
-	v.forward(respwriter.PassConfig{CacheStatus: status, Private: v.route != nil || !v.site.routes.AsksToPass(v.r)})
+	v.forward(respwriter.PassConfig{CacheStatus: status, Private: true})
+}
+
+// passKnown is passPrivate for a request that no page answers, of a path that may have one.
+func (v *visit) passKnown(path string, unclean error) {
+	if s := v.site; v.route.PrerenderedOnly &&
+		(unclean != nil || !v.route.Rules.Fill(&v.key, v.r, path, s.origin, &s.patterns) || !s.runs.Knows(v.r.Context(), v.request())) {
+		v.notFound()
+		return
+	}
+	v.passPrivate(header.Bypass)
 }
 
 // passUnkeyed is passPrivate for a path or key that no page has.

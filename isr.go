@@ -301,7 +301,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !isGet:
 		v.pass(header.Method)
 		return
-	case !pagekey.HasPage(r):
+	case !pagekey.HasPath(r):
 		v.passPrivate(header.Bypass)
 		return
 	}
@@ -323,8 +323,8 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case v.route.AsksToPass(r):
 		v.pass(header.Bypass)
-	case v.route.IsAuthorized(r):
-		v.passPrivate(header.Bypass)
+	case v.route.IsAuthorized(r), !pagekey.HasPage(r):
+		v.passKnown(path, unclean)
 	case unclean != nil:
 		v.passUnkeyed(header.Unclean)
 	case !v.route.Rules.Fill(&v.key, r, path, s.origin, &s.patterns):

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -219,6 +222,66 @@ func TestPrerenderedOnly(t *testing.T) {
 	visit("/blog/1", 200)
 	site.Revalidate(t.Context(), "/blog/2") // a CMS that names a new post makes it known
 	visit("/blog/2", 200)
+}
+
+// A GET or HEAD of an unknown path does not get to the handler, whatever a visitor sends
+// with it. What is not for the cache passes for a known one; other methods, and what
+// Bypass lets pass, do so for each.
+func TestPrerenderedOnlyWhateverIsSent(t *testing.T) {
+	requests := map[string]func(r *http.Request){
+		"Authorization": func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") },
+		"Upgrade":       func(r *http.Request) { r.Header.Set("Upgrade", "websocket") },
+		"a body":        func(r *http.Request) { r.ContentLength, r.Body = 1, io.NopCloser(strings.NewReader("x")) },
+		"chunks":        func(r *http.Request) { r.ContentLength, r.Body = -1, io.NopCloser(strings.NewReader("x")) },
+	}
+	for name, edit := range requests {
+		synctest.Test(t, func(t *testing.T) {
+			in := fleet(t, memory.New(), isr.Options{
+				Origin:  "http://example.com",
+				Default: isr.Route{PrerenderedOnly: true},
+				Routes:  map[string]isr.Route{"/preview/": {PrerenderedOnly: true, Bypass: isr.Always}},
+			})
+			var c countingHandler
+			alone := isr.Wrap(&c, isr.Options{Origin: "http://example.com", Default: isr.Route{PrerenderedOnly: true}})
+			first := in.start(&c)
+			for _, site := range []*isr.Site{alone, first} {
+				for path, err := range site.Prerender(t.Context(), slices.Values([]string{"/known"})) {
+					if err != nil {
+						t.Fatalf("%s: %v", path, err)
+					}
+				}
+			}
+			synctest.Wait()
+			closed := in.start(&c)
+			closed.Shutdown(t.Context())
+			for how, site := range map[string]*isr.Site{"memory": alone, "Store": first, "restarted": in.start(&c), "closed": closed} {
+				for path, want := range map[string]int{"/known": 200, "/unknown": 404, "//known": 404, "/%2Fknown": 404, "/x/../known": 404, "/known/" + strings.Repeat("x", 33<<10): 404, "/preview/1": 200} {
+					switch {
+					case how == "memory" && path == "/preview/1":
+						want = 404
+					case how == "closed" && path == "/known":
+						want = 404 // it asks the Store no more
+					}
+					for _, method := range []string{"GET", "HEAD"} {
+						before := c.calls.Load()
+						r := httptest.NewRequest(method, "http://example.com"+path, nil)
+						edit(r)
+						w := httptest.NewRecorder()
+						site.ServeHTTP(w, r)
+						if called := c.calls.Load() > before; w.Code != want || called != (want == 200) {
+							t.Errorf("%s, %s: %s %.20s: %d, want %d; the handler is called: %v", name, how, method, path, w.Code, want, called)
+						}
+					}
+				}
+				for _, method := range []string{"POST", "OPTIONS"} {
+					before := c.calls.Load()
+					if do(site, method, "http://example.com/unknown"); c.calls.Load() == before {
+						t.Errorf("%s, %s: %s does not pass", name, how, method)
+					}
+				}
+			}
+		})
+	}
 }
 
 // What was prerendered before a restart is known after it, from the Store.

@@ -214,6 +214,16 @@ func (s *Site) tellEdge(ctx context.Context, orders ...front.Order) error {
 	return s.front.Tell(ctx, time.Now(), orders...)
 }
 
+// An EdgePurge is a path or tag that the Edge was told, or is yet to be told.
+type EdgePurge struct {
+	Host, Path, Query, Tag, Route string    // as in Event: a path, which may end in "/*", or a tag; no Host: of any
+	Soft                          bool      // whether as stale, which is the Edge's soft purge
+	Told                          time.Time // zero while it is owed
+	Owed                          bool      // whether the Edge has not taken it, or was not yet asked to
+	Next                          time.Time // when it is told again, or once more; zero: now, or if it is not owed, not
+	Err                           error     // why the Edge has not taken it
+}
+
 // EdgePurges returns what the Edge is owed, and then what it was told, the last first: a
 // few hundred at most of each.
 func (s *Site) EdgePurges() []EdgePurge {

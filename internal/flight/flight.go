@@ -282,6 +282,18 @@ func (f *Flight) Streams() <-chan Stream { return f.offer }
 // HasEnded reports whether the outcome is decided. Before it is, nothing is stored.
 func (f *Flight) HasEnded() bool { return f.ended.Load() }
 
+// Knows reports whether the path of a page is one that its PrerenderedOnly route has. It
+// waits for what the Store has, or until ctx is done. Where pages are made anew, every path
+// is known.
+func (g *Group) Knows(ctx context.Context, req Request) bool {
+	known := g.c.Anew || g.c.Cache.Admits(req.Key.Path)
+	if known || g.c.Backing == nil {
+		return known
+	}
+	f, _ := g.Join(req, g.c.Cache.Peek(&req.Key), Peeker)
+	return f != nil && f.WaitForStore(ctx) && g.c.Cache.Admits(req.Key.Path)
+}
+
 // HasStarted reports whether the run has, or had, a slot.
 func (f *Flight) HasStarted() bool {
 	f.g.mu.Lock()

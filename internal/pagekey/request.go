@@ -11,13 +11,12 @@ import (
 // keeps quiet about a response that breaks off where it finds none.
 var server = new(http.Server)
 
-// HasPage reports whether a GET or HEAD could be answered with a page, whatever its route
-// says.
-func HasPage(r *http.Request) bool {
-	return r.ContentLength == 0 &&
-		r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") &&
-		r.Header["Upgrade"] == nil
-}
+// HasPath reports whether a request is for a path.
+func HasPath(r *http.Request) bool { return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") }
+
+// HasPage reports whether a GET or HEAD of a path could be answered with a page, whatever
+// its route says.
+func HasPage(r *http.Request) bool { return r.ContentLength == 0 && r.Header["Upgrade"] == nil }
 
 // Request returns the request that the handler sees. It depends on the key and on
 // what the developer has configured, on nothing else.

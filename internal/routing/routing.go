@@ -237,7 +237,7 @@ func (t *Target) variant(o pagekey.Origin, k pagekey.Key, sent http.Header) stri
 // rt, if that was looked up: with the segment that it is of. It reports whether the route
 // has any: then what the handler answers is for those of one.
 func (t *Table) ForHandler(r *http.Request, rt *policy.Route) (own *http.Request, segmented bool) {
-	if rt == nil && hasPath(r) {
+	if rt == nil && pagekey.HasPath(r) {
 		rt = t.Of(r, "")
 	}
 	if rt == nil {
@@ -245,10 +245,3 @@ func (t *Table) ForHandler(r *http.Request, rt *policy.Route) (own *http.Request
 	}
 	return rt.Rules.ForHandler(r), rt.Rules.Segment != nil
 }
-
-// AsksToPass reports whether the Bypass of a request's route asks for it to pass, where
-// it passes anyway.
-func (t *Table) AsksToPass(r *http.Request) bool { return hasPath(r) && t.Of(r, "").AsksToPass(r) }
-
-// hasPath reports whether a request is for a path.
-func hasPath(r *http.Request) bool { return r.URL.Opaque == "" && strings.HasPrefix(r.URL.Path, "/") }
