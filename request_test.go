@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -296,6 +297,7 @@ func TestSpellingsAreOnePage(t *testing.T) {
 		{"http://example.com/", "http://EXAMPLE.com:80/", "http://example.com./", "http://example.com.:80/", "http://example.com:/"},
 		{"https://example.com:80/", "https://Example.com.:80/"},
 		{"http://[::1]/", "http://[::1]:80/"},
+		{"http://example.com/a%2Fb", "HTTP://Example.com/a%2fb"},
 	} {
 		var seen []string
 		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
@@ -319,10 +321,61 @@ func TestSpellingsAreOnePage(t *testing.T) {
 	}
 }
 
+// A handler may take an escaped slash for one, as http.FileServer does. A page under
+// such a path outlives no purge, expiry or edit of the path that the handler then has,
+// whichever of the two is named.
+func TestEscapedSlashesOutliveNoPurge(t *testing.T) {
+	long := strings.Repeat("/long", 100)
+	for _, spellings := range [][]string{
+		{"/a/b.txt", "/a%2Fb.txt", "/a%2fb%2Etxt"},
+		{"/a/b/c/", "/a%2Fb/c/", "/a%2Fb%2Fc%2F", "/a/b/c%2F"},
+		{"/a/b?q=1", "/a%2Fb?q=1"},
+		{"/1/2/3/4/5/6/7/8/9/10/11", "/1%2F2/3/4/5/6/7/8/9%2F10/11"},
+		{long, "/" + strings.ReplaceAll(long[1:], "/", "%2F")},
+	} {
+		path, _, _ := strings.Cut(spellings[0], "?")
+		names := append(slices.Clone(spellings), path, "http://example.com"+path, "/*", path[:strings.LastIndexByte(path, '/')+1]+"*")
+		var text atomic.Value
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path, " ", text.Load()) })
+		mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {})
+		site := isr.Wrap(mux, isr.Options{})
+		n := 0
+		check := func(how string, call func() error) {
+			t.Helper()
+			text.Store(fmt.Sprint("text ", n))
+			for _, s := range spellings {
+				get(site, s)
+			}
+			n++
+			text.Store(fmt.Sprint("text ", n))
+			if err := call(); err != nil {
+				t.Fatalf("%s: %v", how, err)
+			}
+			for _, s := range spellings {
+				if got, want := body(site, s), fmt.Sprint(path, " text ", n); got != want {
+					t.Errorf("%s: %s is %q, want %q", how, s, got, want)
+				}
+			}
+		}
+		for _, name := range names {
+			check("Purge of "+name, func() error { return site.Purge(t.Context(), name) })
+			check("Expire of "+name, func() error { return site.Expire(t.Context(), name) })
+		}
+		for _, name := range spellings {
+			check("POST to "+name, func() error { do(site, "POST", name); return nil })
+		}
+	}
+}
+
 // A path that handlers redirect to a clean one has no page of its own, which could
-// outlive the page at the clean path.
+// outlive the page at the clean path. Nor has one that is not clean to a handler that
+// takes escaped slashes for slashes.
 func TestUncleanPathsPass(t *testing.T) {
-	for _, path := range []string{"//", "//a", "/a//b", "/a//", "/./a", "/a/.", "/a/..", "/x/../a", "/%2e/a", "/x/%2E./a"} {
+	for _, path := range []string{
+		"//", "//a", "/a//b", "/a//", "/./a", "/a/.", "/a/..", "/x/../a", "/%2e/a", "/x/%2E./a",
+		"/%2Fa", "/%2fa", "/x%2F..%2Fa", "/x/..%2Fa", "/x%2F../a", "/.%2Fa", "/x%2F%2E%2e/a", "/a%2F.", "/x%2f%2Fa", "/a/%2F", "/a%2F/", "/%2F%2F",
+	} {
 		c := new(countingHandler)
 		site := isr.Wrap(c, isr.Options{Origin: "http://example.com", Routes: map[string]isr.Route{
 			"/{path...}": {},

@@ -47,7 +47,8 @@ var (
 // 3986, section 6.2.2: octets that need no escape have none, escapes are in upper
 // case. A path with dot segments, or with an empty one other than the last, is an
 // error: handlers clean it away, or redirect, and take it for another path, whose
-// page it must not survive. An escaped slash is part of a segment.
+// page it must not survive. An escaped slash is part of a segment, but many handlers take
+// it for a slash: what is not clean to them is an error, too.
 func CleanPath(escaped string) (path string, err error) {
 	plain := true
 	for i, c := range []byte(escaped) {
@@ -60,10 +61,11 @@ func CleanPath(escaped string) (path string, err error) {
 		return escaped, nil
 	}
 	path = cleanEscapes(escaped)
-	if strings.Contains(path, "//") {
+	decoded := decodeSlashes(path)
+	if strings.Contains(decoded, "//") {
 		return "", errEmpty
 	}
-	for rest, more := path, true; more; {
+	for rest, more := decoded, true; more; {
 		var segment string
 		if segment, rest, more = strings.Cut(rest, "/"); segment == "." || segment == ".." {
 			return "", errDots
@@ -152,6 +154,14 @@ func CanonicalPath(escaped string) string {
 	}
 	return string(b)
 }
+
+// tagPath returns what the tags of an escaped path have: its CanonicalPath, in which an
+// escaped slash is one, as it is to handlers that look at URL.Path alone. So what names
+// /a/b reaches /a%2Fb, too, and the other way round.
+func tagPath(escaped string) string { return decodeSlashes(CanonicalPath(escaped)) }
+
+// decodeSlashes decodes the escaped slashes of a path by cleanEscapes.
+func decodeSlashes(path string) string { return strings.ReplaceAll(path, "%2F", "/") }
 
 // isUnreserved reports whether url.QueryEscape leaves s as it is.
 func isUnreserved(s string) bool {
