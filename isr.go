@@ -174,12 +174,12 @@ type Options struct {
 	// memory only.
 	Store store.Store
 
-	// Version names this build's pages in the Store, so that one build is never
-	// served what another has made, unless Inherit allows it. Tags and paths are the same for all. Empty
-	// means the VCS revision that the Go command has recorded in the binary, if any;
-	// builds of files that were not committed share that of the last commit. Programs
-	// with different main packages share no page, whatever their Version. Wrap reads it
-	// once.
+	// Version names this build's pages in the Store, so that one build is never served
+	// what another has made, unless Inherit allows it. Tags and paths are the same for
+	// all. Empty means the VCS revision that the Go command has recorded in the binary, if
+	// any; builds of files that were not committed share that of the last commit. Programs
+	// with different main packages share no page, whatever their Version; one that was built
+	// of files (go run main.go) is known by its executable's name. Wrap reads it once.
 	Version string
 
 	// Inherit says what the pages are good for that other builds have left in the Store.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 
 	"github.com/isr-go/isr/internal/pagekey"
@@ -13,20 +15,36 @@ import (
 // stands for the VCS revision in the binary. It reports false where nothing tells this
 // build from others of the program.
 func BuildName(version string) (name string, distinct bool) {
-	var program string
-	if info, ok := debug.ReadBuildInfo(); ok {
-		program = info.Path
-		if version == "" {
-			version = revision(info.Settings)
-		}
-	}
-	return buildName(program, version), version != ""
+	return buildName(readBuildInfo(), version)
 }
 
-// buildName joins the names of program and version: all programs of a repository have
-// one revision.
-func buildName(program, version string) string {
-	return string(pagekey.AppendString(pagekey.AppendString(nil, program), version))
+// buildName is BuildName for a program. Its path is in the name beside the version, since
+// all programs of a repository have one revision.
+func buildName(info *debug.BuildInfo, version string) (name string, distinct bool) {
+	if version == "" {
+		version = revision(info.Settings)
+	}
+	return string(pagekey.AppendString(pagekey.AppendString(nil, info.Path), version)), version != ""
+}
+
+// readBuildInfo returns what the Go command has recorded in the binary, by programInfo.
+func readBuildInfo() *debug.BuildInfo {
+	info, _ := debug.ReadBuildInfo()
+	executable, _ := os.Executable()
+	return programInfo(info, executable)
+}
+
+// programInfo returns info with a Path that tells the program from others. Where nothing is
+// recorded, or the program was built of files (go run main.go), so that its package has no
+// path, that is the name of the executable.
+func programInfo(info *debug.BuildInfo, executable string) *debug.BuildInfo {
+	if info == nil {
+		info = new(debug.BuildInfo)
+	}
+	if info.Path == "" || info.Path == "command-line-arguments" {
+		info.Path = filepath.Base(executable)
+	}
+	return info
 }
 
 // revision returns the VCS revision of a build, or nothing where that does not tell
@@ -44,13 +62,12 @@ func revision(settings []debug.BuildSetting) string {
 
 // ManifestKey returns the key of what the builds of a program know of each other. Sites of
 // several origins have one each.
-func ManifestKey(o pagekey.Origin) string {
-	program := ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		program = info.Path
-	}
+func ManifestKey(o pagekey.Origin) string { return manifestKey(readBuildInfo(), o) }
+
+// manifestKey is ManifestKey for a program.
+func manifestKey(info *debug.BuildInfo, o pagekey.Origin) string {
 	b := []byte{0xff} // no page's key begins like this
-	for _, s := range [...]string{"manifest", program, o.Scheme, o.Host} {
+	for _, s := range [...]string{"manifest", info.Path, o.Scheme, o.Host} {
 		b = pagekey.AppendString(b, s)
 	}
 	return keyOf(b)
