@@ -70,7 +70,7 @@ type lane struct {
 	breaker *breaker
 	slots   chan struct{}
 	overdue atomic.Int64 // how many have a slot that outlive their deadline
-	success atomic.Int64 // when the store did last what it should, in ns since Guard.made; zero: never
+	success atomic.Int64 // when the store did last what it should, in ns since Guard.made, plus one; zero: never
 	said    atomic.Bool  // whether a failure was reported since then
 }
 
@@ -290,7 +290,7 @@ func (g *Guard) underWay() int {
 // may go first.
 func (g *Guard) answers(l *lane) bool {
 	last := max(l.success.Load(), g.invalidations.success.Load())
-	return last > 0 && time.Since(g.made)-time.Duration(last) < crowdTime
+	return last > 0 && time.Since(g.made)-time.Duration(last-1) < crowdTime
 }
 
 // record notes the outcome of a call in the breaker, and returns its error.
