@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -366,6 +367,38 @@ func TestEscapedSlashesOutliveNoPurge(t *testing.T) {
 			check("POST to "+name, func() error { do(site, "POST", name); return nil })
 		}
 	}
+}
+
+// A POST to a path with escaped slashes expires the page at the path that the handler has.
+// Such spellings in a Location expire a page no more often than its own path does.
+func TestEscapedSlashesOfEdits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &countingHandler{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if r.Method == "POST" {
+				w.Header().Set("Location", r.URL.Query().Get("to"))
+			}
+			fmt.Fprint(w, n)
+		}}
+		site := isr.Wrap(c, isr.Options{})
+		first := body(site, "/a/b/c")
+		if do(site, "POST", "/a%2Fb/c"); body(site, "/a/b/c") == first {
+			t.Error("a POST to /a%2Fb/c does not expire /a/b/c")
+		}
+		expired := 0
+		for range 10 {
+			for _, to := range []string{"/a/b/c", "/a%252Fb/c", "/a/b%252Fc", "/a%252Fb%252Fc"} {
+				get(site, "/a/b/c")
+				do(site, "POST", "/login?to="+to)
+				if strings.HasPrefix(get(site, "/a/b/c").Header.Get("Cache-Status"), "isr; fwd") {
+					expired++
+				}
+				synctest.Wait()
+			}
+		}
+		if expired != 10 {
+			t.Errorf("a Location expires the page %d times in a minute, want 10", expired)
+		}
+	})
 }
 
 // A path that handlers redirect to a clean one has no page of its own, which could

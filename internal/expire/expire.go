@@ -68,32 +68,38 @@ func (e *Expirer) IsElsewhere() bool { return e.Backing != nil || e.Front != nil
 // does not. It learns of the change when the answer is committed: when the visitor may
 // know that they succeeded.
 func (e *Expirer) Expire(p *Path, committed bool) bool {
-	here := e.Runs.Concerns(p.Canonical) || e.Cache.Holds(p.Canonical) // in this order: a run ends by storing
+	here := e.isHere(p.Canonical) || e.isHere(pagekey.DecodeSlashes(p.Canonical))
+	tag := pagekey.PathTag("", "", p.Canonical) // one for all spellings that expire the same pages
 	now, limit := time.Now(), e.here
 	if !here {
-		if !committed || !p.Elsewhere || !e.mayAnnounce(p, now) {
+		if !committed || !p.Elsewhere || !e.mayAnnounce(p, tag, now) {
 			return false
 		}
 		limit = e.elsewhere
 	}
 	if p.effect == store.None {
 		p.effect = store.Expired
-		if p.ByLocation && !limit.Allow(p.Canonical, now) {
+		if p.ByLocation && !limit.Allow(tag, now) {
 			p.effect = store.Stale
 		}
 	}
-	tag, scope := pagekey.PathTag("", "", p.Canonical), pagekey.Scope{Path: p.Clean, AllQueries: true}
+	scope := pagekey.Scope{Path: p.Clean, AllQueries: true}
 	e.announce(p.effect, []string{tag}, []front.Name{{Tag: tag, URL: scope.URL()}}, here, committed)
 	return true
 }
 
+// isHere reports whether a page at a canonical path is stored, or being made.
+func (e *Expirer) isHere(path string) bool {
+	return e.Runs.Concerns(path) || e.Cache.Holds(path) // in this order: a run ends by storing
+}
+
 // mayAnnounce reports whether a change to what is not stored here is told elsewhere. A path
 // that gets many requests, such as a login's, takes nothing from others.
-func (e *Expirer) mayAnnounce(p *Path, now time.Time) bool {
+func (e *Expirer) mayAnnounce(p *Path, tag string, now time.Time) bool {
 	switch {
 	case p.ByLocation:
 		return e.named.Allow(now)
-	case !e.posts.Allow(p.Canonical, now):
+	case !e.posts.Allow(tag, now):
 		return e.busy.Allow(now)
 	}
 	return e.own.Allow(now)

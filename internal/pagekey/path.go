@@ -61,7 +61,7 @@ func CleanPath(escaped string) (path string, err error) {
 		return escaped, nil
 	}
 	path = cleanEscapes(escaped)
-	decoded := decodeSlashes(path)
+	decoded := DecodeSlashes(path)
 	if strings.Contains(decoded, "//") {
 		return "", errEmpty
 	}
@@ -158,10 +158,10 @@ func CanonicalPath(escaped string) string {
 // tagPath returns what the tags of an escaped path have: its CanonicalPath, in which an
 // escaped slash is one, as it is to handlers that look at URL.Path alone. So what names
 // /a/b reaches /a%2Fb, too, and the other way round.
-func tagPath(escaped string) string { return decodeSlashes(CanonicalPath(escaped)) }
+func tagPath(escaped string) string { return DecodeSlashes(CanonicalPath(escaped)) }
 
-// decodeSlashes decodes the escaped slashes of a path by cleanEscapes.
-func decodeSlashes(path string) string { return strings.ReplaceAll(path, "%2F", "/") }
+// DecodeSlashes decodes the escaped slashes of a path by CleanPath or CanonicalPath.
+func DecodeSlashes(path string) string { return strings.ReplaceAll(path, "%2F", "/") }
 
 // isUnreserved reports whether url.QueryEscape leaves s as it is.
 func isUnreserved(s string) bool {
