@@ -227,12 +227,14 @@ func TestHandlersOfDesertedStreamsTakeASlot(t *testing.T) {
 			t.Errorf("%d streams at a time, want 20: they take no slots", n)
 		}
 		all.Wait()
+		synctest.Wait()
 
 		c.takes = time.Hour // longer than a handler may have a slot
 		for i := range 4 {
 			recovered(func() { visit(site, fmt.Sprint("/hangs/", i), 10*time.Millisecond) })
 		}
 		time.Sleep(30 * time.Second)
+		synctest.Wait()
 		c.takes = 0
 		begin := time.Now()
 		got := body(site, "/honest")
