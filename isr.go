@@ -47,6 +47,7 @@ import (
 
 	"github.com/isr-go/isr/edge"
 	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/compare"
@@ -61,7 +62,6 @@ import (
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/renew"
-	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/internal/routing"
 	"github.com/isr-go/isr/internal/warning"
 	"github.com/isr-go/isr/store"
@@ -264,7 +264,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	}
 	s.runs = flight.NewGroup(flight.Config{
 		Handler: h, Matches: s.routes.Matches, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Builds: s.builds, Inherit: inherited[opts.Inherit], Mark: s.front.Marker(),
-		Streaming: respwriter.NewBudget(max(limit, maxBytes/4)), MaxPageBytes: limit,
+		Slow: budget.New(max(limit, maxBytes/4)), Writing: budget.New(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Encodings:     encode.New(encode.Config{Cache: s.cache, Evicted: s.evicted, Failed: s.warn.EncoderFailed}, opts.Encoders),
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: regenerations,

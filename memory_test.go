@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr"
+	"github.com/isr-go/isr/store/memory"
 )
 
 // heap returns how many bytes are allocated and in use: the least of several readings,
@@ -455,6 +456,70 @@ func TestRenewalKeepsItsPlace(t *testing.T) {
 			if got := get(site, target).Header.Get("Cache-Status"); got != want {
 				t.Errorf("%s: %q, want %q", target, got, want)
 			}
+		}
+	})
+}
+
+// Pages on their way to a slow Store hold a bounded part of memory: what is more than
+// that is not written, and does not wait.
+func TestPagesOnTheirWayToTheStoreHoldABoundedPartOfMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the heap without the race detector is the one that counts")
+	}
+	for name, takes := range map[string]time.Duration{"slow": 450 * time.Millisecond, "hung": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := &faultyStore{Store: memory.New()}
+				in := fleet(t, st, isr.Options{MaxBytes: 4 << 20, MaxPageBytes: 1 << 20})
+				site := in.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Type", "image/png")
+					w.Write(make([]byte, 200<<10))
+				}))
+				st.set(only(slow(takes), "put"))
+				get(site, "/")
+				before := heap()
+				for i := range 400 {
+					get(site, fmt.Sprint("/", i))
+				}
+				if grown := heap() - before; grown > 12<<20 {
+					t.Errorf("grown by %d MiB with MaxBytes 4 MiB", grown>>20)
+				}
+				time.Sleep(takes + time.Minute)
+				st.set(nil)
+				before = int64(st.count("put"))
+				get(site, "/another")
+				synctest.Wait()
+				if int64(st.count("put")) != before+1 {
+					t.Error("when the Store is fast again, the next page does not get there")
+				}
+			})
+		})
+	}
+}
+
+// However slow the Store is: what is prerendered gets there, since it is not generated faster.
+func TestPrerenderWaitsForTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faultyStore{Store: memory.New()}
+		in := fleet(t, st, isr.Options{Origin: "http://example.com", MaxBytes: 4 << 20, MaxPageBytes: 1 << 20, MaxRegenerations: 2})
+		site := in.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "image/png")
+			w.Write(make([]byte, 50<<10))
+		}))
+		st.set(only(slow(100*time.Millisecond), "put"))
+		before := st.count("put")
+		var paths []string
+		for i := range 200 {
+			paths = append(paths, fmt.Sprint("/", i))
+		}
+		for path, err := range site.Prerender(t.Context(), slices.Values(paths)) {
+			if err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		time.Sleep(time.Second)
+		if n := st.count("put") - before; n != 200 {
+			t.Errorf("%d pages of 200 were put", n)
 		}
 	})
 }

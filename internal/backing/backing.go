@@ -104,7 +104,13 @@ func (s *Store) Look(key string, have store.Ticket, ttl time.Duration) (Found, e
 
 // Save stores a record, and gives the lease back.
 func (s *Store) Save(key string, t store.Ticket, rec *store.Record) error {
-	return s.guard.Put(context.Background(), key, t, rec)
+	return s.SaveLater(key, t, func() *store.Record { return rec }, func() {})
+}
+
+// SaveLater is Save of a record that is made when the Store can take it. Done is called when
+// nothing holds it any longer, which may be later than SaveLater returns.
+func (s *Store) SaveLater(key string, t store.Ticket, record func() *store.Record, done func()) error {
+	return s.guard.Put(context.Background(), key, t, record, done)
 }
 
 // Release gives the lease back, if the ticket has it.

@@ -54,6 +54,7 @@ func (g *Group) Generate(ctx context.Context, req Request) error {
 		case out.Page.IsHitForPass:
 			return &NotStoredError{out.Page.NotStored(), out.Status, out.Location}
 		default:
+			g.c.Writing.Await(ctx) // else what is generated faster than the Store takes it would not get there
 			return out.Stale
 		}
 	}

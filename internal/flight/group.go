@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/encode"
@@ -25,7 +26,6 @@ import (
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
-	"github.com/isr-go/isr/internal/respwriter"
 	"github.com/isr-go/isr/store"
 )
 
@@ -36,11 +36,12 @@ type Config struct {
 	Origin    pagekey.Origin
 	Cache     *cache.Cache
 	Table     *invalidation.Table
-	Backing   *backing.Store     // nil without a Store
-	Builds    *builds.Keeper     // likewise
-	Inherit   store.Effect       // on pages of other builds; None: they count as not there
-	Site      any                // what inside.SiteOf finds during a run
-	Streaming *respwriter.Budget // of the bytes that streams may hold
+	Backing   *backing.Store // nil without a Store
+	Builds    *builds.Keeper // likewise
+	Inherit   store.Effect   // on pages of other builds; None: they count as not there
+	Site      any            // what inside.SiteOf finds during a run
+	Slow      *budget.Budget // of the bytes that slow readers may hold
+	Writing   *budget.Budget // of those on their way to the Store
 	Encodings *encode.Pool
 
 	Mark func(h http.Header, tags []string) (fits bool) // see page.Meta; nil without an Edge

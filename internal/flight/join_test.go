@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/encode"
 	"github.com/isr-go/isr/internal/flight"
@@ -13,7 +14,6 @@ import (
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
 	"github.com/isr-go/isr/internal/policy"
-	"github.com/isr-go/isr/internal/respwriter"
 )
 
 // A visitor who has found nothing in the cache, and finds no run either, looks again
@@ -25,7 +25,7 @@ func TestJoinLooksAgain(t *testing.T) {
 		pages = cache.New(1<<20, table)
 		group := flight.NewGroup(flight.Config{
 			Encodings: encode.New[encode.Encoder](encode.Config{Cache: pages}, nil),
-			Handler:   http.NotFoundHandler(), Matches: func(*http.Request) string { return "" }, Cache: pages, Table: table, Streaming: respwriter.NewBudget(1 << 20), MaxPageBytes: 1 << 20,
+			Handler:   http.NotFoundHandler(), Matches: func(*http.Request) string { return "" }, Cache: pages, Table: table, Writing: budget.New(1 << 20), Slow: budget.New(1 << 20), MaxPageBytes: 1 << 20,
 			Generations: 1, Regenerations: 1, Ended: func(*flight.Flight, time.Duration) {}, Evicted: func([]*page.Page) {},
 		})
 		rules, err := pagekey.NewRules(nil, nil, nil, nil, nil)

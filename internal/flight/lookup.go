@@ -368,6 +368,23 @@ func (f *Flight) awaitEncodings() {
 	}
 }
 
+// errManyBytes says that a page was not saved: pages that wait for a slow Store hold no more
+// memory than Config.Writing allows. Where it is needed again, it is generated again.
+var errManyBytes = errors.New("too many bytes are on their way to the Store")
+
+// save saves the run's page in the Store. On its way it is held twice: the cache may have
+// evicted it, and there is the record.
+func (f *Flight) save(key string, lease store.Ticket, p *page.Page) error {
+	release, ok := f.g.c.Writing.Hold(2 * p.Size.Load())
+	if !ok {
+		return errManyBytes
+	}
+	if f.Fetch == nil {
+		f.awaitEncodings()
+	}
+	return f.g.c.Backing.SaveLater(key, lease, func() *store.Record { return p.Record(key) }, release)
+}
+
 // writeBehind saves the run's page in the Store, after the visitors have it, or else
 // gives the lease back.
 func (f *Flight) writeBehind() {
@@ -376,10 +393,7 @@ func (f *Flight) writeBehind() {
 	key, out, lease := g.c.Backing.Key(&f.Key), &f.outcome, f.heldLease()
 	p := out.Page
 	if p != nil && out.Stored && out.Kind == Generated && !p.IsHitForPass && p.Subject.Since.Offline == 0 {
-		if f.Fetch == nil {
-			f.awaitEncodings()
-		}
-		err := g.c.Backing.Save(key, lease, p.Record(key))
+		err := f.save(key, lease, p)
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			if policy.IsNotFound(p.Status) {
 				f.disinherit()

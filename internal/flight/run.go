@@ -38,7 +38,7 @@ func (f *Flight) run() {
 	}
 	var timer *time.Timer // the deadline
 	rec := respwriter.NewRecorder(respwriter.Config{
-		Context: f.ctx, Limit: g.c.MaxPageBytes, Budget: g.c.Streaming,
+		Context: f.ctx, Limit: g.c.MaxPageBytes, Budget: g.c.Slow,
 		IsFailure: f.Route.IsFailure, Rewrite: f.Route.Rewrite, Refuses: f.Route.Refuses, Renew: f.renewal(),
 		RefusesAtEnd: f.refusesAtEnd, Failed: f.scope.Err,
 		HandOff: func(st *respwriter.Stream) bool {

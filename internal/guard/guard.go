@@ -119,11 +119,21 @@ func (g *Guard) Look(ctx context.Context, key string, have store.Ticket, ttl tim
 	})
 }
 
-// Put is that of the store. It has 500 ms.
-func (g *Guard) Put(ctx context.Context, key string, t store.Ticket, rec *store.Record) error {
+// Put is that of the store. It has 500 ms. The record is made when there is a slot for the
+// call. Done is called once, when nothing holds the record any longer, which may be later
+// than Put returns.
+func (g *Guard) Put(ctx context.Context, key string, t store.Ticket, record func() *store.Record, done func()) error {
+	var taken atomic.Bool // by who calls done
 	_, err := call(ctx, g, "put", &g.writes, putTime, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, g.store.Put(ctx, key, t, rec)
+		if !taken.CompareAndSwap(false, true) {
+			return struct{}{}, ctx.Err() // Put has returned just now
+		}
+		defer done()
+		return struct{}{}, g.store.Put(ctx, key, t, record())
 	}, nil)
+	if taken.CompareAndSwap(false, true) {
+		done()
+	}
 	return err
 }
 

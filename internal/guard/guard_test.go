@@ -54,6 +54,11 @@ func get(ctx context.Context, g *guard.Guard) (guard.Found, error) {
 	return g.Look(ctx, "", store.Ticket{}, 0)
 }
 
+// put puts a record that says nothing.
+func put(ctx context.Context, g *guard.Guard) error {
+	return g.Put(ctx, "", store.Ticket{}, func() *store.Record { return nil }, func() {})
+}
+
 func failing(err error) func(context.Context) (*store.Record, store.Effect, error) {
 	return func(context.Context) (*store.Record, store.Effect, error) { return nil, 0, err }
 }
@@ -168,7 +173,7 @@ func TestDeadlines(t *testing.T) {
 		}{
 			"Look":       {func(g *guard.Guard) error { _, err := get(t.Context(), g); return err }, 100 * time.Millisecond},
 			"for ticket": {func(g *guard.Guard) error { _, err := g.Look(t.Context(), "", store.Ticket{}, 1); return err }, 100 * time.Millisecond},
-			"Put":        {func(g *guard.Guard) error { return g.Put(t.Context(), "", store.Ticket{}, nil) }, 500 * time.Millisecond},
+			"Put":        {func(g *guard.Guard) error { return put(t.Context(), g) }, 500 * time.Millisecond},
 			"End":        {func(g *guard.Guard) error { return g.End(t.Context(), "", store.Ticket{}) }, 500 * time.Millisecond},
 			"Invalidate": {func(g *guard.Guard) error { _, err := g.Invalidate(t.Context(), store.Gone, ""); return err }, 2 * time.Second},
 		} {
@@ -492,7 +497,7 @@ func TestBreakersAreApart(t *testing.T) {
 					return g
 				}
 				look := func(g *guard.Guard) error { _, err := get(t.Context(), g); return err }
-				put := func(g *guard.Guard) error { return g.Put(t.Context(), "", store.Ticket{}, nil) }
+				put := func(g *guard.Guard) error { return put(t.Context(), g) }
 				purge := func(g *guard.Guard) error { _, err := g.Invalidate(t.Context(), store.Gone, ""); return err }
 
 				looks.Store(true)

@@ -15,7 +15,7 @@ func (r *Recorder) overflow() {
 		held = int64(body.Cap())
 	}
 	r.body = nil
-	release, ok := r.c.Budget.hold(held)
+	release, ok := r.c.Budget.Hold(held)
 	if !ok {
 		return
 	}

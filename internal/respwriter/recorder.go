@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/policy"
 )
@@ -23,7 +24,7 @@ import (
 type Config struct {
 	Context   context.Context // of the handler's request: done when the run has ended
 	Limit     int64           // what is larger, in bytes, may not be stored
-	Budget    *Budget         // of all the streams together
+	Budget    *budget.Budget  // of all the streams together
 	IsFailure func(status int, h http.Header) bool
 	Rewrite   func(status int, h http.Header) // of what is sent; may be nil
 	Refuses   func(status int, h http.Header) policy.Refusal

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/policy"
 	"github.com/isr-go/isr/internal/respwriter"
 )
@@ -44,7 +45,7 @@ func newRun(t *testing.T) *run {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.ctx = ctx
 	r.Config = respwriter.Config{
-		Context: ctx, Limit: limit, Budget: respwriter.NewBudget(1 << 10),
+		Context: ctx, Limit: limit, Budget: budget.New(1 << 10),
 		IsFailure:    func(status int, h http.Header) bool { return status >= 500 || h.Get("X-Failure") != "" },
 		RefusesAtEnd: func(int, http.Header) policy.Refusal { return policy.Refusal{} },
 		Failed:       func() error { return nil },
@@ -282,7 +283,7 @@ func TestStreamIsBrokenOff(t *testing.T) {
 
 // All Streams together hold no more in memory than their Budget, until they are read.
 func TestStreamsKeepToTheirBudget(t *testing.T) {
-	budget := respwriter.NewBudget(100)
+	budget := budget.New(100)
 	var streams []*respwriter.Stream
 	overflow := func(t *testing.T, body int) {
 		r := newRun(t)

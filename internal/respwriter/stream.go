@@ -4,31 +4,11 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 
 	"github.com/isr-go/isr/internal/header"
 	"github.com/isr-go/isr/internal/policy"
 )
-
-// A Budget bounds how many bytes all Streams together hold in memory.
-type Budget struct {
-	max  int64
-	held atomic.Int64
-}
-
-// NewBudget returns a Budget of max bytes.
-func NewBudget(max int64) *Budget { return &Budget{max: max} }
-
-// hold takes n bytes of the Budget until release is called, or reports false where fewer
-// are left. Zero bytes can always be had.
-func (b *Budget) hold(n int64) (release func(), ok bool) {
-	if b.held.Add(n) > b.max && n > 0 {
-		b.held.Add(-n)
-		return nil, false
-	}
-	return sync.OnceFunc(func() { b.held.Add(-n) }), true
-}
 
 // A Stream is a response that is too large to be stored, for the one visit that took it,
 // which calls Serve or Close.
