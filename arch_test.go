@@ -51,7 +51,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/respwriter", "internal/budget internal/header internal/policy"},
 	{"internal/page", "internal/header internal/invalidation internal/pagekey internal/policy store"},
 	{"internal/backing", "internal/guard internal/invalidation internal/pagekey store"},
-	{"internal/cache", "internal/invalidation internal/page internal/pagekey internal/policy store"},
+	{"internal/cache", "internal/budget internal/invalidation internal/page internal/pagekey internal/policy store"},
 	{"internal/builds", "internal/backing internal/cache internal/page internal/pagekey internal/policy store"},
 	{"internal/encode", "internal/cache internal/header internal/page"},
 	{"internal/flight", "internal/backing internal/budget internal/builds internal/cache internal/encode internal/header internal/inside internal/invalidation internal/page internal/pagekey internal/policy internal/respwriter store"},

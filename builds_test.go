@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/isr-go/isr/internal/backing"
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/builds"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/invalidation"
@@ -34,7 +35,7 @@ func startKeeper(t *testing.T, st store.Store, build string) *keeper {
 	in := new(keeper)
 	origin := pagekey.Origin{Scheme: "https", Host: "example.com"}
 	in.table = invalidation.New(invalidation.MinBytes, func(by *invalidation.Judgements) { in.cache.JudgeAll(by) }, func() {})
-	in.cache = cache.New(1<<20, in.table)
+	in.cache = cache.New(1<<20, in.table, budget.New(1<<20))
 	back := backing.Open(backing.Config{Store: st, Build: build, Origin: origin, Table: in.table, Failed: func(error) {}, Restored: func() {}})
 	in.Keeper = builds.Start(builds.Config{
 		Backing: back, Cache: in.cache, Build: build, Origin: origin, Failed: func(error) { in.failed++ },

@@ -319,7 +319,7 @@ func (v *visit) forward(c respwriter.PassConfig) {
 
 // compare compares the page, in Develop, with what the visitor's own request would get.
 func (v *visit) compare(p *page.Page) {
-	if s := v.site; s.watch != nil {
+	if s := v.site; s.watch != nil && p != nil {
 		http.NewResponseController(v.w).Flush() // they need not wait for it
 		own, _ := s.routes.ForHandler(v.r, v.route)
 		s.watch.Compare(v.request(), p, own.WithContext(inside.WithSite(own.Context(), s, true)))

@@ -255,7 +255,8 @@ func Wrap(h http.Handler, opts Options) *Site {
 	regenerations := cmp.Or(opts.MaxRegenerations, renewalsPerCPU*runtime.GOMAXPROCS(0))
 	s.patterns.Init(h)
 	s.table = invalidation.New(max(maxBytes/8, invalidation.MinBytes), func(by *invalidation.Judgements) { s.cache.JudgeAll(by) }, s.warn.Overflow)
-	s.cache = cache.New(maxBytes, s.table)
+	slow := budget.New(max(limit, maxBytes/4))
+	s.cache = cache.New(maxBytes, s.table, slow)
 	if opts.Edge != nil && opts.Mode == On {
 		s.openEdge(opts.Edge, maxBytes, opts.Store != nil)
 	}
@@ -264,7 +265,7 @@ func Wrap(h http.Handler, opts Options) *Site {
 	}
 	s.runs = flight.NewGroup(flight.Config{
 		Handler: h, Matches: s.routes.Matches, Origin: origin, Cache: s.cache, Table: s.table, Backing: s.backing, Builds: s.builds, Inherit: inherited[opts.Inherit], Mark: s.front.Marker(),
-		Slow: budget.New(max(limit, maxBytes/4)), Writing: budget.New(max(limit, maxBytes/4)), MaxPageBytes: limit,
+		Slow: slow, Writing: budget.New(max(limit, maxBytes/4)), MaxPageBytes: limit,
 		Encodings:     encode.New(encode.Config{Cache: s.cache, Evicted: s.evicted, Failed: s.warn.EncoderFailed}, opts.Encoders),
 		Generations:   cmp.Or(opts.MaxGenerations, generationsPerCPU*runtime.GOMAXPROCS(0)),
 		Regenerations: regenerations,
@@ -395,6 +396,5 @@ func (v *visit) hit(p *page.Page, view page.View) {
 	p.Hits.Add(1)
 	v.tags = p.Subject.Tags
 	v.site.cache.Touch(p, v.start)
-	p.Serve(v.w, v.r, view)
-	v.done(kind, p.Status, view.Age, nil)
+	v.done(kind, p.Serve(v.w, v.r, view, v.site.cache), view.Age, nil)
 }

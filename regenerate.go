@@ -75,6 +75,7 @@ func (v *visit) wait(p *page.Page) bool {
 	for found := f.Found(); ; {
 		select {
 		case <-f.Done():
+			w.Leave()
 			return v.answer(f, how == flight.Joined)
 		case <-found:
 			if v.showStale(f) || over && v.meanwhile("patience", nil) {
@@ -165,8 +166,7 @@ func (v *visit) standIn(fwd header.CacheStatus, err error) bool {
 		v.hit(p, view)
 	case view.IsShowable():
 		v.tags = p.Subject.Tags
-		p.ServeForwarded(v.w, v.r, view, fwd)
-		v.done(StaleHit, p.Status, view.Age, err)
+		v.done(StaleHit, p.ServeForwarded(v.w, v.r, view, fwd, v.site.cache), view.Age, err)
 	default:
 		return false
 	}
@@ -205,15 +205,15 @@ func (v *visit) answer(f *flight.Flight, joined bool) bool {
 	default:
 		fwd.Stored = out.Stored
 		view := made.View(effect, time.Now())
+		var compared *page.Page // else nothing holds it while it is sent: the visitor may be slow
 		if s.mode == Develop {
-			fwd.Detail = "develop"
+			fwd.Detail, compared = "develop", made
 		} else if view.State != page.Fresh {
 			fwd.Detail = "stale" // from the beginning, by isr.TTL or its data, or since then
 		}
 		v.tags = made.Subject.Tags
-		made.ServeForwarded(v.w, v.r, view, fwd)
-		v.done(Miss, made.Status, view.Age, nil)
-		v.compare(made)
+		v.done(Miss, made.ServeForwarded(v.w, v.r, view, fwd, s.cache), view.Age, nil)
+		v.compare(compared)
 	}
 	return true
 }
@@ -255,7 +255,9 @@ func (v *visit) failed(out *flight.Outcome, fwd header.CacheStatus) {
 	v.r.Pattern = cmp.Or(out.Pattern, v.r.Pattern)
 	v.done(Miss, out.Status, 0, out.Err)
 	out.Repanic()
-	v.fail(out.Status, out.Answer, fwd.String())
+	answer, release := v.site.runs.Hold(out.Answer)
+	defer release()
+	v.fail(out.Status, answer, fwd.String())
 }
 
 // Why there is no page, where no run was begun.

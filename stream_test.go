@@ -293,14 +293,17 @@ func TestStreamsAreNotAbandoned(t *testing.T) {
 type stuckWriter struct {
 	header http.Header
 	gate   chan struct{}
+	status int
+	n      int // bytes written
 }
 
 func (w *stuckWriter) Header() http.Header { return w.header }
 
-func (w *stuckWriter) WriteHeader(int) {}
+func (w *stuckWriter) WriteHeader(status int) { w.status = status }
 
 func (w *stuckWriter) Write(b []byte) (int, error) {
 	<-w.gate
+	w.n += len(b)
 	return len(b), nil
 }
 
@@ -319,7 +322,7 @@ func TestSlowReadersHoldABoundedPartOfMemory(t *testing.T) {
 		var all sync.WaitGroup
 		var writers []*stuckWriter
 		for i := range 40 {
-			w := &stuckWriter{make(http.Header), gate}
+			w := &stuckWriter{header: make(http.Header), gate: gate}
 			writers = append(writers, w)
 			all.Go(func() { site.ServeHTTP(w, httptest.NewRequest("GET", fmt.Sprint("/", i), nil)) })
 			synctest.Wait()
@@ -510,7 +513,7 @@ func TestStreamThatItsVisitorEndsIsNoFailure(t *testing.T) {
 					large = true
 					ctx, leave := context.WithTimeout(t.Context(), stays)
 					defer leave()
-					w := &stuckWriter{make(http.Header), make(chan struct{})}
+					w := &stuckWriter{header: make(http.Header), gate: make(chan struct{})}
 					time.AfterFunc(time.Minute, func() { close(w.gate) })
 					recovered(func() { site.ServeHTTP(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx)) })
 					synctest.Wait()

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
 	"github.com/isr-go/isr/internal/pagekey"
@@ -31,17 +32,24 @@ import (
 type Cache struct {
 	table    *invalidation.Table
 	maxBytes int64
+	slow     *budget.Budget // of what has left the cache, while somebody reads it
 
 	mu             sync.RWMutex // guards what follows; under Group.mu or Table.compacting, before Table.mu and Versions.mu
 	places         places
 	admitted       map[string]struct{} // canonical paths that PrerenderedOnly routes admit
 	bytes          int64
 	protectedBytes int64
+	sending        map[*page.Page]*page.Sending // large pages, while somebody reads them
+	left           []*page.Sending              // of these, what has left the cache, the first one first
 }
 
-// New returns an empty Cache, whose pages are judged by table.
-func New(maxBytes int64, table *invalidation.Table) *Cache {
-	c := &Cache{table: table, maxBytes: maxBytes, admitted: make(map[string]struct{})}
+// New returns an empty Cache, whose pages are judged by table. Slow is what those pages may
+// take that have left it, while they are read.
+func New(maxBytes int64, table *invalidation.Table, slow *budget.Budget) *Cache {
+	c := &Cache{
+		table: table, maxBytes: maxBytes, slow: slow,
+		admitted: make(map[string]struct{}), sending: make(map[*page.Page]*page.Sending),
+	}
 	c.places.init()
 	return c
 }
@@ -302,6 +310,9 @@ func (c *Cache) drop(p *page.Page) {
 	}
 	c.bytes -= p.Size.Load()
 	c.places.remove(p)
+	if s := c.sending[p]; s != nil {
+		c.leave(s)
+	}
 }
 
 // JudgeAll judges every page and drops what is gone. It holds no lock for more than

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -26,7 +27,7 @@ var route = &policy.Route{Pattern: "/"}
 func newCache(maxBytes int64) (*cache.Cache, *invalidation.Table) {
 	var c *cache.Cache
 	table := invalidation.New(invalidation.MinBytes, func(by *invalidation.Judgements) { c.JudgeAll(by) }, func() {})
-	c = cache.New(maxBytes, table)
+	c = cache.New(maxBytes, table, budget.New(1<<20))
 	return c, table
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isr-go/isr/internal/budget"
 	"github.com/isr-go/isr/internal/cache"
 	"github.com/isr-go/isr/internal/invalidation"
 	"github.com/isr-go/isr/internal/page"
@@ -40,7 +41,7 @@ func TestCompactionOracle(t *testing.T) {
 			compacted.Store(true)
 			c.JudgeAll(by)
 		}, func() { overflown.Store(true) })
-		c = cache.New(1<<30, table)
+		c = cache.New(1<<30, table, budget.New(1<<20))
 		var ours, theirs []entry
 		var runs []run
 		pages, rt := make(map[*page.Page]bool), new(policy.Route)

@@ -137,11 +137,11 @@ var (
 // nobody waits for may be cancelled: else a client that sends requests and cancels them
 // would have more runs than the server has requests.
 func (w *Waiter) Leave() {
-	if w.f == nil || w.left {
+	if w.f == nil {
 		return
 	}
-	w.left = true
 	f, g := w.f, w.f.g
+	w.f = nil // who has the outcome need not hold all of it
 	if w.Streams {
 		f.takers.Add(-1)
 		select {

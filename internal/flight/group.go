@@ -197,9 +197,8 @@ type Waiter struct {
 	// it, be it by others.
 	Outer *Flight
 
-	f      *Flight
-	queued bool // what Queued returns
-	left   bool
+	f      *Flight // nil when it has left
+	queued bool    // what Queued returns
 }
 
 // Queued reports whether the run had not begun to call the handler when it was joined.

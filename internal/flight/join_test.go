@@ -22,7 +22,7 @@ func TestJoinLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var pages *cache.Cache
 		table := invalidation.New(invalidation.MinBytes, func(by *invalidation.Judgements) { pages.JudgeAll(by) }, func() {})
-		pages = cache.New(1<<20, table)
+		pages = cache.New(1<<20, table, budget.New(1<<20))
 		group := flight.NewGroup(flight.Config{
 			Encodings: encode.New[encode.Encoder](encode.Config{Cache: pages}, nil),
 			Handler:   http.NotFoundHandler(), Matches: func(*http.Request) string { return "" }, Cache: pages, Table: table, Writing: budget.New(1 << 20), Slow: budget.New(1 << 20), MaxPageBytes: 1 << 20,

@@ -273,6 +273,22 @@ func (f *Flight) broke(out Outcome) {
 	g.c.Broke(f, &out, time.Since(f.begin))
 }
 
+// smallAnswer is how large an answer may be that every visitor gets, however slow they are.
+const smallAnswer = 64 << 10
+
+// Hold returns what a visitor gets of an answer, until release is called: nil, where so
+// many are slow that there is no memory for one that is so large.
+func (g *Group) Hold(a *Answer) (held *Answer, release func()) {
+	if a == nil || len(a.Body) <= smallAnswer {
+		return a, func() {}
+	}
+	release, ok := g.c.Slow.Hold(int64(len(a.Body)))
+	if !ok {
+		return nil, func() {}
+	}
+	return a, release
+}
+
 // zip compresses a page before it is stored, where no visitor waits for it: then no
 // visitor gets it without encoding.
 func (f *Flight) zip(p *page.Page) *page.Page {

@@ -71,6 +71,16 @@ func (p *Page) encodings() []Encoding {
 	return nil
 }
 
+// codingOf returns the coding of a representation; empty: it has none of isr's.
+func (p *Page) codingOf(rep *representation) string {
+	for _, e := range p.encodings() {
+		if e.rep == rep {
+			return e.coding
+		}
+	}
+	return ""
+}
+
 // Encoded returns the page's body in a coding, or nil.
 func (p *Page) Encoded(coding string) []byte {
 	for _, e := range p.encodings() {

@@ -9,19 +9,25 @@ import (
 	"github.com/isr-go/isr/internal/header"
 )
 
-// Serve answers from memory.
-func (p *Page) Serve(w http.ResponseWriter, r *http.Request, v View) {
+// Serve answers from memory, and returns the status of the page. Sender keeps the page
+// where that takes long; Serve panics with http.ErrAbortHandler where it does not keep it.
+// Nothing else may hold the page meanwhile: the visitor may be slow.
+func (p *Page) Serve(w http.ResponseWriter, r *http.Request, v View, sender Sender) (status int) {
+	status = p.Status
 	rep, meanwhile := p.choose(r)
-	p.send(w, r, rep, rep.valuesAt(v), v.Invalidated, meanwhile)
+	p.send(w, r, rep, rep.valuesAt(v), v.Invalidated, meanwhile, sender)
+	return status
 }
 
 // ServeForwarded answers with a page that the visitor had to wait for.
-func (p *Page) ServeForwarded(w http.ResponseWriter, r *http.Request, v View, f header.CacheStatus) {
+func (p *Page) ServeForwarded(w http.ResponseWriter, r *http.Request, v View, f header.CacheStatus, sender Sender) (status int) {
+	status = p.Status
 	rep, meanwhile := p.choose(r)
 	values := rep.valuesAt(v)
-	status := rep.lines.Values[len(values)-1]
-	values[len(values)-1] = strings.TrimSuffix(status, isHit) + f.String()
-	p.send(w, r, rep, values, v.Invalidated, meanwhile)
+	member := rep.lines.Values[len(values)-1]
+	values[len(values)-1] = strings.TrimSuffix(member, isHit) + f.String()
+	p.send(w, r, rep, values, v.Invalidated, meanwhile, sender)
+	return status
 }
 
 // meanwhileTTL is how long a shared cache may show the body without encoding that it got
@@ -30,7 +36,7 @@ const meanwhileTTL = time.Second
 
 // send writes a representation with the given header values, which it takes over. It is
 // the body without encoding meanwhile, where choose says so.
-func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, invalidated, meanwhile bool) {
+func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation, values []string, invalidated, meanwhile bool, sender Sender) {
 	if matched := p.Matched(); matched != "" {
 		r.Pattern = matched // for the traces and logs of outer middleware
 	}
@@ -56,14 +62,25 @@ func (p *Page) send(w http.ResponseWriter, r *http.Request, rep *representation,
 		case more || etags != nil:
 			rep.writeHeader(h, values, false, revoked)
 			modified, _ := header.ParseDate(p.plain.value("Last-Modified"))
-			http.ServeContent(&contentWriter{w, p, rep != &p.plain}, wellAsked(r), "", modified, bytes.NewReader(rep.body))
+			cw, r := &contentWriter{w, p, rep != &p.plain}, wellAsked(r)
+			if len(rep.body) <= chunkSize {
+				http.ServeContent(cw, r, "", modified, bytes.NewReader(rep.body))
+				return
+			}
+			sendLarge(sender, sender.Hold(p), p.codingOf(rep), len(rep.body), func(body *bodyReader) {
+				http.ServeContent(cw, r, "", modified, body)
+			})
 			return
 		}
 	}
 	rep.writeHeader(h, values, false, revoked)
 	w.WriteHeader(p.Status)
-	if r.Method != http.MethodHead && len(rep.body) > 0 {
+	switch n := len(rep.body); {
+	case r.Method == http.MethodHead || n == 0:
+	case n <= chunkSize:
 		w.Write(rep.body)
+	default:
+		sendLarge(sender, sender.Hold(p), p.codingOf(rep), n, func(body *bodyReader) { body.send(w) })
 	}
 }
 
@@ -131,5 +148,6 @@ func (w *contentWriter) WriteHeader(status int) {
 			h.Del("Accept-Ranges")
 		}
 	}
+	w.page = nil // which must not be held while the body is sent
 	w.ResponseWriter.WriteHeader(status)
 }

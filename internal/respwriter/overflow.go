@@ -1,6 +1,7 @@
 package respwriter
 
 import (
+	"bytes"
 	"io"
 
 	"github.com/isr-go/isr/internal/policy"
@@ -10,22 +11,24 @@ import (
 // taken yet is held in memory, within the Budget: beyond that there is no Stream. It
 // is called under r.mu.
 func (r *Recorder) overflow() {
-	body, held := r.body, int64(0)
-	if body != nil {
-		held = int64(body.Cap())
+	var begin []byte
+	switch body := r.body; {
+	case body == nil:
+	case body.Cap() <= 2*body.Len():
+		begin = body.Bytes()
+	default: // it was used for a larger one before
+		begin = bytes.Clone(body.Bytes())
+		putBuffer(body)
 	}
 	r.body = nil
-	release, ok := r.c.Budget.Hold(held)
+	release, ok := r.c.Budget.Hold(int64(cap(begin)))
 	if !ok {
 		return
 	}
 	reader, writer := io.Pipe()
 	r.overflows = &Stream{
 		Status: r.status, Header: r.sent, rest: reader, writer: writer,
-		release: release, desert: r.c.Left, cancel: r.c.Cancel, keepAlive: r.c.KeepAlive,
-	}
-	if body != nil {
-		r.overflows.begin = body.Bytes()
+		begin: begin, release: release, desert: r.c.Left, cancel: r.c.Cancel, keepAlive: r.c.KeepAlive,
 	}
 }
 
