@@ -28,7 +28,8 @@ import (
 // Pages that are asked for once do not evict those that are asked for repeatedly (a
 // segmented LRU): a page begins in probation, whose oldest page is evicted first, and is
 // promoted to the protected list when it is asked for a second time. That holds at most
-// four fifths of the memory; its oldest page goes back to probation.
+// four fifths of the memory; its oldest page goes back to probation, unless it was asked for
+// more often than the one that is to take its place.
 type Cache struct {
 	table    *invalidation.Table
 	maxBytes int64
@@ -135,9 +136,30 @@ func (c *Cache) Touch(p *page.Page, now time.Time) {
 	case !l.holds(p):
 	case l.at(p.Place).protected:
 		l.moveToFront(p.Place, protected)
-	case !p.IsHitForPass:
+	case p.IsHitForPass:
+	case c.earnsPromotion(p, second):
 		c.promote(p)
+	default:
+		l.moveToFront(p.Place, probation)
 	}
+}
+
+// earnsPromotion reports whether a page was asked for as often, within about the last hour,
+// as each of those that would go back to probation for it. One that was asked for more
+// often stays, and is not asked again before the others of the list. It is called under
+// c.mu.
+func (c *Cache) earnsPromotion(p *page.Page, now int64) bool {
+	l, hits := &c.places, p.Recent.Count(p.Hits.Load(), now)
+	tooMany := c.protectedBytes + p.Size.Load() - c.maxBytes/5*4
+	for i := l.at(protected).prev; tooMany > 0 && i != protected; i = l.at(i).prev {
+		oldest := l.at(i).page
+		if oldest.Recent.Count(oldest.Hits.Load(), now) > hits {
+			l.moveToFront(i, protected)
+			return false
+		}
+		tooMany -= oldest.Size.Load()
+	}
+	return true
 }
 
 // RecentHits returns how often pages were asked for within about the last hour.

@@ -113,6 +113,47 @@ func TestProtectedPagesAge(t *testing.T) {
 	same(t, "left", paths(c.All()), []string{"/0", "/9", "/8", "/7", "/6", "/5", "/4", "/new"})
 }
 
+// Pages that are asked for twice each, however many, do not displace those that are asked
+// for more often; those that are asked for as often do, and old hits count no longer.
+func TestPromotionComparesHits(t *testing.T) {
+	for name, test := range map[string]struct {
+		visits int           // of each of the others
+		later  time.Duration // how much later they come
+		left   int
+	}{
+		"fewer":       {1, time.Minute, 4},
+		"as many":     {6, time.Minute, 0},
+		"hours later": {1, 3 * time.Hour, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, table := newCache(1000)
+			for i := range 4 {
+				k := at(fmt.Sprint("/often/", i))
+				c.Put(made(table, k, 100), false)
+				for n := range 5 {
+					visit(c, k, noon.Add(time.Duration(n)*time.Second))
+				}
+			}
+			for i := range 1000 {
+				k := at(fmt.Sprint("/other/", i))
+				c.Put(made(table, k, 100), false)
+				for n := range test.visits {
+					visit(c, k, noon.Add(test.later+time.Duration(i*test.visits+n)*time.Second))
+				}
+			}
+			left := 0
+			for i := range 4 {
+				if k := at(fmt.Sprint("/often/", i)); c.Peek(&k) != nil {
+					left++
+				}
+			}
+			if left != test.left {
+				t.Errorf("%d are left, want %d", left, test.left)
+			}
+		})
+	}
+}
+
 // Memory is taken from what was stored longest ago and not asked for since, and what is
 // put is never its own victim.
 func TestEvictionOrder(t *testing.T) {
