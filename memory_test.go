@@ -506,6 +506,7 @@ func TestPrerenderWaitsForTheStore(t *testing.T) {
 			w.Header().Set("Content-Type", "image/png")
 			w.Write(make([]byte, 50<<10))
 		}))
+		time.Sleep(time.Second) // until the Store was reached
 		st.set(only(slow(100*time.Millisecond), "put"))
 		before := st.count("put")
 		var paths []string

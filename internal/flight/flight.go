@@ -225,7 +225,8 @@ func (g *Group) done(f *Flight) {
 		g.waiting--
 	}
 	if g.c.Backing != nil && f.started {
-		g.c.Backing.WriteBehind(f.writeBehind)
+		release := f.reserve()
+		g.c.Backing.WriteBehind(func() { f.writeBehind(release) })
 	}
 	if f.found != nil {
 		f.looked()

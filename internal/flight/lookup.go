@@ -368,32 +368,32 @@ func (f *Flight) awaitEncodings() {
 	}
 }
 
-// errManyBytes says that a page was not saved: pages that wait for a slow Store hold no more
-// memory than Config.Writing allows. Where it is needed again, it is generated again.
-var errManyBytes = errors.New("too many bytes are on their way to the Store")
-
-// save saves the run's page in the Store. On its way it is held twice: the cache may have
-// evicted it, and there is the record.
-func (f *Flight) save(key string, lease store.Ticket, p *page.Page) error {
-	release, ok := f.g.c.Writing.Hold(2 * p.Size.Load())
-	if !ok {
-		return errManyBytes
+// reserve takes the memory that the run's page holds on its way to the Store: twice the
+// page, since the cache may have evicted it, and there is the record. It returns nil where
+// the page is not for the Store, or pages that wait for a slow Store hold as much as they
+// may: where it is needed again, it is generated again.
+func (f *Flight) reserve() (release func()) {
+	out := &f.outcome
+	p := out.Page
+	if p == nil || !out.Stored || out.Kind != Generated || p.IsHitForPass || p.Subject.Since.Offline != 0 {
+		return nil
 	}
-	if f.Fetch == nil {
-		f.awaitEncodings()
-	}
-	return f.g.c.Backing.SaveLater(key, lease, func() *store.Record { return p.Record(key) }, release)
+	release, _ = f.g.c.Writing.Hold(2 * p.Size.Load())
+	return release
 }
 
-// writeBehind saves the run's page in the Store, after the visitors have it, or else
-// gives the lease back.
-func (f *Flight) writeBehind() {
+// writeBehind saves the run's page in the Store, after the visitors have it, if there is
+// memory for that, or else gives the lease back.
+func (f *Flight) writeBehind(release func()) {
 	g := f.g
 	<-f.done
 	key, out, lease := g.c.Backing.Key(&f.Key), &f.outcome, f.heldLease()
 	p := out.Page
-	if p != nil && out.Stored && out.Kind == Generated && !p.IsHitForPass && p.Subject.Since.Offline == 0 {
-		err := f.save(key, lease, p)
+	if release != nil {
+		if f.Fetch == nil {
+			f.awaitEncodings()
+		}
+		err := g.c.Backing.SaveLater(key, lease, func() *store.Record { return p.Record(key) }, release)
 		if err == nil || errors.Is(err, store.ErrSuperseded) {
 			if policy.IsNotFound(p.Status) {
 				f.disinherit()
