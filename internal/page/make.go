@@ -160,7 +160,7 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 		Key: m.Key, Route: m.Route, Subject: invalidation.Subject{Since: m.Since}, Seq: m.Seq, Order: OrderOf(m.Order),
 		Generated: time.Now(), IsHitForPass: true,
 	}
-	p.addExtra().notStored = why
+	p.addExtra().notStored = unique.Make(why) // by many pages
 	p.Size.Store(pageOverhead + m.Key.Size() + p.extraSize())
 	if len(m.Said.Data) > 0 {
 		p.Subject.Tags = m.Route.TagsOf(nil, &m.Said)
@@ -175,7 +175,7 @@ func HitForPass(m Meta, why policy.Refusal) *Page {
 // encoding of it.
 const (
 	pageOverhead     = 551
-	extraOverhead    = 96
+	extraOverhead    = 64
 	encodingOverhead = 144
 )
 

@@ -66,7 +66,7 @@ func (p *Page) Matched() string {
 
 // extra is what a plain page does without. It is written before the page is shared.
 type extra struct {
-	notStored policy.Refusal
+	notStored unique.Handle[policy.Refusal] // zero: it is stored
 	value     any
 	own       []field       // of the handler's header, what does not go out as it is
 	upstream  time.Duration // the Age that the page came with, by which Generated is earlier
@@ -90,7 +90,12 @@ func (p *Page) addExtra() *extra {
 }
 
 // NotStored returns why the response of a hit-for-pass may not be stored.
-func (p *Page) NotStored() policy.Refusal { return p.extras().notStored }
+func (p *Page) NotStored() (why policy.Refusal) {
+	if shared := p.extras().notStored; shared != (unique.Handle[policy.Refusal]{}) {
+		why = shared.Value()
+	}
+	return why
+}
 
 // Value returns the decoded body of a page of data.
 func (p *Page) Value() any { return p.extras().value }
