@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -90,19 +89,8 @@ func covers(p, other *isr.Page) bool {
 		(p.Host == "" || p.Host == other.Host && p.Scheme == other.Scheme)
 }
 
-// delimiters stay escaped, since a%2Fb is not a/b.
-var delimiters = strings.NewReplacer("%2f", "%252F", "%2F", "%252F", "%3f", "%253F", "%3F", "%253F", "%25", "%2525")
-
-// plain returns one spelling of an escaped path for all.
-func plain(path string) string {
-	if !strings.Contains(path, "%") {
-		return path
-	}
-	if plain, err := url.PathUnescape(delimiters.Replace(path)); err == nil {
-		return plain
-	}
-	return path
-}
+// plain returns one spelling for all escaped paths that a purge of one of them reaches.
+func plain(path string) string { return pagekey.DecodeSlashes(pagekey.CanonicalPath(path)) }
 
 // identify returns a short name for a page's key, which may be of any length.
 func identify(p *isr.Page) string {

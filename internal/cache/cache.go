@@ -146,14 +146,14 @@ func (c *Cache) Touch(p *page.Page, now time.Time) {
 
 // earnsPromotion reports whether a page was asked for as often, within about the last hour,
 // as each of those that would go back to probation for it. One that was asked for more
-// often stays, and is not asked again before the others of the list. It is called under
+// often, and not purged since, stays, and is not asked again before the others of the list. It is called under
 // c.mu.
 func (c *Cache) earnsPromotion(p *page.Page, now int64) bool {
 	l, hits := &c.places, p.Recent.Count(p.Hits.Load(), now)
 	tooMany := c.protectedBytes + p.Size.Load() - c.maxBytes/5*4
 	for i := l.at(protected).prev; tooMany > 0 && i != protected; i = l.at(i).prev {
 		oldest := l.at(i).page
-		if oldest.Recent.Count(oldest.Hits.Load(), now) > hits {
+		if oldest.Recent.Count(oldest.Hits.Load(), now) > hits && oldest.Effect(c.table) != store.Gone {
 			l.moveToFront(i, protected)
 			return false
 		}

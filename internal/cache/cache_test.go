@@ -119,11 +119,13 @@ func TestPromotionComparesHits(t *testing.T) {
 	for name, test := range map[string]struct {
 		visits int           // of each of the others
 		later  time.Duration // how much later they come
+		purged bool          // whether those that were asked for often are
 		left   int
 	}{
-		"fewer":       {1, time.Minute, 4},
-		"as many":     {6, time.Minute, 0},
-		"hours later": {1, 3 * time.Hour, 0},
+		"fewer":         {1, time.Minute, false, 4},
+		"as many":       {6, time.Minute, false, 0},
+		"hours later":   {1, 3 * time.Hour, false, 0},
+		"after a purge": {1, time.Minute, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, table := newCache(1000)
@@ -133,6 +135,9 @@ func TestPromotionComparesHits(t *testing.T) {
 				for n := range 5 {
 					visit(c, k, noon.Add(time.Duration(n)*time.Second))
 				}
+			}
+			if test.purged {
+				table.Invalidate(store.Gone, invalidation.Delivered, pagekey.Everything)
 			}
 			for i := range 1000 {
 				k := at(fmt.Sprint("/other/", i))
