@@ -86,16 +86,14 @@ func TestShutdownIsGraceful(t *testing.T) {
 	bodies := make(chan string, 2)
 	for _, method := range []string{"GET", "POST"} { // a page, and what goes through
 		go func() {
-			_, body := send(t, method, p.url)
-			bodies <- body
+			body := "none"
+			defer func() { bodies <- body }() // also where it fails
+			_, body = send(t, method, p.url)
 		}()
 		<-begun
 	}
 	p.interrupt()
 	p.until("shutting down")
-	if _, err := http.Get(p.url); err == nil {
-		t.Log("a connection was still taken") // its listener closes a moment later
-	}
 	close(release)
 	for range 2 {
 		if body := <-bodies; body != "answer" {
