@@ -434,7 +434,7 @@ func TestLargePageBreaksOff(t *testing.T) {
 	}
 }
 
-// Whoever reads a large page that breaks off learns that it is not whole. The good page
+// Visitors who read a large page that breaks off learn that it is not whole. The good page
 // stays, where there is one, and nobody waits for the next attempt.
 func TestStreamOfALargePageBreaksOff(t *testing.T) {
 	for name, breakOff := range breakOffs {

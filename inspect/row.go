@@ -85,12 +85,9 @@ func address(p *isr.Page) string {
 // does not tell apart what the headers vary, nor spellings of the path, and without
 // a query covers all.
 func covers(p, other *isr.Page) bool {
-	return !isData(p) && !isData(other) && other.NotStored == "" && (p.Path == other.Path || plain(p.Path) == plain(other.Path)) && (p.Query == "" || p.Query == other.Query) &&
+	return !isData(p) && !isData(other) && other.NotStored == "" && (p.Path == other.Path || pagekey.TagPath(p.Path) == pagekey.TagPath(other.Path)) && (p.Query == "" || p.Query == other.Query) &&
 		(p.Host == "" || p.Host == other.Host && p.Scheme == other.Scheme)
 }
-
-// plain returns one spelling for all escaped paths that a purge of one of them reaches.
-func plain(path string) string { return pagekey.DecodeSlashes(pagekey.CanonicalPath(path)) }
 
 // identify returns a short name for a page's key, which may be of any length.
 func identify(p *isr.Page) string {

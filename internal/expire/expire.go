@@ -68,7 +68,7 @@ func (e *Expirer) IsElsewhere() bool { return e.Backing != nil || e.Front != nil
 // does not. It learns of the change when the answer is committed: when the visitor may
 // know that they succeeded.
 func (e *Expirer) Expire(p *Path, committed bool) bool {
-	here := e.isHere(p.Canonical) || e.isHere(pagekey.DecodeSlashes(p.Canonical))
+	here := e.isHere(p.Canonical) || e.isHere(pagekey.TagPath(p.Canonical))
 	tag := pagekey.PathTag("", "", p.Canonical) // one for all spellings that expire the same pages
 	now, limit := time.Now(), e.here
 	if !here {

@@ -44,7 +44,7 @@ func (s *Sending) Cut() { s.page.Store(nil) }
 var errCut = errors.New("isr: the page has left the cache, and its readers are too slow to keep it")
 
 // A bodyReader reads a body in one coding, or without one. It holds the Sending alone, since
-// whoever holds the page holds its memory.
+// the page would hold its memory.
 type bodyReader struct {
 	s      *Sending
 	coding string

@@ -3,6 +3,7 @@ package pagekey
 import (
 	"errors"
 	"net/url"
+	"path"
 	"strings"
 )
 
@@ -47,8 +48,7 @@ var (
 // 3986, section 6.2.2: octets that need no escape have none, escapes are in upper
 // case. A path with dot segments, or with an empty one other than the last, is an
 // error: handlers clean it away, or redirect, and take it for another path, whose
-// page it must not survive. An escaped slash is part of a segment, but many handlers take
-// it for a slash: what is not clean to them is an error, too.
+// page it must not survive. An escaped slash is part of a segment; see TagPath.
 func CleanPath(escaped string) (path string, err error) {
 	plain := true
 	for i, c := range []byte(escaped) {
@@ -61,11 +61,10 @@ func CleanPath(escaped string) (path string, err error) {
 		return escaped, nil
 	}
 	path = cleanEscapes(escaped)
-	decoded := DecodeSlashes(path)
-	if strings.Contains(decoded, "//") {
+	if strings.Contains(path, "//") {
 		return "", errEmpty
 	}
-	for rest, more := decoded, true; more; {
+	for rest, more := path, true; more; {
 		var segment string
 		if segment, rest, more = strings.Cut(rest, "/"); segment == "." || segment == ".." {
 			return "", errDots
@@ -155,13 +154,22 @@ func CanonicalPath(escaped string) string {
 	return string(b)
 }
 
-// tagPath returns what the tags of an escaped path have: its CanonicalPath, in which an
-// escaped slash is one, as it is to handlers that look at URL.Path alone. So what names
-// /a/b reaches /a%2Fb, too, and the other way round.
-func tagPath(escaped string) string { return DecodeSlashes(CanonicalPath(escaped)) }
-
-// DecodeSlashes decodes the escaped slashes of a path by CleanPath or CanonicalPath.
-func DecodeSlashes(path string) string { return strings.ReplaceAll(path, "%2F", "/") }
+// TagPath returns the path that the tags of an escaped path have: its CanonicalPath, in
+// which escaped slashes are slashes, and what is not clean then is cleaned. That is what it
+// is to handlers that look at URL.Path alone, such as http.FileServer: what names /a/b
+// reaches /a%2Fb and /a/x%2F..%2Fb, too, and the other way round.
+func TagPath(escaped string) string {
+	canonical := CanonicalPath(escaped)
+	decoded := strings.ReplaceAll(canonical, "%2F", "/")
+	if decoded == canonical || decoded[0] != '/' { // the path of data does not begin with "/"
+		return decoded
+	}
+	clean := path.Clean(decoded)
+	if decoded[len(decoded)-1] == '/' && clean != "/" {
+		clean += "/"
+	}
+	return clean
+}
 
 // isUnreserved reports whether url.QueryEscape leaves s as it is.
 func isUnreserved(s string) bool {

@@ -24,9 +24,9 @@ type Scope struct {
 func (t *Scope) Tag() string {
 	if t.Below {
 		prefix := strings.TrimSuffix(t.Path, "*")
-		return pathTag(appendPrefixTag(nil, t.Scheme, t.Host, cutPrefix(tagPath(prefix))))
+		return pathTag(appendPrefixTag(nil, t.Scheme, t.Host, cutPrefix(TagPath(prefix))))
 	}
-	b := appendPathTag(nil, t.Scheme, t.Host, tagPath(t.Path))
+	b := appendPathTag(nil, t.Scheme, t.Host, TagPath(t.Path))
 	if !t.AllQueries {
 		b = append(append(b, '?'), t.Query...)
 	}

@@ -14,7 +14,7 @@ import (
 // are a function of its key.
 func (k *Key) Tags(yield func(string) bool) {
 	var buf [256]byte
-	path := tagPath(k.Path)
+	path := TagPath(k.Path)
 	for _, base := range [2]Key{{}, {Scheme: k.Scheme, Host: k.Host}} {
 		if !prefixTags(buf[:0], base.Scheme, base.Host, path, yield) {
 			return
@@ -116,7 +116,7 @@ func pathTag(b []byte) string {
 // PathTag returns the tag of all pages at a path, of one host or, where that is empty, of
 // all.
 func PathTag(scheme, host, path string) string {
-	return pathTag(appendPathTag(nil, scheme, host, tagPath(path)))
+	return pathTag(appendPathTag(nil, scheme, host, TagPath(path)))
 }
 
 // Everything is the tag that every page has.
