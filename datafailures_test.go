@@ -149,6 +149,20 @@ func TestAbandonedFetches(t *testing.T) {
 	})
 }
 
+// slowlyFetched returns a handler whose pages hold a version, which is read at once and
+// takes a while to arrive.
+func slowlyFetched(version *atomic.Int64, takes time.Duration) http.Handler {
+	values := &isr.Data[int64]{Name: "value"}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, err := values.Load(r.Context(), "", func(context.Context) (int64, error) {
+			n := version.Load()
+			time.Sleep(takes)
+			return n, nil
+		})
+		fmt.Fprint(w, n, err)
+	})
+}
+
 // A page does not wait for a fetch that read before the page's instance could know what
 // was purged since.
 func TestPageAfterAnOlderFetch(t *testing.T) {
@@ -156,21 +170,8 @@ func TestPageAfterAnOlderFetch(t *testing.T) {
 		st := memory.New()
 		var version atomic.Int64
 		version.Store(1)
-		values := &isr.Data[int64]{Name: "value"}
-		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			n, err := values.Load(r.Context(), "", func(context.Context) (int64, error) {
-				n := version.Load()
-				time.Sleep(time.Second)
-				return n, nil
-			})
-			fmt.Fprint(w, n, err)
-		})
-		start := func(st store.Store) *isr.Site {
-			site := isr.Wrap(h, isr.Options{Store: st, Version: "1"})
-			t.Cleanup(func() { site.Shutdown(context.Background()) })
-			return site
-		}
-		near, far := start(st), start(&laggard{st, 2 * time.Second})
+		h := slowlyFetched(&version, time.Second)
+		near, far := fleet(t, st, isr.Options{}).start(h), fleet(t, &laggard{st, 2 * time.Second}, isr.Options{}).start(h)
 		go do(far, "POST", "/")
 		time.Sleep(time.Second / 2)
 		version.Store(2)
@@ -193,22 +194,9 @@ func TestPageAfterAnOlderValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memory.New()
 		var version atomic.Int64
-		values := &isr.Data[int64]{Name: "value"}
-		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			n, err := values.Load(r.Context(), "", func(context.Context) (int64, error) {
-				n := version.Load()
-				time.Sleep(time.Second / 2)
-				return n, nil
-			})
-			fmt.Fprint(w, n, err)
-		})
-		start := func(st store.Store) *isr.Site {
-			site := isr.Wrap(h, isr.Options{Store: st, Version: "1"})
-			t.Cleanup(func() { site.Shutdown(context.Background()) })
-			return site
-		}
+		h := slowlyFetched(&version, time.Second/2)
 		slow := &faultyStore{Store: &laggard{st, 2 * time.Second}}
-		near, far := start(st), start(slow)
+		near, far := fleet(t, st, isr.Options{}).start(h), fleet(t, slow, isr.Options{}).start(h)
 		edit := func() {
 			version.Add(1)
 			if err := near.RevalidateTag(t.Context(), "value"); err != nil {
